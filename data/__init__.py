@@ -1,0 +1,1 @@
+"""Corpora, tasks, splits, the window store and the data gate."""

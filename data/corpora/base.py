@@ -1,0 +1,117 @@
+"""What every corpus yields: recordings made of segments, each spoken by one speaker."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, cast
+
+from data.parts import Parts
+
+SAMPLE_RATE = 16_000
+WINDOW_S = 3.0
+WINDOW_SAMPLES = int(WINDOW_S * SAMPLE_RATE)
+UNKNOWN_SEX = "unknown"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One speaker's speech from ``start_s`` to ``end_s`` of its recording."""
+
+    start_s: float
+    end_s: float
+    speaker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One audio file, known from its header; ``num_samples`` counts samples at 16 kHz.
+
+    ``chapter`` is what was recorded in one sitting (a book's chapter, a meeting).
+    """
+
+    id: str
+    path: Path
+    part: str
+    chapter: str
+    num_samples: int
+    sample_rate: int
+    segments: tuple[Segment, ...]
+    sex: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Name that is unique in the corpus: two parts may hold the same id (demo clean, other)."""
+        return f"{self.part}/{self.id}"
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.num_samples / SAMPLE_RATE
+
+    @property
+    def speaker(self) -> str:
+        """The one speaker; asking a recording of several is a programming error."""
+        speakers = {segment.speaker for segment in self.segments}
+        assert len(speakers) == 1, f"{self.key} has {len(speakers)} speakers"
+        return next(iter(speakers))
+
+
+@dataclass(frozen=True, slots=True)
+class LostRecording:
+    """A file that cannot be used, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the headers of some parts say: recordings by part, files lost, remarks worth a flag."""
+
+    recordings: Mapping[str, tuple[Recording, ...]]
+    lost: tuple[LostRecording, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class FileStamp:
+    """A file as its directory entry shows it; ``path`` is relative to the corpus, with ``/``."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+class Reader(Protocol):
+    """How a corpus is opened. ``locate`` may make or fetch it; the rest only read."""
+
+    def locate(self, parts: Sequence[str], data_root: Path | None, cache: Path, progress: Progress) -> Path:
+        """Return the folder that holds ``parts``; DataError when one is missing."""
+        ...
+
+    def listing(self, root: Path, parts: Sequence[str]) -> list[FileStamp]:
+        """Return all audio files of ``parts``, sorted, without opening them."""
+        ...
+
+    def scan(self, root: Path, files: Sequence[FileStamp]) -> Scan:
+        """Read the headers of ``files``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A registered corpus: its subsets, and where its reader is imported from (``module:class``)."""
+
+    name: str
+    description: str
+    subsets: Mapping[str, Parts]
+    reader_at: str
+
+    def reader(self) -> Reader:
+        """Import and return the reader."""
+        module, _, name = self.reader_at.partition(":")
+        return cast(Reader, getattr(importlib.import_module(module), name)())

@@ -1,0 +1,39 @@
+"""Errors meant for people: what is wrong, the value, the nearest right one, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+LISTED = 12
+
+
+class DataError(ValueError):
+    """Data or a data configuration that cannot be used; the message says what to do."""
+
+
+class AudioError(DataError):
+    """One file whose audio cannot be used; the message is the reason it is set aside."""
+
+
+def nearest(value: str, options: Iterable[str]) -> str | None:
+    """Return the option closest in spelling to ``value``, or None when none is close."""
+    names = sorted(options)
+    folded = {name.casefold(): name for name in reversed(names)}
+    close = difflib.get_close_matches(value.casefold(), list(folded), n=1, cutoff=0.5)
+    return folded[close[0]] if close else None
+
+
+def listed(values: Iterable[str], limit: int = LISTED) -> str:
+    """Return ``values`` joined by commas, cut after ``limit`` with the number left out."""
+    names = list(values)
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
+
+
+def unknown(what: str, value: str, options: Iterable[str]) -> str:
+    """Return the one-line message for a name that is not registered."""
+    names = sorted(options)
+    guess = nearest(value, names)
+    hint = f"; did you mean {guess!r}?" if guess else ""
+    return f"unknown {what} {value!r}{hint} (known: {listed(names) or 'none'})"

@@ -1,0 +1,122 @@
+"""What preparation leaves behind: quick to load, checked against its own digests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.config import DataConfig
+from data.corpora.base import WINDOW_SAMPLES, LostRecording
+from data.errors import DataError
+from data.labels import LabelMap
+from data.manifest import Manifest
+from data.parts import SPLITS, Split
+from data.store import is_complete
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+RECORD = "prepared.json"
+LABEL_MAP = "label_map.json"
+WINDOWS_FILE = "windows.npy"
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """A split: its manifest, and the folder that stores its windows."""
+
+    manifest: Manifest
+    folder: Path
+
+    def windows(self) -> npt.NDArray[np.int16]:
+        """Return ``(window, 48000)`` int16, memory-mapped copy-on-write and shared between processes."""
+        import numpy as np
+
+        path = self.folder / WINDOWS_FILE
+        shape = (len(self.manifest), WINDOW_SAMPLES)
+        if not self.manifest.windows:  # an empty file cannot be mapped
+            return np.empty(shape, dtype=np.int16)
+        stored: npt.NDArray[np.int16] = np.load(path, mmap_mode="c", allow_pickle=False)
+        if stored.shape != shape or stored.dtype != np.int16:
+            raise DataError(
+                f"{path} holds {stored.shape} {stored.dtype}, its manifest says {shape} int16; "
+                "remove its folder and prepare again"
+            )
+        return stored
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Audited input of a study; everything a worker needs is under ``folder`` and the window store."""
+
+    folder: Path
+    config: DataConfig
+    label_map: LabelMap
+    split_rule: str
+    flags: tuple[str, ...]
+    lost: tuple[LostRecording, ...]
+    examined: int
+    splits: Mapping[Split, SplitData]
+
+    @property
+    def train(self) -> SplitData:
+        """The training split."""
+        return self.splits["train"]
+
+    @property
+    def val(self) -> SplitData:
+        """The validation split."""
+        return self.splits["val"]
+
+    @property
+    def test(self) -> SplitData:
+        """The test split; promotion alone opens its windows."""
+        return self.splits["test"]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Manifest digest of each split."""
+        return {split: self.splits[split].manifest.digest for split in SPLITS}
+
+
+def manifest_path(folder: Path, split: Split) -> Path:
+    """Return where the manifest of ``split`` stands in a prepared folder."""
+    return folder / f"manifest_{split}.json"
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """Open a prepared folder, without decoding or reading any window.
+
+    Raises
+    ------
+    DataError
+        An unfinished or changed folder (digests are compared), or windows that are gone.
+    """
+    if not is_complete(folder):
+        raise DataError(f"{folder} is not a finished prepared folder; prepare the data again")
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    splits: dict[Split, SplitData] = {}
+    for split in SPLITS:
+        manifest = Manifest.load(manifest_path(folder, split))
+        stored = record["splits"][split]
+        if manifest.digest != stored["manifest_digest"]:
+            raise DataError(f"{folder}: the {split} manifest is not the recorded one; prepare the data again")
+        # Relative, so that a cache can be moved as a whole.
+        windows = (folder / stored["windows"]).resolve()
+        if not is_complete(windows):
+            raise DataError(f"the {split} windows are not in {windows} any more; prepare the data again")
+        splits[split] = SplitData(manifest, windows)
+    return Prepared(
+        folder=folder,
+        config=DataConfig.model_validate(record["config"]),
+        label_map=LabelMap.load(folder / LABEL_MAP),
+        split_rule=record["split_rule"],
+        flags=tuple(record["flags"]),
+        lost=tuple(LostRecording(**lost) for lost in record["lost"]),
+        examined=record["examined"],
+        splits=splits,
+    )

@@ -1,0 +1,1 @@
+"""The sweep harness: the only package that composes data and models."""

@@ -1,0 +1,459 @@
+"""The study's one writer: ask, dispatch, report, prune, tell, within the budget.
+
+    ask -> (duplicate? told at once) -> spool/trial.json -> worker
+        <- epoch: report the smoothed value, prune or go on        -> MLflow through the spool
+        <- done:  outcome -> tell -> spool/verdict.json            -> MLflow ends the run
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.executors.protocol import EpochDone, Event, Executor, Job, TrialDone, TrialFailed, WorkerLost
+from harness.record import Record
+from harness.search_space import Values
+from harness.spool import TrialSpool
+from harness.study import Study, TrialSummary, build_sampler
+from harness.trial_config import TrialConfig, derived_seed
+from harness.view import View
+from harness.writer import Writer
+
+if TYPE_CHECKING:
+    import optuna
+
+    from data.prepare import Prepared
+
+# A trial whose worker dies is tried again this often, from its checkpoint.
+MAX_RETRIES = 2
+# After so many duplicates in a row a finite space is walked for what is left.
+MAX_REPEATS = 20
+# How long an interrupted sweep waits for its workers to reach a step's end.
+STOP_S = 60.0
+POLL_S = 0.2
+
+
+@dataclass
+class _Running:
+    trial: optuna.Trial
+    config: TrialConfig
+    name: str
+    spool: TrialSpool
+    job: Job
+    retries: int = 0
+    twins: list[optuna.Trial] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What every run of this launch carries, beside its own configuration."""
+
+    tags: Mapping[str, str]
+    versions: Mapping[str, str]
+    cache: Path
+
+
+class OutOfSpaceError(OSError):
+    """The disk is full: the sweep stops, its trials are not failed."""
+
+
+class Coordinator:
+    """Runs one study until its budget is spent, its space is exhausted, or somebody stops it."""
+
+    def __init__(
+        self,
+        study: Study,
+        record: Record,
+        prepared: Mapping[str, Prepared],
+        executor: Executor,
+        writer: Writer,
+        view: View,
+        context: RunContext,
+    ) -> None:
+        self.study, self.record, self.prepared = study, record, prepared
+        self.executor, self.writer, self.view, self.context = executor, writer, view, context
+        self.running: dict[int, _Running] = {}
+        self.signal: int | None = None
+        self.exhausted = False
+        self.new_trials = 0
+        self._interrupted_at: float | None = None
+        self._by_fingerprint: dict[str, int] = {}
+        self._spent = 0
+        self._unseen = study.space.combinations()
+        self._told_away = False
+        hours = study.sweep.budget.hours
+        self._deadline = time.monotonic() + hours * 3600 if hours is not None else None
+
+    def run(self) -> None:
+        """Run the study. Signals: the first stops at the next step and keeps checkpoints, the second leaves."""
+        with _signals(self._on_signal):
+            resumable = self._recover()
+            self.view.begin(self.study.name, self.study.sweep.budget.trials, self._spent - len(resumable))
+            while True:
+                while self.executor.idle > 0 and self.signal is None:
+                    if resumable:
+                        self._resume(resumable.pop(0))
+                    elif not self._start_next():
+                        break
+                self._interrupt()
+                if not self.running or self._gave_up_waiting():
+                    break
+                for event in self.executor.poll(POLL_S):
+                    self._handle(event)
+                self._tell_about_server()
+            self._park()
+
+    # Starting trials
+
+    def _recover(self) -> list[optuna.trial.FrozenTrial]:
+        """Take over what a dead coordinator left: trials to go on with, and spools MLflow lacks."""
+        from optuna.trial import TrialState
+
+        unfinished = []
+        for frozen in self.study.optuna_study.get_trials(deepcopy=False):
+            fingerprint = frozen.user_attrs.get("fingerprint")
+            if frozen.state.is_finished():
+                if fingerprint is not None and "duplicate_of" not in frozen.user_attrs:
+                    self._by_fingerprint.setdefault(fingerprint, frozen.number)
+                    self._spent += 1
+            elif fingerprint is not None:
+                unfinished.append(frozen)
+                self._by_fingerprint[fingerprint] = frozen.number
+                self._spent += 1
+            elif frozen.state == TrialState.RUNNING:  # asked for and never started
+                self.study.storage.set_trial_user_attr(frozen._trial_id, "state", "abandoned")
+                self.study.optuna_study.tell(frozen.number, state=TrialState.FAIL)
+        waiting = {frozen.number for frozen in unfinished}
+        for folder in self.record.spooled(self.study.name):
+            spool = TrialSpool(folder)
+            trial = spool.read("trial")
+            if trial is None:
+                spool.remove()
+            elif trial["number"] not in waiting:
+                self._replay(spool, int(trial["number"]))
+        return unfinished
+
+    def _replay(self, spool: TrialSpool, number: int) -> None:
+        """A trial that was told before its run was ended: give the writer what it needs."""
+        if spool.read("verdict") is None:
+            trials = self.study.trials()
+            if number >= len(trials):
+                spool.remove()
+                return
+            self._write_verdict(spool, trials[number])
+        self.writer.poke(spool)
+
+    def _start_next(self) -> bool:
+        """Ask for a configuration nobody ran yet and start it; false where none is left to start."""
+        budget = self.study.sweep.budget
+        repeats = 0
+        while self._spent < budget.trials and not self._past_deadline():
+            if self.study.sweep.sampler.type == "grid" or repeats >= MAX_REPEATS:
+                if not self._enqueue_unseen():
+                    self.exhausted = True
+                    return False
+                repeats = 0
+            trial, values, config = self._ask()
+            known = self._by_fingerprint.get(config.fingerprint())
+            if known is None:
+                self._start(trial, values, config)
+                return True
+            self._tell_duplicate(trial, known, values)
+            repeats += 1
+        return False
+
+    def _past_deadline(self) -> bool:
+        return self._deadline is not None and time.monotonic() > self._deadline
+
+    def _ask(self) -> tuple[optuna.Trial, Values, TrialConfig]:
+        study = self.study.optuna_study
+        number = len(study.get_trials(deepcopy=False))
+        study.sampler = build_sampler(self.study.sweep, number, self.executor.slots)
+        trial = study.ask()
+        values = self.study.space.suggest(trial)  # type: ignore[arg-type]
+        return trial, values, self.study.space.config(values)
+
+    def _enqueue_unseen(self) -> bool:
+        """Queue the next configuration of a finite space that nobody ran; false where all were run."""
+        if self._unseen is None:
+            return True  # an infinite space: the sampler will come to something else
+        for values in self._unseen:
+            if self.study.space.config(values).fingerprint() not in self._by_fingerprint:
+                searched = self.study.space.searched
+                self.study.optuna_study.enqueue_trial({k: v for k, v in values.items() if k in searched})
+                return True
+        return False
+
+    def _start(self, trial: optuna.Trial, values: Values, config: TrialConfig) -> None:
+        name = run_name(trial.number, values, self.study.space.searched)
+        fingerprint = config.fingerprint()
+        trial.set_user_attr("name", name)
+        trial.set_user_attr("values", dict(values))
+        trial.set_user_attr("config", config.model_dump(mode="json"))
+        trial.set_user_attr("fingerprint", fingerprint)  # last: from here on the trial exists
+        self._by_fingerprint[fingerprint] = trial.number
+        self._spent += 1
+        self.new_trials += 1
+        self._dispatch(trial, config, name)
+
+    def _resume(self, frozen: optuna.trial.FrozenTrial) -> None:
+        import optuna
+        from optuna.trial import TrialState
+
+        if frozen.state == TrialState.WAITING:
+            self.study.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+        trial = optuna.Trial(self.study.optuna_study, frozen._trial_id)
+        config = TrialConfig.model_validate(frozen.user_attrs["config"])
+        self._dispatch(trial, config, frozen.user_attrs["name"])
+
+    def _dispatch(self, trial: optuna.Trial, config: TrialConfig, name: str) -> None:
+        spool = TrialSpool(self.record.spool / self.study.name / f"{trial.number:05d}")
+        prepared = self.prepared[config.data.digest()]
+        seed = derived_seed("training", self.study.sweep.seed, 0)
+        if spool.read("trial") is None:
+            spool.write("trial", self._header(trial.number, name, config, prepared, seed))
+        job = Job(
+            number=trial.number,
+            config=config.model_dump(mode="json"),
+            prepared=str(prepared.folder),
+            spool=str(spool.folder),
+            cache=str(self.context.cache),
+            seed=seed,
+            specification={"run_id": f"{self.study.name}/{trial.number}", "versions": dict(self.context.versions)},
+        )
+        self.running[trial.number] = _Running(trial, config, name, spool, job)
+        self.executor.submit(job)
+        self.writer.poke(spool)
+        self.view.started(trial.number, name, config.training.epochs)
+
+    def _header(
+        self, number: int, name: str, config: TrialConfig, prepared: Prepared, seed: int
+    ) -> dict[str, Any]:
+        tags = {
+            **self.context.tags,
+            "harness.kind": "trial",
+            "harness.study": self.study.name,
+            "harness.trial": str(number),
+            "harness.fingerprint": config.fingerprint(),
+            "harness.state": "running",
+            "harness.split_rule": prepared.split_rule,
+            "harness.flags": "; ".join(prepared.flags),
+            "harness.label_map": prepared.label_map.digest,
+        }
+        datasets = [
+            {
+                "name": f"{config.data.corpus}-{config.data.subset if split == 'train' else '+'.join(config.data.evaluated)}",
+                "digest": part.manifest.digest,
+                "source": f"{config.data.corpus}/{config.data.task}/{config.data.variant}",
+                "profile": f'{{"windows": {len(part.manifest)}, "share_1": {part.manifest.share_1:.4f}}}',
+                "context": split,
+            }
+            for split, part in sorted(prepared.splits.items())
+        ]
+        params = {**config.flat(), "seed": seed} | {
+            f"digest.{split}": part.manifest.digest for split, part in sorted(prepared.splits.items())
+        }
+        return {"number": number, "run_name": name, "tags": tags, "params": params, "datasets": datasets}
+
+    # Hearing from trials
+
+    def _handle(self, event: Event) -> None:
+        run = self.running.get(event.number) if event.number is not None else None
+        if run is None:
+            if isinstance(event, WorkerLost):
+                self.view.message(event.reason)
+            return
+        if isinstance(event, EpochDone):
+            self._on_epoch(run, event)
+        elif isinstance(event, TrialDone):
+            self._on_done(run, event.outcome)
+        elif isinstance(event, TrialFailed):
+            self._on_failed(run, event)
+        else:
+            self._retry(run, event.reason)
+
+    def _on_epoch(self, run: _Running, event: EpochDone) -> None:
+        stored = self.study.storage.get_trial(run.trial._trial_id).intermediate_values
+        if event.epoch not in stored:
+            run.trial.report(event.metrics["smoothed"], event.epoch)
+        warm = event.epoch + 1 >= self.study.sweep.pruner.warmup_epochs
+        self.executor.reply(run.trial.number, stop=warm and run.trial.should_prune())
+        self.view.epoch(run.trial.number, event.epoch, event.metrics)
+        self.writer.poke(run.spool)
+
+    def _on_done(self, run: _Running, outcome: dict[str, Any]) -> None:
+        from optuna.trial import TrialState
+
+        if outcome["state"] == "interrupted":
+            return  # it stays in `running`, and `_park` keeps it for the next launch
+        run.trial.set_user_attr("outcome", outcome)
+        if outcome["state"] == "pruned":
+            seen = f"after epoch {outcome['epochs']} of {run.config.training.epochs}"
+            reason = f"the {self.study.sweep.pruner.type} pruner stopped it {seen}"
+            self._end(run, TrialState.PRUNED, None, reason)
+        else:
+            self._end(run, TrialState.COMPLETE, float(outcome["score"]), "")
+
+    def _on_failed(self, run: _Running, event: TrialFailed) -> None:
+        from optuna.trial import TrialState
+
+        if "No space left" in event.reason:
+            raise OutOfSpaceError(f"{event.reason}: free some space and run the same command again to go on")
+        if event.kind == "infrastructure":
+            self._retry(run, event.reason)
+            return
+        if event.traceback:
+            run.spool.artifacts.mkdir(parents=True, exist_ok=True)
+            (run.spool.artifacts / "traceback.txt").write_text(event.traceback, "utf-8")
+        self._end(run, TrialState.FAIL, None, f"{event.kind}: {event.reason}")
+
+    def _retry(self, run: _Running, reason: str) -> None:
+        from optuna.trial import TrialState
+
+        if self.signal is not None:
+            return
+        if run.retries >= MAX_RETRIES:
+            self._end(run, TrialState.FAIL, None, f"infrastructure, {run.retries + 1} times: {reason}")
+            return
+        run.retries += 1
+        self.view.message(f"trial {run.trial.number}: {reason}; going on from its checkpoint")
+        if self.executor.idle > 0:
+            self.executor.submit(run.job)
+        else:  # the slot that is free was given away already: give the trial up to the next launch
+            self._end(run, TrialState.FAIL, None, f"infrastructure: {reason}")
+
+    def _end(self, run: _Running, state: optuna.trial.TrialState, value: float | None, reason: str) -> None:
+        number = run.trial.number
+        if reason:
+            run.trial.set_user_attr("reason", reason)
+        self.study.optuna_study.tell(number, value, state=state)
+        del self.running[number]
+        summary = self.study.trials()[number]
+        self._write_verdict(run.spool, summary)
+        self.writer.poke(run.spool)
+        for twin in run.twins:
+            self._tell_as(twin, summary)
+        self.view.finished(number, summary.state, summary.score, reason)
+
+    def _write_verdict(self, spool: TrialSpool, trial: TrialSummary) -> None:
+        spool.write("verdict", verdict_of(trial, self.prepared))
+
+    # Duplicates
+
+    def _tell_duplicate(self, trial: optuna.Trial, known: int, values: Values) -> None:
+        """Give a repeated configuration the first one's value: no run, no budget."""
+        trial.set_user_attr("duplicate_of", known)
+        trial.set_user_attr("values", dict(values))
+        trial.set_user_attr("reason", f"the same configuration as trial {known}")
+        if known in self.running:
+            self.running[known].twins.append(trial)  # told when the first one ends
+        else:
+            self._tell_as(trial, self.study.trials()[known])
+
+    def _tell_as(self, twin: optuna.Trial, first: TrialSummary) -> None:
+        from optuna.trial import TrialState
+
+        states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+        state = states.get(first.state, TrialState.FAIL)
+        value = first.score if state == TrialState.COMPLETE else None
+        self.study.optuna_study.tell(twin.number, value, state=state)
+
+    # Stopping
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        del frame
+        if self.signal is not None:
+            os._exit(128 + number)
+        self.signal = number  # the loop passes it on: a handler must not write into a socket in use
+
+    def _interrupt(self) -> None:
+        if self.signal is not None and self._interrupted_at is None:
+            self._interrupted_at = time.monotonic()
+            self.view.message("stopping: every trial keeps its last epoch; Ctrl-C again leaves at once")
+            self.executor.interrupt()
+
+    def _gave_up_waiting(self) -> bool:
+        if self._interrupted_at is None:
+            return False
+        busy = self.executor.slots - self.executor.idle
+        return busy == 0 or time.monotonic() - self._interrupted_at > STOP_S
+
+    def _park(self) -> None:
+        """Leave unfinished trials waiting, not running: the next launch takes them first."""
+        from optuna.trial import TrialState
+
+        for run in self.running.values():
+            self.study.storage.set_trial_state_values(run.trial._trial_id, TrialState.WAITING)
+            for twin in run.twins:
+                self.study.optuna_study.tell(twin.number, state=TrialState.FAIL)
+            self.view.finished(run.trial.number, "interrupted", None, "")
+
+    def _tell_about_server(self) -> None:
+        away = self.writer.unreachable_since is not None
+        if away and not self._told_away:
+            self.view.message(
+                f"MLflow does not answer ({self.writer.problem}); training goes on, nothing is lost"
+            )
+        elif self._told_away and not away:
+            self.view.message("MLflow answers again")
+        self._told_away = away
+
+
+def verdict_of(trial: TrialSummary, prepared: Mapping[str, Prepared]) -> dict[str, Any]:
+    """How a told trial's run ends in MLflow: its true status, its reason, its summary."""
+    status = {"complete": "FINISHED", "pruned": "KILLED"}.get(trial.state, "FAILED")
+    tags = {"harness.state": trial.state, "harness.reason": trial.reason}
+    metrics: dict[str, float] = {}
+    outcome = trial.outcome
+    if outcome:
+        interval = outcome["interval"]
+        metrics = {f"best/{name.replace('/', '_')}": value for name, value in outcome["at_best"].items()}
+        metrics |= {
+            "best/score": outcome["score"], "best/epoch": outcome["best_epoch"], "best/low": interval["low"],
+            "best/high": interval["high"], "best/clusters": interval["clusters"], "best/n_eff": interval["n_eff"],
+            "best/windows": interval["windows"],
+            "labels/predicted/share_1": outcome["at_best"]["val/predicted_positive"],
+        }  # fmt: skip
+        tags["harness.device"] = outcome["device"]
+        tags |= {f"harness.sha256.{name}": digest for name, digest in outcome["sha256"].items()}
+    config = TrialConfig.model_validate(trial.config)
+    splits = prepared[config.data.digest()].splits if config.data.digest() in prepared else {}
+    metrics |= {f"labels/{name}/share_1": part.manifest.share_1 for name, part in sorted(splits.items())}
+    return {"status": status, "tags": tags, "metrics": metrics, "time_ms": int(time.time() * 1000)}
+
+
+def run_name(number: int, values: Mapping[str, Any], searched: tuple[str, ...]) -> str:
+    """A name that reads: `007 mfcc learning_rate=1.2e-3 epochs=8`."""
+    parts = [f"{number:03d}"]
+    for name in searched:
+        if name not in values:
+            continue
+        value = values[name]
+        shown = f"{value:.3g}" if isinstance(value, float) else str(value)
+        parts.append(shown if name in ("feature", "subset") else f"{name.split('.')[-1]}={shown}")
+    if len(parts) == 1:
+        parts.append(str(values.get("feature", "mfcc")))
+    return " ".join(parts)
+
+
+class _signals:  # noqa: N801 - reads as a statement
+    """Handle INT, TERM and HUP by one function for the time of a block (in the main thread only)."""
+
+    def __init__(self, handler: Callable[[int, object], None]) -> None:
+        self._handler = handler
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                self._before[number] = signal.signal(number, self._handler)
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

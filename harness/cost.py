@@ -1,0 +1,45 @@
+"""What a study will cost, said before it is paid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+
+from harness.search_space import SearchSpace
+from harness.trial_config import TrialConfig
+
+# Multiply-accumulates a second that training reaches, one worker, all overheads in: measured on a 2-core
+# machine for the CPU, conservative for a GPU. Estimates only; the live view goes by the real pace.
+SPEED = {"cpu": 18e9, "cuda": 2e12}
+# A worker's start, the server's start and what a trial costs beside its training, in seconds.
+START_S = 15.0
+TRIAL_S = 2.0
+SAMPLES = 100
+# Three passes of arithmetic a training window (forward, and twice backward), one a scored window.
+PASSES = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Trials, wall time and disk of what is still to be run."""
+
+    trials: int
+    seconds: float
+    disk_bytes: float
+    workers: int
+
+
+def estimate(space: SearchSpace, trials: int, workers: int, device: str) -> Cost:
+    """Cost of the next `trials` trials, from random configurations of the space."""
+    configs = space.samples(SAMPLES)
+    seconds = fmean(_macs(config) for config in configs) / SPEED[device] + TRIAL_S
+    disk = fmean(2 * 4 * config.model.num_parameters(config.feature.num_features) for config in configs)
+    rounds = max(1, -(-trials // workers))
+    return Cost(trials, START_S + rounds * seconds if trials else 0.0, trials * (disk + 300_000), workers)
+
+
+def _macs(config: TrialConfig) -> float:
+    window = config.model.macs(config.feature.num_features, config.feature.num_frames())
+    data, training = config.data, config.training
+    scored = data.val_windows + min(training.train_score_windows, data.train_windows)
+    return float(window * training.epochs * (PASSES * data.train_windows + scored))

@@ -1,0 +1,87 @@
+"""What passes between the coordinator and the workers, whatever carries it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+FailureKind = Literal["configuration", "diverged", "out_of_memory", "infrastructure"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to run: everything a worker needs, as plain values."""
+
+    number: int
+    config: dict[str, Any]
+    prepared: str
+    spool: str
+    cache: str
+    seed: int
+    specification: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch is stored in the spool; the worker waits for `reply`."""
+
+    number: int
+    epoch: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrialDone:
+    """The training ended and its outputs are spooled; `outcome` is the content of outcome.json."""
+
+    number: int
+    outcome: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrialFailed:
+    """The training raised; only infrastructure failures are tried again."""
+
+    number: int
+    kind: FailureKind
+    reason: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class WorkerLost:
+    """The worker died; `number` is the trial it was running, if any."""
+
+    number: int | None
+    reason: str
+
+
+Event = EpochDone | TrialDone | TrialFailed | WorkerLost
+
+
+class Executor(Protocol):
+    """Runs trials in slots. Methods return at once, except `poll`."""
+
+    @property
+    def slots(self) -> int:
+        """How many trials run at once."""
+
+    @property
+    def idle(self) -> int:
+        """How many slots could take a trial now."""
+
+    def submit(self, job: Job) -> None:
+        """Give a trial to an idle slot."""
+
+    def poll(self, timeout_s: float) -> Iterator[Event]:
+        """What happened since the last call, waiting at most this long for something."""
+
+    def reply(self, number: int, *, stop: bool) -> None:
+        """Answer an `EpochDone`: go on, or stop because the trial is pruned."""
+
+    def interrupt(self) -> None:
+        """Ask every trial to stop at its next step and keep its checkpoint."""
+
+    def close(self) -> None:
+        """End every worker."""

@@ -1,0 +1,223 @@
+"""One launch of a sweep: gate, study, workers, record, in that order."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness.coordinator import Coordinator, RunContext
+from harness.cost import Cost, estimate
+from harness.executors.local import LocalExecutor, default_slots
+from harness.gate import Inspection, inspect, require
+from harness.record import Record
+from harness.search_space import SearchSpace
+from harness.server import TrackingServer
+from harness.settings import Settings
+from harness.spool import write_json
+from harness.study import Study, TrialSummary, best_of, open_study
+from harness.sweep import Sweep
+from harness.tracking import Tracking, connect
+from harness.view import View, duration
+from harness.writer import Writer
+
+# How long the end of a launch waits for MLflow to take what is spooled.
+DRAIN_S = 120.0
+LIBRARIES = ("diarization-harness", "torch", "torchaudio", "optuna", "mlflow", "onnx", "onnxruntime-gpu", "numpy")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a launch ended."""
+
+    study: str
+    resumed: bool
+    trials: list[TrialSummary]
+    new_trials: int
+    inspections: list[Inspection]
+    seconds: float
+    signal: int | None
+    exhausted: bool
+    unstored: list[Path]
+    budget: int
+
+    @property
+    def best(self) -> TrialSummary | None:
+        """The complete trial of the highest score."""
+        return best_of(self.trials)
+
+    @property
+    def spent(self) -> int:
+        """Trials that count against the budget."""
+        return sum(trial.state not in ("duplicate", "abandoned") for trial in self.trials)
+
+
+def launch(sweep: Sweep, settings: Settings, view: View, name: str | None = None) -> Launch:
+    """Run a sweep to the end of its budget, or until a signal."""
+    began = time.monotonic()
+    space = SearchSpace(sweep)
+    record = Record(settings.record)
+    inspections = _pass_gate(space, settings, view)
+    record.open()
+    with TrackingServer(record) as server:
+        study = open_study(record, sweep, name)
+        lock = record.lock_study(study.name)
+        try:
+            study.check_manifests({i.prepared.config.digest(): i.digests for i in inspections})
+            _announce(study, settings, view)
+            coordinator, unstored = _run(study, record, server, inspections, settings, view)
+        finally:
+            lock.release()
+    return Launch(
+        study.name, study.resumed, study.trials(), coordinator.new_trials, inspections,
+        time.monotonic() - began, coordinator.signal, coordinator.exhausted, unstored, sweep.budget.trials,
+    )  # fmt: skip
+
+
+def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[Inspection]:
+    inspections = inspect(space, settings, view.message)
+    for inspection in inspections:
+        sizes = ", ".join(f"{len(part.manifest)} {name}" for name, part in inspection.prepared.splits.items())
+        view.message(f"data: {inspection.name}: {sizes} windows, {inspection.prepared.split_rule}")
+        for flag in inspection.prepared.flags:
+            view.message(f"  note: {flag}")
+        for check in inspection.audit.checks:
+            if not check.ok and check.level == "warn":
+                view.message(f"  warning: {check.message}")
+        if inspection.prepared.lost:
+            view.message(f"  {len(inspection.prepared.lost)} of {inspection.prepared.examined} recordings unusable")
+    require(inspections)
+    return inspections
+
+
+def _announce(study: Study, settings: Settings, view: View) -> None:
+    if study.note:
+        view.message(study.note)
+    left = max(0, study.sweep.budget.trials - study.spent())
+    cost = expected_cost(study.space, left, settings)
+    if left:
+        view.message(cost_line(cost))
+
+
+def expected_cost(space: SearchSpace, trials: int, settings: Settings) -> Cost:
+    """What the next `trials` trials of this sweep will cost on this machine."""
+    device = settings.resolved_device
+    combinations = space.combinations()
+    if combinations is not None:
+        trials = min(trials, sum(1 for _ in combinations))
+    return estimate(space, trials, slots(space.sweep, settings), device)
+
+
+def cost_line(cost: Cost) -> str:
+    """The cost in one line."""
+    workers = "1 worker" if cost.workers == 1 else f"{cost.workers} workers"
+    return (
+        f"cost: {cost.trials} trials on {workers}, about {duration(cost.seconds)}, "
+        f"{max(1, round(cost.disk_bytes / 1e6))} MB of disk (an estimate)"
+    )
+
+
+def slots(sweep: Sweep, settings: Settings) -> int:
+    """Workers of a launch: the option, else the sweep file, else one a core or a GPU."""
+    return settings.workers or sweep.workers or default_slots(settings.resolved_device)
+
+
+def _run(
+    study: Study,
+    record: Record,
+    server: TrackingServer,
+    inspections: list[Inspection],
+    settings: Settings,
+    view: View,
+) -> tuple[Coordinator, list[Path]]:
+    context = run_context(settings)
+    writer = Writer(server, lambda uri: open_tracking(uri, study, context, inspections, record))
+    count = min(slots(study.sweep, settings), max(1, study.sweep.budget.trials))
+    executor = LocalExecutor(count, settings.resolved_device, record.root / "logs")
+    prepared = {inspection.prepared.config.digest(): inspection.prepared for inspection in inspections}
+    coordinator = Coordinator(study, record, prepared, executor, writer, view, context)
+    try:
+        coordinator.run()
+    finally:
+        view.close()
+        executor.close()
+        unstored = writer.drain(DRAIN_S)
+        writer.stop()
+    if writer.opened is not None and not unstored:
+        tracking = writer.opened
+        for number in coordinator.running:
+            tracking.pause(number)
+        state = "interrupted" if coordinator.signal is not None else "complete"
+        assert tracking.parent is not None
+        tracking.end(tracking.parent, "KILLED" if coordinator.signal else "FINISHED", {"harness.state": state}, {})
+    return coordinator, unstored
+
+
+def open_tracking(
+    uri: str, study: Study, context: RunContext, inspections: list[Inspection], record: Record
+) -> Tracking:
+    """The study's experiment, with a parent run for this launch that holds the sweep and the audit."""
+    tracking = Tracking(connect(uri), study.name, study.sweep.description)
+    started = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    tags = {**context.tags, "harness.kind": "launch", "harness.study": study.name, "harness.state": "running"}
+    tracking.parent = tracking.run(f"{study.name}/launch/{time.time_ns()}", f"launch {started}", tags)
+    folder = record.spool / f".launch-{study.name}"
+    write_json(folder / "sweep.json", study.sweep.model_dump(mode="json", by_alias=True))
+    write_json(folder / "audit.json", [inspection.as_json() for inspection in inspections])
+    tracking.client.log_artifacts(tracking.parent, str(folder))
+    return tracking
+
+
+def run_context(settings: Settings) -> RunContext:
+    """Code version, library versions and where things are cached, the same for every run of a launch."""
+    versions = {name: version for name in LIBRARIES if (version := _version(name))}
+    tags: dict[str, str] = {f"version.{name}": version for name, version in versions.items()}
+    tags |= git_tags()
+    return RunContext(tags, versions, settings.cache)
+
+
+def git_tags() -> dict[str, str]:
+    """Commit of the working directory and whether it was changed; nothing outside a repository."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    dirty = git("status", "--porcelain", "--untracked-files=no")
+    return {"mlflow.source.git.commit": commit, "harness.git.dirty": str(bool(dirty)).lower()}
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def summary_json(result: Launch) -> dict[str, Any]:
+    """The document that `harness sweep --json` prints."""
+    best = result.best
+    return {
+        "study": result.study,
+        "resumed": result.resumed,
+        "budget": result.budget,
+        "spent": result.spent,
+        "new_trials": result.new_trials,
+        "seconds": round(result.seconds, 1),
+        "interrupted": result.signal is not None,
+        "exhausted": result.exhausted,
+        "best": best.as_json() if best is not None else None,
+        "trials": [trial.as_json() for trial in result.trials],
+        "data": [inspection.as_json() for inspection in result.inspections],
+        "unstored": [str(path) for path in result.unstored],
+    }

@@ -1,0 +1,122 @@
+"""The MLflow server of a record: on loopback, on a free port, gone with its owner."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from types import TracebackType
+
+from harness.record import Record, RecordError, quiet_environment
+
+START_TIMEOUT_S = 120.0
+
+
+class TrackingServer:
+    """Starts in the background at once; `uri` waits until it answers.
+
+    Given MLFLOW_TRACKING_URI in the environment, that server is used and none is started.
+    """
+
+    def __init__(self, record: Record, port: int | None = None) -> None:
+        self.record = record
+        self.team_uri = os.environ.get("MLFLOW_TRACKING_URI")
+        self.port = port or free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
+
+    def __enter__(self) -> TrackingServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server without waiting for it; nothing to do where it runs already."""
+        if self.team_uri or (self._process is not None and self._process.poll() is None):
+            return
+        self._ready = False
+        command = [
+            sys.executable, "-m", "mlflow", "server",
+            "--backend-store-uri", f"sqlite:///{self.record.database}",
+            "--artifacts-destination", str(self.record.artifacts),
+            "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
+            # Any port of loopback: an ssh tunnel may come in through another one. Foreign names get 403.
+            "--allowed-hosts", "localhost:*,127.0.0.1:*",
+        ]  # fmt: skip
+        with self.record.server_log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness.supervisor", *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=quiet_environment(),
+                cwd=self.record.root,
+            )
+
+    @property
+    def uri(self) -> str:
+        """The address, once the server answers.
+
+        Raises
+        ------
+        RecordError
+            The server ended, or did not answer in time; its log is named.
+        """
+        if self.team_uri:
+            return self.team_uri
+        address = f"http://127.0.0.1:{self.port}"
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._ready:
+            if self._process is None or self._process.poll() is not None:
+                raise RecordError(f"the MLflow server ended while starting; its log: {self.record.server_log}")
+            if time.monotonic() > deadline:
+                raise RecordError(
+                    f"the MLflow server did not answer in {START_TIMEOUT_S:.0f} s; its log: {self.record.server_log}"
+                )
+            self._ready = _answers(f"{address}/health")
+            if not self._ready:
+                time.sleep(0.1)
+        return address
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is still there (always true for a team's server)."""
+        return bool(self.team_uri) or (self._process is not None and self._process.poll() is None)
+
+    def stop(self) -> None:
+        """End the server and wait for it; safe to call twice."""
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(address: str) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(address, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,100 @@
+"""A trial's own folder: what its worker wrote, durable before anybody hears of it.
+
+    trial.json       what the run is called and configured (coordinator, before dispatch)
+    events.jsonl     one line an epoch, fsynced (worker)
+    last.pt          the training's checkpoint (worker)
+    outputs/         artifacts/** and images/*.png for the run (worker)
+    outcome.json     how the training ended, with the score (worker)
+    verdict.json     how the trial was told, with status and reason (coordinator, after tell)
+
+MLflow is fed from here and only from here, so that live logging, a tracking server that was away, and the
+coordinator after a crash all take the same way. The folder goes when MLflow holds everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+
+class TrialSpool:
+    """Reads and writes one trial's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.events_file = folder / "events.jsonl"
+        self.outputs = folder / "outputs"
+
+    @property
+    def artifacts(self) -> Path:
+        """What the run logs as it is, in the same folders."""
+        return self.outputs / "artifacts"
+
+    @property
+    def images(self) -> Path:
+        """PNG files that the run logs into MLflow's image grid, named by their key."""
+        return self.outputs / "images"
+
+    def append_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Store one epoch durably; an epoch that is stored already is left as it is (a resumed training).
+
+        The time is fixed here: MLflow takes the same point twice as one only if its time is the same.
+        """
+        if any(event["epoch"] == epoch for event in self.epochs()):
+            return
+        line = json.dumps({"epoch": epoch, "time_ms": int(time.time() * 1000), "metrics": metrics})
+        with self.events_file.open("ab") as file:
+            if file.tell() and not self._ends_with_newline():
+                file.write(b"\n")  # a torn line from an earlier life stays unreadable, alone
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The stored epochs, in order; a torn line counts as not stored."""
+        if not self.events_file.is_file():
+            return []
+        events = []
+        for line in self.events_file.read_bytes().splitlines():
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                continue
+        return sorted(events, key=lambda event: int(event["epoch"]))
+
+    def _ends_with_newline(self) -> bool:
+        with self.events_file.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Write `NAME.json` aside, then rename it."""
+        write_json(self.folder / f"{name}.json", content)
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """The content of `NAME.json`, or None where it is not there."""
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            return None
+        content = json.loads(path.read_text("utf-8"))
+        assert isinstance(content, dict)
+        return content
+
+    def remove(self) -> None:
+        """Delete the folder: the record holds everything."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON aside, fsync, rename: a reader sees the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, sort_keys=True, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

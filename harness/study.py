@@ -1,0 +1,235 @@
+"""A sweep's life in Optuna: opened by name, resumed, read."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from harness.record import Record, RecordError
+from harness.search_space import SearchSpace
+from harness.sweep import Pruner, Sweep
+from harness.sweep_file import nearest
+from harness.trial_config import derived_seed
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+
+class StudyError(ValueError):
+    """A study that does not exist, or that cannot go on as it is."""
+
+
+class DataChangedError(StudyError):
+    """The windows of a study are no longer the ones its trials were judged on."""
+
+
+@dataclass(frozen=True)
+class TrialSummary:
+    """One trial as people see it. `state`: complete, pruned, failed, running, interrupted or duplicate."""
+
+    number: int
+    state: str
+    name: str
+    score: float | None
+    epochs: int
+    reason: str
+    values: Mapping[str, Any]
+    outcome: Mapping[str, Any]
+    config: Mapping[str, Any]
+    fingerprint: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields that `--json` prints."""
+        return {
+            "number": self.number, "state": self.state, "name": self.name, "score": self.score,
+            "epochs": self.epochs, "reason": self.reason, "parameters": dict(self.values),
+            "interval": self.outcome.get("interval"), "best_epoch": self.outcome.get("best_epoch"),
+            "fingerprint": self.fingerprint,
+        }  # fmt: skip
+
+
+@dataclass
+class Study:
+    """An open study; its one writer is the coordinator that holds its lock."""
+
+    name: str
+    sweep: Sweep
+    space: SearchSpace
+    optuna_study: optuna.Study
+    storage: BaseStorage
+    resumed: bool
+    note: str = ""
+
+    def trials(self) -> list[TrialSummary]:
+        """Every trial, in order."""
+        return [summary_of(trial) for trial in self.optuna_study.get_trials(deepcopy=False)]
+
+    def spent(self) -> int:
+        """Trials that count against the budget: all but duplicates and those that never started."""
+        return sum(trial.state not in ("duplicate", "abandoned") for trial in self.trials())
+
+    def best(self) -> TrialSummary | None:
+        """The complete trial of the highest score; of equals the first."""
+        return best_of(self.trials())
+
+    def check_manifests(self, digests: Mapping[str, Mapping[str, str]]) -> None:
+        """Remember which windows the study is judged on, or refuse others.
+
+        Raises
+        ------
+        DataChangedError
+            The corpus gives other windows than when the study began.
+        """
+        known: dict[str, dict[str, str]] = self.optuna_study.user_attrs.get("manifests", {})
+        for config, splits in digests.items():
+            for split, digest in splits.items():
+                before = known.get(config, {}).get(split, digest)
+                if before != digest:
+                    raise DataChangedError(
+                        f"the {split} windows of study {self.name} have changed: digest {digest[:12]} now, "
+                        f"{before[:12]} when it began. Its scores would not compare: restore the corpus, "
+                        f"or start a new study with --name"
+                    )
+        self.optuna_study.set_user_attr("manifests", {**known, **{k: dict(v) for k, v in digests.items()}})
+
+
+def open_study(record: Record, sweep: Sweep, name: str | None = None) -> Study:
+    """The study of this sweep: resumed where the definition is unchanged, else NAME, NAME-2, ..."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with FileLock(record.locks / "studies.lock"):
+        storage = record.storage()
+        existing = {study.study_name: study for study in optuna.get_all_study_summaries(storage)}
+        base = name or sweep.name
+        chosen = base
+        count = 1
+        while chosen in existing and existing[chosen].user_attrs.get("sweep_digest") != sweep.digest():
+            count += 1
+            chosen = f"{base}-{count}"
+        note = f"{base} exists with another definition: this one is {chosen}" if chosen != base else ""
+        resumed = chosen in existing
+        study = optuna.create_study(
+            study_name=chosen, storage=storage, direction="maximize",
+            load_if_exists=True, pruner=build_pruner(sweep.pruner, _longest(sweep)),
+        )  # fmt: skip
+        if not resumed:
+            study.set_user_attr("sweep_digest", sweep.digest())
+            study.set_user_attr("created", time.time())
+            note = note or ""
+        study.set_user_attr("sweep", json.loads(sweep.model_dump_json(by_alias=True)))
+    return Study(chosen, sweep, SearchSpace(sweep), study, storage, resumed, "" if resumed and chosen == base else note)
+
+
+def load_study(record: Record, name: str) -> Study:
+    """An existing study, for reading.
+
+    Raises
+    ------
+    StudyError
+        There is none of this name; the nearest is named.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = record.require().storage()
+    names = [study.study_name for study in optuna.get_all_study_summaries(storage)]
+    if name not in names:
+        near = nearest(name, names)
+        hint = f"did you mean {near}?" if near else f"there is {', '.join(sorted(names)) or 'none yet'}"
+        raise StudyError(f"no study is called {name!r} in {record.root}; {hint}")
+    study = optuna.load_study(study_name=name, storage=storage)
+    sweep = Sweep.model_validate(study.user_attrs["sweep"])
+    return Study(name, sweep, SearchSpace(sweep), study, storage, resumed=True)
+
+
+def study_names(record: Record) -> list[str]:
+    """Names of all studies, oldest first."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    summaries = optuna.get_all_study_summaries(record.require().storage())
+    return [study.study_name for study in summaries]
+
+
+def build_sampler(sweep: Sweep, number: int, workers: int) -> BaseSampler:
+    """The sampler of one trial, seeded from (study seed, trial number): a resumed study repeats nothing."""
+    from optuna.samplers import RandomSampler, TPESampler
+
+    seed = derived_seed("sampler", sweep.seed, number)
+    if sweep.sampler.type == "tpe":
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # multivariate and group are marked experimental
+            return TPESampler(
+                seed=seed,
+                n_startup_trials=sweep.sampler.startup_trials,
+                multivariate=True,
+                group=True,
+                constant_liar=workers > 1,
+            )
+    return RandomSampler(seed=seed)
+
+
+def build_pruner(pruner: Pruner, longest: int) -> BasePruner:
+    """Optuna's pruner of this rule; it is shown smoothed values only."""
+    from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
+
+    if pruner.type == "median":
+        return MedianPruner(n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.warmup_epochs)
+    if pruner.type == "hyperband":
+        return HyperbandPruner(
+            min_resource=pruner.warmup_epochs,
+            max_resource=max(longest, pruner.warmup_epochs),
+            reduction_factor=pruner.reduction_factor,
+        )
+    return NopPruner()
+
+
+def _longest(sweep: Sweep) -> int:
+    epochs = sweep.parameters.get("epochs")
+    return max(int(value) for value in epochs.candidates()) if epochs is not None else 30
+
+
+def summary_of(trial: FrozenTrial) -> TrialSummary:
+    """A trial of Optuna as people see it."""
+    attrs = trial.user_attrs
+    states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+    state = states.get(trial.state.name, "interrupted")
+    state = "duplicate" if "duplicate_of" in attrs else attrs.get("state", state)
+    outcome = attrs.get("outcome", {})
+    value = trial.value if trial.state.name == "COMPLETE" else outcome.get("score")
+    return TrialSummary(
+        number=trial.number,
+        state=state,
+        name=attrs.get("name", ""),
+        score=value,
+        epochs=outcome.get("epochs", len(trial.intermediate_values)),
+        reason=attrs.get("reason", ""),
+        values=attrs.get("values", {}),
+        outcome=outcome,
+        config=attrs.get("config", {}),
+        fingerprint=attrs.get("fingerprint", ""),
+    )
+
+
+def best_of(trials: list[TrialSummary]) -> TrialSummary | None:
+    """The complete trial of the highest score; of equals the first. None where nothing is complete."""
+    complete = [trial for trial in trials if trial.state == "complete" and trial.score is not None]
+    return max(complete, key=lambda trial: (trial.score or 0.0, -trial.number), default=None)
+
+
+__all__ = [
+    "DataChangedError", "RecordError", "Study", "StudyError", "TrialSummary", "best_of", "build_pruner",
+    "build_sampler", "load_study", "open_study", "study_names", "summary_of",
+]  # fmt: skip

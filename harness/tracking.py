@@ -1,0 +1,169 @@
+"""MLflow as the record's shop window: experiments, runs, metrics, artifacts, always by explicit run id.
+
+`store_trial` is idempotent: it may be killed or repeated anywhere and leaves one run with every epoch once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from harness.record import quiet_environment
+from harness.spool import TrialSpool
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# A tag's value and a parameter's may have at most this many characters.
+MAX_TAG = 5_000
+MAX_PARAM = 6_000
+BATCH_METRICS = 1_000
+BATCH_ROWS = 100
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client that gives up within seconds instead of minutes, and tells nobody about us."""
+    for name, value in quiet_environment().items():
+        if name.startswith("MLFLOW_") or name in ("DO_NOT_TRACK", "GIT_PYTHON_REFRESH"):
+            os.environ.setdefault(name, value)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+class Tracking:
+    """One study's runs in one MLflow experiment."""
+
+    def __init__(self, client: MlflowClient, study: str, description: str = "") -> None:
+        self.client = client
+        self.study = study
+        self.experiment_id = self._experiment(description)
+        self.parent: str | None = None
+        self._run_ids: dict[str, str] = {}
+        self._epochs_stored: dict[str, int] = {}
+
+    def _experiment(self, description: str) -> str:
+        found = self.client.get_experiment_by_name(self.study)
+        if found is not None:
+            return str(found.experiment_id)
+        tags = {"harness.study": self.study, "mlflow.note.content": description[:MAX_TAG]}
+        return str(self.client.create_experiment(self.study, tags=tags))
+
+    def find(self, key: str) -> str | None:
+        """The id of the run that carries this key, if the record has it."""
+        runs = self.client.search_runs(
+            [self.experiment_id], f"tags.`harness.key` = '{key}'", max_results=1, order_by=["attributes.start_time"]
+        )
+        return str(runs[0].info.run_id) if runs else None
+
+    def run(self, key: str, name: str, tags: dict[str, str], params: dict[str, Any] | None = None) -> str:
+        """The run of this key, made if it is not there yet (a lost answer must not make it twice)."""
+        from mlflow.entities import Param, RunTag
+
+        run_id = self._run_ids.get(key) or self.find(key)
+        if run_id is None:
+            parent = {"mlflow.parentRunId": self.parent} if self.parent else {}
+            created = self.client.create_run(
+                self.experiment_id,
+                run_name=name,
+                tags={**{k: v[:MAX_TAG] for k, v in tags.items()}, **parent, "harness.key": key},
+            )
+            run_id = str(created.info.run_id)
+        elif key not in self._run_ids:
+            self.client.log_batch(run_id, tags=[RunTag(k, v[:MAX_TAG]) for k, v in tags.items()])
+        if key not in self._run_ids and params:
+            rows = [Param(name, str(value)[:MAX_PARAM]) for name, value in sorted(params.items())]
+            for start in range(0, len(rows), BATCH_ROWS):
+                self.client.log_batch(run_id, params=rows[start : start + BATCH_ROWS])
+        self._run_ids[key] = run_id
+        return run_id
+
+    def store_trial(self, spool: TrialSpool) -> bool:
+        """Bring the run of a spooled trial up to date; true when it is complete and ended."""
+        trial = spool.read("trial")
+        assert trial is not None, f"{spool.folder} has no trial.json"
+        key = f"{self.study}/trial/{trial['number']}"
+        fresh = key not in self._run_ids
+        run_id = self.run(key, trial["run_name"], trial["tags"], trial["params"])
+        if fresh:
+            self._log_datasets(run_id, trial["datasets"])
+            self._set_running(run_id)
+        self._log_epochs(key, run_id, spool)
+        verdict = spool.read("verdict")
+        if verdict is None:
+            return False
+        self._log_outputs(run_id, spool)
+        self.end(run_id, verdict["status"], verdict["tags"], verdict["metrics"], verdict["time_ms"])
+        return True
+
+    def end(
+        self, run_id: str, status: str, tags: dict[str, str], metrics: dict[str, float], time_ms: int | None = None
+    ) -> None:
+        """Write the last tags and metrics, then the status: FINISHED, KILLED or FAILED."""
+        from mlflow.entities import Metric, RunTag
+
+        time_ms = time_ms or int(time.time() * 1000)
+        self.client.log_batch(
+            run_id,
+            metrics=[Metric(name, value, time_ms, 0) for name, value in sorted(metrics.items())],
+            tags=[RunTag(name, str(value)[:MAX_TAG]) for name, value in sorted(tags.items())],
+        )
+        self.client.set_terminated(run_id, status=status, end_time=time_ms)
+
+    def pause(self, number: int) -> None:
+        """Show an interrupted trial's run as waiting, not as running."""
+        run_id = self.find(f"{self.study}/trial/{number}")
+        if run_id is not None:
+            self.client.set_tag(run_id, "harness.state", "interrupted")
+            self.client.update_run(run_id, status="SCHEDULED")
+
+    def _set_running(self, run_id: str) -> None:
+        if self.client.get_run(run_id).info.status != "RUNNING":
+            self.client.update_run(run_id, status="RUNNING")
+
+    def _log_datasets(self, run_id: str, datasets: list[dict[str, str]]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=row["name"],
+                    digest=row["digest"][:36],
+                    source_type="harness",
+                    source=row["source"],
+                    profile=row["profile"],
+                ),
+                tags=[InputTag("mlflow.data.context", row["context"])],
+            )
+            for row in datasets
+        ]
+        self.client.log_inputs(run_id, inputs)
+
+    def _log_epochs(self, key: str, run_id: str, spool: TrialSpool) -> None:
+        from mlflow.entities import Metric
+
+        events = spool.epochs()
+        new = events[self._epochs_stored.get(key, 0) :]
+        rows = [
+            Metric(name, value, event["time_ms"], event["epoch"])
+            for event in new
+            for name, value in sorted(event["metrics"].items())
+        ]
+        for start in range(0, len(rows), BATCH_METRICS):
+            self.client.log_batch(run_id, metrics=rows[start : start + BATCH_METRICS])
+        self._epochs_stored[key] = len(events)
+
+    def _log_outputs(self, run_id: str, spool: TrialSpool) -> None:
+        if spool.artifacts.is_dir():
+            self.client.log_artifacts(run_id, str(spool.artifacts))
+        images = sorted(spool.images.glob("*.png")) if spool.images.is_dir() else []
+        if images and not self.client.list_artifacts(run_id, "images"):
+            from PIL import Image
+
+            for path in images:
+                with Image.open(path) as image:
+                    self.client.log_image(run_id, image.convert("RGB"), key=path.stem, step=0)
+

@@ -1,0 +1,224 @@
+"""One trial in a worker: windows -> features -> fit -> ONNX, with everything the run will show."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.manifest import label_histogram
+from data.plugins import load_plugins
+from data.prepare import Prepared, load_prepared
+from data.store import build_once
+from data.tasks import TASKS
+from harness.executors.protocol import Job
+from harness.figures import confusion_figure, label_histogram_image, roc_figure
+from harness.spool import TrialSpool, write_json
+from harness.statistics import clustered_interval, lag1_correlation
+from harness.training import EpochReport, FitResult, Split, fit
+from harness.trial_config import TrialConfig
+from models.checkpoints import save_weights
+from models.front_ends import FrontEnd
+from models.onnx_export import export_onnx
+from models.specification import Specification
+
+# Windows featurised at once; fixed, so that stored features do not depend on who built them.
+FEATURE_BATCH = 64
+
+Transform = Callable[[torch.Tensor], torch.Tensor]
+
+
+class DeviceError(RuntimeError):
+    """The device cannot be used; never answered by a silent day on the CPU."""
+
+
+def open_device(name: str) -> torch.device:
+    """The torch device of a worker, ready for deterministic work on one CPU thread.
+
+    Raises
+    ------
+    DeviceError
+        `cuda` was asked for (or a GPU is there) and torch cannot use it, with torch's reason.
+    """
+    load_plugins()
+    torch.set_num_threads(1)
+    if name == "cpu":
+        return torch.device("cpu")
+    try:
+        torch.zeros(1, device="cuda")
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DeviceError(f"the GPU cannot be used: {reason}. Use --device cpu, or mend it") from error
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    return torch.device("cuda")
+
+
+def run_trial(
+    job: Job,
+    device: torch.device,
+    on_epoch: Callable[[int, dict[str, float]], bool],
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Train one configuration and write its outputs into the spool.
+
+    Returns the outcome: `state` is complete, pruned or interrupted (the checkpoint stays, nothing else).
+    """
+    spool = TrialSpool(Path(job.spool))
+    stored = spool.read("outcome")
+    if stored is not None:  # trained in an earlier life, and never told
+        return stored
+    config = TrialConfig.model_validate(job.config)
+    prepared = load_prepared(Path(job.prepared))
+    train, transform = load_split(prepared, "train", config.feature, Path(job.cache), device)
+    val, _ = load_split(prepared, "val", config.feature, Path(job.cache), device)
+    torch.manual_seed(job.seed)
+    model = config.model.build(config.feature.num_features)
+
+    def report(epoch: EpochReport) -> bool:
+        spool.append_epoch(epoch.epoch, epoch.metrics)
+        return on_epoch(epoch.epoch, epoch.metrics)
+
+    result = fit(
+        model, train, val, config.training,
+        seed=job.seed, device=device, transform=transform,
+        on_epoch=report, checkpoints=spool.folder, should_stop=should_stop,
+    )  # fmt: skip
+    if result.stopped == "interrupted":
+        return {"state": "interrupted"}
+    outcome = summarise(result, prepared, device)
+    model.load_state_dict(result.best_state)
+    outcome["sha256"] = _write_outputs(spool, job, config, prepared, result, model)
+    spool.write("outcome", outcome)
+    return outcome
+
+
+def load_split(
+    prepared: Prepared, split: Any, front_end: FrontEnd, cache: Path, device: torch.device
+) -> tuple[Split, Transform | None]:
+    """A split's stored features; for the waveform the int16 windows, and the transform that reads them."""
+    part = prepared.splits[split]
+    labels = torch.from_numpy(part.manifest.labels())
+    clusters = part.manifest.clusters()
+    if front_end.kind == "waveform":
+        module = front_end.build().to(device).eval()
+        return Split(torch.from_numpy(part.windows()), labels, clusters), module
+    key = hashlib.sha256(f"{part.manifest.digest}/{front_end.digest()}".encode()).hexdigest()[:32]
+
+    def build(folder: Path) -> None:
+        write_features(part.windows(), front_end, folder / "features.npy")
+
+    folder = build_once(cache / "features" / key, build)
+    stored = np.load(folder / "features.npy", mmap_mode="c")
+    return Split(torch.from_numpy(stored), labels, clusters), None
+
+
+def write_features(windows: Any, front_end: FrontEnd, path: Path) -> None:
+    """Featurise every window once, on the CPU, (window, sample) int16 -> (window, feature, frame) float32."""
+    module = front_end.build().eval()
+    shape = (len(windows), front_end.num_features, front_end.num_frames())
+    stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    with torch.no_grad():
+        for start in range(0, len(windows), FEATURE_BATCH):
+            batch = torch.from_numpy(np.asarray(windows[start : start + FEATURE_BATCH])).float() / 32768
+            stored[start : start + len(batch)] = module(batch).numpy()
+    stored.flush()
+
+
+def summarise(result: FitResult, prepared: Prepared, device: torch.device) -> dict[str, Any]:
+    """What a trial is told and judged by, all of the epoch that holds the score."""
+    val = prepared.splits["val"].manifest
+    logits, labels = result.val_logits.numpy(), val.labels()
+    interval = clustered_interval(logits.argmax(axis=1) == labels, val.clusters())
+    at_best = result.reports[result.best_epoch].metrics
+    series = [report.metrics["val/balanced_accuracy"] for report in result.reports]
+    return {
+        "state": "pruned" if result.stopped == "pruned" else "complete",
+        "score": result.score,
+        "best_epoch": result.best_epoch,
+        "epochs": len(result.reports),
+        "at_best": at_best,
+        "interval": {
+            "low": interval.low, "high": interval.high, "windows": interval.windows,
+            "clusters": interval.clusters, "icc": interval.icc, "n_eff": interval.n_eff,
+        },
+        "lag1": lag1_correlation(series),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "windows_per_s": float(np.median([report.metrics["windows_per_s"] for report in result.reports])),
+    }  # fmt: skip
+
+
+def build_specification(
+    fields: dict[str, Any], config: TrialConfig, prepared: Prepared, created: str
+) -> Specification:
+    """The contract of a trial's model; `fields` are those only the coordinator knows."""
+    return Specification(
+        task=config.data.task,
+        variant=config.data.variant,
+        label_meaning=dict(TASKS[config.data.task].label_meaning),
+        front_end=config.feature.model_dump(mode="json"),
+        architecture=config.model.model_dump(mode="json"),
+        label_map_digest=prepared.label_map.digest,
+        manifest_digests={name: part.manifest.digest for name, part in sorted(prepared.splits.items())},
+        fingerprint=config.fingerprint(),
+        created=created,
+        **fields,
+    )
+
+
+def _write_outputs(
+    spool: TrialSpool, job: Job, config: TrialConfig, prepared: Prepared, result: FitResult, model: Any
+) -> dict[str, str]:
+    """Artifacts and images of the run; sha256 of the files that will be loaded again."""
+    artifacts, images = spool.artifacts, spool.images
+    for folder in (artifacts / "model", artifacts / "figures", artifacts / "labels", images):
+        folder.mkdir(parents=True, exist_ok=True)
+    manifests = {name: part.manifest for name, part in prepared.splits.items()}
+    logits, labels = result.val_logits.numpy(), manifests["val"].labels()
+    predicted = logits.argmax(axis=1)
+    meaning = TASKS[config.data.task].label_meaning
+    names = (meaning["0"], meaning["1"])
+    title = str(json.loads((spool.folder / "trial.json").read_text("utf-8"))["run_name"])
+    label_histogram_image(
+        *(_counts(manifests[name].labels()) for name in ("train", "val", "test")), _counts(predicted),
+        title=title, class_names=names,
+    ).save(images / "labels.png")  # fmt: skip
+    roc_figure(logits, labels, title).save(artifacts / "figures" / "roc.png")
+    confusion_figure(logits, labels, names, title).save(artifacts / "figures" / "confusion.png")
+    histograms: dict[str, Any] = {name: label_histogram(manifest) for name, manifest in sorted(manifests.items())}
+    histograms["predicted_on_val"] = dict(zip(("0", "1"), _counts(predicted), strict=True))
+    write_json(artifacts / "labels" / "histograms.json", histograms)
+    prepared.label_map.save(artifacts / "labels" / "label_map.json")
+    write_json(artifacts / "config.json", config.model_dump(mode="json"))
+    train_labels = manifests["train"].labels()[result.train_index.numpy()]
+    train_clusters = np.array(manifests["train"].clusters())[result.train_index.numpy()]
+    np.savez_compressed(
+        artifacts / "predictions.npz",
+        val_logits=logits, val_labels=labels, val_clusters=np.array(manifests["val"].clusters()),
+        train_logits=result.train_logits.numpy(), train_labels=train_labels, train_clusters=train_clusters,
+    )  # fmt: skip
+    written = [artifacts / "predictions.npz"]
+    if result.stopped != "pruned":
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        specification = build_specification(job.specification, config, prepared, created)
+        export_onnx(config.feature, model, specification, artifacts / "model" / "model.onnx", template=True)
+        save_weights(result.best_state, artifacts / "model" / "weights.pt")
+        write_json(artifacts / "model" / "specification.json", specification.model_dump(mode="json"))
+        written += [artifacts / "model" / "model.onnx", artifacts / "model" / "weights.pt"]
+    return {path.relative_to(artifacts).as_posix(): sha256_of(path) for path in written}
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _counts(labels: Any) -> list[int]:
+    return [int((labels == 0).sum()), int((labels == 1).sum())]

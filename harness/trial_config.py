@@ -1,0 +1,56 @@
+"""What one trial is: a frozen configuration with a fingerprint."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data.config import DataConfig
+from data.digests import digest_of
+from harness.training_config import TrainingConfig
+from models.architecture import CnnConfig
+from models.front_ends import AnyFrontEnd, Mfcc
+
+# Raise it when the same configuration would no longer give the same numbers.
+IMPLEMENTATION = 1
+
+# Fields that change how a trial is run, never what comes out of it.
+IRRELEVANT: dict[str, frozenset[str]] = {
+    "data": frozenset({"max_lost_share"}),
+    "training": frozenset({"checkpoint_every"}),
+}
+
+
+class TrialConfig(BaseModel):
+    """One sampled configuration; equal fingerprints mean equal numbers (same replicate, same device kind)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    feature: AnyFrontEnd = Field(default_factory=Mfcc)
+    model: CnnConfig = Field(default_factory=CnnConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+
+    def fingerprint(self) -> str:
+        """Hex sha256 of everything that decides the numbers; the replicate and the device are left out."""
+        relevant: dict[str, Any] = {"implementation": IMPLEMENTATION}
+        for section, value in self.model_dump(mode="json").items():
+            skipped = IRRELEVANT.get(section, frozenset())
+            relevant[section] = {key: item for key, item in value.items() if key not in skipped}
+        return digest_of(relevant)
+
+    def flat(self) -> dict[str, str | int | float | bool]:
+        """Every field by its dotted name, as MLflow's parameters show it."""
+        rows: dict[str, str | int | float | bool] = {}
+        for section, value in self.model_dump(mode="json").items():
+            for key, item in value.items():
+                name = "feature" if (section, key) == ("feature", "kind") else f"{section}.{key}"
+                rows[name] = item if isinstance(item, str | int | float | bool) else json.dumps(item)
+        return rows
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A 31-bit seed from the sha256 of the parts: the same in every process, on every machine."""
+    return int(digest_of(list(parts))[:8], 16) & 0x7FFF_FFFF

@@ -1,0 +1,262 @@
+"""What a person sees of a running sweep: a live table in a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+
+class View(Protocol):
+    """Hears what the coordinator does. Every method returns at once."""
+
+    def message(self, text: str) -> None:
+        """One line worth knowing."""
+
+    def begin(self, study: str, total: int, done: int) -> None:
+        """The study starts with `done` of `total` trials spent."""
+
+    def started(self, number: int, name: str, epochs: int) -> None:
+        """A trial began, or goes on."""
+
+    def epoch(self, number: int, epoch: int, metrics: dict[str, float]) -> None:
+        """A trial finished an epoch (0-based)."""
+
+    def finished(self, number: int, state: str, score: float | None, reason: str) -> None:
+        """A trial ended."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+class SilentView:
+    """Says nothing (`--quiet`, `--json`)."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+    def begin(self, study: str, total: int, done: int) -> None:
+        """Nothing."""
+
+    def started(self, number: int, name: str, epochs: int) -> None:
+        """Nothing."""
+
+    def epoch(self, number: int, epoch: int, metrics: dict[str, float]) -> None:
+        """Nothing."""
+
+    def finished(self, number: int, state: str, score: float | None, reason: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@dataclass
+class _Row:
+    name: str
+    epochs: int
+    state: str = "running"
+    done: int = 0
+    score: float | None = None
+    val: float | None = None
+    gap: float | None = None
+    speed: float | None = None
+
+
+@dataclass
+class Progress:
+    """What both views know: the trials of this launch, the best so far, the time left."""
+
+    study: str = ""
+    total: int = 0
+    spent: int = 0
+    rows: dict[int, _Row] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+    ended_here: int = 0
+
+    @property
+    def best(self) -> tuple[int, _Row] | None:
+        """The complete trial of the highest score in this launch."""
+        complete = [(number, row) for number, row in self.rows.items() if row.state == "complete" and row.score]
+        return max(complete, key=lambda item: item[1].score or 0.0, default=None)
+
+    def time_left_s(self) -> float | None:
+        """From the pace of this launch; None before there is one."""
+        running = [row for row in self.rows.values() if row.state == "running"]
+        share = sum(row.done / row.epochs for row in running)
+        worked = self.ended_here + share
+        if worked < 0.25:
+            return None
+        left = self.total - self.spent - share
+        return max(0.0, left * (time.monotonic() - self.began) / worked)
+
+
+class PlainView:
+    """One line an event, for logs and pipes."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self.progress = Progress()
+
+    def message(self, text: str) -> None:
+        """Print it."""
+        self._write(text)
+
+    def begin(self, study: str, total: int, done: int) -> None:
+        """Say where the study stands."""
+        self.progress = Progress(study, total, done)
+        self._write(f"study {study}: {total} trials, {done} done")
+
+    def started(self, number: int, name: str, epochs: int) -> None:
+        """Say which trial began."""
+        self.progress.rows[number] = _Row(name, epochs)
+        self._write(f"trial {number:>3} started    {name}")
+
+    def epoch(self, number: int, epoch: int, metrics: dict[str, float]) -> None:
+        """Count it."""
+        _note_epoch(self.progress, number, epoch, metrics)
+
+    def finished(self, number: int, state: str, score: float | None, reason: str) -> None:
+        """Say how a trial ended, what is best and what is left."""
+        _note_end(self.progress, number, state, score)
+        best, left = self.progress.best, self.progress.time_left_s()
+        shown = f"score {score:.3f}" if score is not None else ""
+        tail = f"  best {best[1].score:.3f} (trial {best[0]})" if best else ""
+        tail += f"  {self.progress.spent}/{self.progress.total}"
+        tail += f"  about {duration(left)} left" if left else ""
+        because = f" ({reason})" if reason else ""
+        self._write(f"trial {number:>3} {state:<10} {shown}{because}{tail}")
+
+    def close(self) -> None:
+        """Nothing to clean."""
+
+
+class LiveView:
+    """A table that redraws itself, for a person at a terminal."""
+
+    def __init__(self, console: Any) -> None:
+        self.console = console
+        self.progress = Progress()
+        self._live: Live | None = None
+
+    def message(self, text: str) -> None:
+        """Print it above the table."""
+        self.console.print(text, markup=False, highlight=False)
+
+    def begin(self, study: str, total: int, done: int) -> None:
+        """Open the table."""
+        from rich.live import Live
+
+        self.progress = Progress(study, total, done)
+        self._live = Live(self, console=self.console, refresh_per_second=4, transient=False)
+        self._live.start()
+
+    def started(self, number: int, name: str, epochs: int) -> None:
+        """Add a row."""
+        self.progress.rows[number] = _Row(name, epochs)
+
+    def epoch(self, number: int, epoch: int, metrics: dict[str, float]) -> None:
+        """Update its row."""
+        _note_epoch(self.progress, number, epoch, metrics)
+
+    def finished(self, number: int, state: str, score: float | None, reason: str) -> None:
+        """Update its row for good."""
+        _note_end(self.progress, number, state, score)
+        if state == "failed":
+            self.message(f"trial {number} failed: {reason}")
+
+    def close(self) -> None:
+        """Leave the last table standing."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, padding=(0, 1), header_style="bold")
+        for heading, justify in (
+            ("trial", "right"), ("configuration", "left"), ("state", "left"), ("epochs", "left"),
+            ("val", "right"), ("gap", "right"), ("score", "right"),
+        ):  # fmt: skip
+            table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        best = self.progress.best
+        for number, row in self._shown():
+            style = "bold green" if best and number == best[0] else {"failed": "red", "pruned": "dim"}.get(row.state, "")
+            table.add_row(
+                str(number), row.name, row.state, _bar(row.done, row.epochs),
+                _number(row.val), _number(row.gap), _number(row.score), style=style,
+            )  # fmt: skip
+        return Group(table, Text(self._footer()))
+
+    def _shown(self) -> list[tuple[int, _Row]]:
+        """Running trials, the best and the latest: as many as the terminal has lines for."""
+        room = max(4, (self.console.size.height or 24) - 6)
+        rows = sorted(self.progress.rows.items())
+        if len(rows) <= room:
+            return rows
+        best = self.progress.best
+        must = {number for number, row in rows if row.state == "running"} | ({best[0]} if best else set())
+        rest = [number for number, _ in rows if number not in must]
+        keep = must | set(rest[len(rest) - max(0, room - len(must)) :])
+        return [(number, row) for number, row in rows if number in keep]
+
+    def _footer(self) -> str:
+        progress = self.progress
+        best, left = progress.best, progress.time_left_s()
+        parts = [f"{progress.study}: {progress.spent}/{progress.total} trials"]
+        parts += [f"best {best[1].score:.3f} (trial {best[0]})"] if best else []
+        parts += [f"about {duration(left)} left"] if left else []
+        return "   ".join([*parts, "Ctrl-C stops; the same command goes on"])
+
+
+def open_view(*, quiet: bool) -> View:
+    """The view that fits where standard output goes; `quiet` says nothing at all."""
+    if quiet:
+        return SilentView()
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        return LiveView(Console())
+    return PlainView(lambda text: print(text, flush=True))
+
+
+def _note_epoch(progress: Progress, number: int, epoch: int, metrics: dict[str, float]) -> None:
+    row = progress.rows[number]
+    row.done = epoch + 1
+    row.val, row.gap, row.score = metrics["val/balanced_accuracy"], metrics["gap"], metrics["score"]
+    row.speed = metrics["windows_per_s"]
+
+
+def _note_end(progress: Progress, number: int, state: str, score: float | None) -> None:
+    row = progress.rows.setdefault(number, _Row("", 1))
+    row.state = state
+    row.score = score if score is not None else row.score
+    if state not in ("duplicate", "interrupted"):
+        progress.spent += 1
+        progress.ended_here += 1
+
+
+def _bar(done: int, total: int, width: int = 12) -> str:
+    filled = round(width * done / total)
+    return f"{'━' * filled}{'╌' * (width - filled)} {done}/{total}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time span as people say it: 40 s, 12 min, 3.5 h."""
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

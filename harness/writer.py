@@ -1,0 +1,121 @@
+"""The thread that feeds MLflow, so that a slow or absent server never delays a training."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.server import TrackingServer
+from harness.spool import TrialSpool
+from harness.tracking import Tracking
+
+RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+# A server that answers and refuses is asked this often before the trial is left in the spool.
+MAX_REFUSALS = 5
+
+
+class Writer:
+    """Stores spooled trials in MLflow, in the order in which they asked, until told to stop."""
+
+    def __init__(self, server: TrackingServer, open_tracking: Callable[[str], Tracking]) -> None:
+        self._server = server
+        self._open = open_tracking
+        self._tracking: Tracking | None = None
+        self._dirty: dict[Path, None] = {}
+        self._refusals: dict[Path, int] = {}
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._busy = False
+        self.unreachable_since: float | None = None
+        self.problem: str | None = None
+        self._thread = threading.Thread(target=self._run, name="mlflow-writer", daemon=True)
+        self._thread.start()
+
+    def poke(self, spool: TrialSpool) -> None:
+        """Say that a trial has something new; returns at once."""
+        with self._changed:
+            self._dirty[spool.folder] = None
+            self._changed.notify_all()
+
+    def drain(self, timeout_s: float) -> list[Path]:
+        """Wait until everything is stored; what is not by then stays spooled and is returned."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while self._dirty or self._busy:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._thread.is_alive():
+                    break
+                self._changed.wait(min(left, 0.5))
+            return sorted(self._dirty)
+
+    def stop(self) -> None:
+        """End the thread after the operation it is in."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join(timeout=30)
+
+    def tracking(self) -> Tracking:
+        """The study's tracking; opens it where the thread has not done so yet."""
+        if self._tracking is None:
+            self._tracking = self._open(self._server.uri)
+        return self._tracking
+
+    @property
+    def opened(self) -> Tracking | None:
+        """The study's tracking, if the server was ever reached."""
+        return self._tracking
+
+    def _run(self) -> None:
+        failures = 0
+        while True:
+            with self._changed:
+                while not self._dirty and not self._stopping:
+                    self._changed.wait()
+                if self._stopping:
+                    return
+                folder = next(iter(self._dirty))
+                del self._dirty[folder]
+                self._busy = True
+            try:
+                self._store(folder)
+                failures, self.unreachable_since = 0, None
+            except Exception as error:  # whatever the client raises, training goes on and the spool keeps it
+                failures += 1
+                self._give_back(folder, error)
+                self._pause(RETRY_S[min(failures, len(RETRY_S)) - 1])
+            finally:
+                with self._changed:
+                    self._busy = False
+                    self._changed.notify_all()
+
+    def _store(self, folder: Path) -> None:
+        spool = TrialSpool(folder)
+        if self.tracking().store_trial(spool):
+            spool.remove()
+
+    def _give_back(self, folder: Path, error: Exception) -> None:
+        self.problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+        if _is_refusal(error):
+            self._refusals[folder] = self._refusals.get(folder, 0) + 1
+            if self._refusals[folder] >= MAX_REFUSALS:
+                return
+        elif self.unreachable_since is None:
+            self.unreachable_since = time.time()
+        if not self._server.alive:
+            self._server.start()
+        with self._changed:
+            self._dirty = {folder: None, **self._dirty}
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            if not self._stopping:
+                self._changed.wait(seconds)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the server answered and will answer the same next time."""
+    code = getattr(error, "error_code", None)
+    return code in ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST", "PERMISSION_DENIED")

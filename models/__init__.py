@@ -1,0 +1,1 @@
+"""Front ends, the CNN, and its one-file ONNX export."""

@@ -1,0 +1,24 @@
+"""Files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Write beside ``path``, flush to the disk, then rename, so that nobody ever sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    aside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.chmod(0o644)  # mkstemp makes files that only their owner can read
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

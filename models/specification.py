@@ -1,0 +1,118 @@
+"""The contract a model carries: what goes in, what comes out, what it was trained on.
+
+It is written into the ONNX file's metadata, one readable entry a field (JSON where it is not text), so
+that the weights never travel without it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from models.architecture import CnnConfig
+from models.front_ends import SAMPLE_RATE, WINDOW_SAMPLES, FrontEnd, parse_front_end
+
+
+class SpecificationError(ValueError):
+    """An ONNX file without a specification, or with one that breaks its laws."""
+
+
+class Specification(BaseModel):
+    """Everything a user of the model must know to feed it and to trust it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = Field(1, description="Version of this list of fields.")
+    task: str = Field(description="Task the labels come from.")
+    variant: str = Field(description="Variant of the task.")
+    label_meaning: dict[str, str] = Field(description="What class 0 and class 1 stand for.")
+    sample_rate: int = Field(SAMPLE_RATE, description="Hz of the waveform.")
+    window_samples: int = Field(WINDOW_SAMPLES, description="Samples of one window.")
+    input_name: str = Field("waveform", description="Input, (batch, window_samples) float32 in [-1, 1].")
+    output_name: str = Field("logits", description="Output, (batch, 2) float32.")
+    front_end: dict[str, Any] = Field(description="Front end and its parameters.")
+    architecture: dict[str, Any] = Field(description="Parameters of the CNN.")
+    label_map_digest: str = Field(description="sha256 of the label map.")
+    manifest_digests: dict[str, str] = Field(description="sha256 of each split's manifest.")
+    fingerprint: str = Field(description="Fingerprint of the trial's configuration.")
+    run_id: str = Field(description="Run that trained the weights.")
+    versions: dict[str, str] = Field(description="Versions of the code and libraries.")
+    created: str = Field(description="When the weights were exported, ISO 8601.")
+
+    @field_validator("label_meaning")
+    @classmethod
+    def _two_classes(cls, value: dict[str, str]) -> dict[str, str]:
+        if sorted(value) != ["0", "1"]:
+            raise ValueError(f"label_meaning names the classes {sorted(value)}: give exactly '0' and '1'")
+        return value
+
+    @field_validator("front_end", mode="before")
+    @classmethod
+    def _known_front_end(cls, value: object) -> object:
+        if isinstance(value, FrontEnd):
+            return value.model_dump(mode="json")
+        return parse_front_end(value).model_dump(mode="json") if isinstance(value, Mapping) else value
+
+    @field_validator("architecture", mode="before")
+    @classmethod
+    def _known_architecture(cls, value: object) -> object:
+        return CnnConfig.model_validate(value).model_dump(mode="json")
+
+    @field_validator("created")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(
+                f"created {value!r} is not an ISO 8601 time such as 2025-01-31T12:00:00+00:00"
+            ) from None
+        return value
+
+    def to_metadata(self) -> dict[str, str]:
+        """Give one text a field, for ``metadata_props`` of an ONNX file."""
+        fields = self.model_dump(mode="json")
+        return {
+            name: value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+            for name, value in fields.items()
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Self:
+        """Read back what ``to_metadata`` gave; entries of other names are ignored.
+
+        Raises
+        ------
+        SpecificationError
+            If a field is absent or does not follow its law.
+        """
+        fields: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            if name not in metadata:
+                continue
+            try:
+                fields[name] = metadata[name] if field.annotation is str else json.loads(metadata[name])
+            except json.JSONDecodeError as error:
+                raise SpecificationError(f"metadata entry {name!r} is not JSON: {error}") from error
+        missing = [name for name in cls.model_fields if name not in fields]
+        if missing:
+            raise SpecificationError(
+                f"the metadata is not that of a model exported here: no {', '.join(missing)}"
+            )
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            reasons = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            raise SpecificationError("bad specification: " + "; ".join(reasons)) from error
+
+    @classmethod
+    def from_onnx(cls, path: Path) -> Self:
+        """Read the specification of an ONNX file (weights inside; a file with external data is refused)."""
+        from models.onnx_files import read_onnx
+
+        return cls.from_metadata({entry.key: entry.value for entry in read_onnx(path).metadata_props})

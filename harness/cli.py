@@ -1,1 +1,83 @@
+"""`harness`: the command line. Nothing heavy is imported before a command needs it."""
 
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+FIRST = {
+    "init": ("harness.commands.init", "Write a sweep file to start from."),
+    "sweep": ("harness.commands.sweep", "Run a sweep file; run it again to go on."),
+    "status": ("harness.commands.status", "Show studies, or the trials of one."),
+    "ui": ("harness.commands.ui", "Open MLflow on the record."),
+    "promote": ("harness.commands.promote", "Check, export and register the best model of a study."),
+}
+MORE = {
+    "data": ("harness.commands.data", "Prepare or audit a sweep's data without training."),
+    "schema": ("harness.commands.schema", "Print the JSON Schema of sweep files, for editors."),
+}
+
+
+class LazyGroup(click.Group):
+    """Commands by name and one line of help; the module is imported when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command, the everyday ones first."""
+        return [*FIRST, *MORE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command's module and return its `command`."""
+        module, _ = {**FIRST, **MORE}.get(cmd_name, (None, ""))
+        if module is None:
+            return None
+        command = importlib.import_module(module).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command where there is none of the name given."""
+        if args and args[0] not in FIRST and args[0] not in MORE and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], [*FIRST, *MORE], n=1)
+            hint = f"Did you mean {near[0]}?" if near else "See harness --help."
+            ctx.fail(f"no such command {args[0]!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Two sections, without importing any command."""
+        for title, commands in (("Commands", FIRST), ("More", MORE)):
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in commands.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused by a gate or guard, "
+    "129/130/143 stopped by a signal.",
+)
+@click.version_option(package_name="diarization-harness", message="%(version)s")
+def cli() -> None:
+    """Sweep, compare and promote speaker-diarization models.
+
+    \b
+      harness sweep sweeps/quickstart.yaml    train
+      harness ui                              compare in MLflow
+      harness promote quickstart              export the best, with its evidence
+    """
+
+
+def main() -> None:
+    """Entry point of the `harness` script."""
+    if sys.stdout.encoding.lower() not in ("utf-8", "utf8"):
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
 """The study's one writer: ask, dispatch, report, prune, tell, within the budget.
 
-    ask -> (duplicate? told at once) -> spool/trial.json -> worker
-        <- epoch: report the smoothed value, prune or go on        -> MLflow through the spool
-        <- done:  outcome -> tell -> spool/verdict.json            -> MLflow ends the run
+ask -> (duplicate? told at once) -> spool/trial.json -> worker
+    <- epoch: report the smoothed value, prune or go on        -> MLflow through the spool
+    <- done:  outcome -> tell -> spool/verdict.json            -> MLflow ends the run
 """
 
 from __future__ import annotations
@@ -225,7 +225,10 @@ class Coordinator:
             spool=str(spool.folder),
             cache=str(self.context.cache),
             seed=seed,
-            specification={"run_id": f"{self.study.name}/{trial.number}", "versions": dict(self.context.versions)},
+            specification={
+                "run_id": f"{self.study.name}/{trial.number}",
+                "versions": dict(self.context.versions),
+            },
         )
         self.running[trial.number] = _Running(trial, config, name, spool, job)
         self.executor.submit(job)
@@ -283,7 +286,7 @@ class Coordinator:
         if event.epoch not in stored:
             run.trial.report(event.metrics["smoothed"], event.epoch)
         warm = event.epoch + 1 >= self.study.sweep.pruner.warmup_epochs
-        self.executor.reply(run.trial.number, stop=warm and run.trial.should_prune())
+        self.executor.reply(run.trial.number, stop=bool(warm and run.trial.should_prune()))
         self.view.epoch(run.trial.number, event.epoch, event.metrics)
         self.writer.poke(run.spool)
 

@@ -64,7 +64,9 @@ def inspect(space: SearchSpace, settings: Settings, progress: Callable[[str], No
 
     inspections = []
     for config in space.data_configs():
-        name = f"{config.corpus} {config.subset}, {config.task}/{config.variant}, {config.train_windows} windows"
+        name = (
+            f"{config.corpus} {config.subset}, {config.task}/{config.variant}, {config.train_windows} windows"
+        )
         prepared = prepare(config, data_root=settings.data_root, cache=settings.cache, progress=progress)
         inspections.append(Inspection(name, prepared, audit(prepared)))
     return inspections

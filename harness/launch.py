@@ -27,7 +27,16 @@ from harness.writer import Writer
 
 # How long the end of a launch waits for MLflow to take what is spooled.
 DRAIN_S = 120.0
-LIBRARIES = ("diarization-harness", "torch", "torchaudio", "optuna", "mlflow", "onnx", "onnxruntime-gpu", "numpy")
+LIBRARIES = (
+    "diarization-harness",
+    "torch",
+    "torchaudio",
+    "optuna",
+    "mlflow",
+    "onnx",
+    "onnxruntime-gpu",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,9 @@ def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[Inspe
             if not check.ok and check.level == "warn":
                 view.message(f"  warning: {check.message}")
         if inspection.prepared.lost:
-            view.message(f"  {len(inspection.prepared.lost)} of {inspection.prepared.examined} recordings unusable")
+            view.message(
+                f"  {len(inspection.prepared.lost)} of {inspection.prepared.examined} recordings unusable"
+            )
     require(inspections)
     return inspections
 
@@ -153,7 +164,9 @@ def _run(
             tracking.pause(number)
         state = "interrupted" if coordinator.signal is not None else "complete"
         assert tracking.parent is not None
-        tracking.end(tracking.parent, "KILLED" if coordinator.signal else "FINISHED", {"harness.state": state}, {})
+        tracking.end(
+            tracking.parent, "KILLED" if coordinator.signal else "FINISHED", {"harness.state": state}, {}
+        )
     return coordinator, unstored
 
 

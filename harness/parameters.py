@@ -73,7 +73,9 @@ class IntRange(_Form):
         if low > high:
             raise ValueError(f"the lower bound {low} is above the upper bound {high}")
         if self.log and (low < 1 or self.step != 1):
-            raise ValueError(f"log: true needs a lower bound >= 1 and no step; got {low} and step {self.step}")
+            raise ValueError(
+                f"log: true needs a lower bound >= 1 and no step; got {low} and step {self.step}"
+            )
         return self
 
     def candidates(self) -> list[Scalar]:

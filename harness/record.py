@@ -1,10 +1,10 @@
 """`mlruns/`: the whole record in one folder that can move.
 
-    mlflow.db        runs, metrics, registered models (written by an MLflow server only)
-    optuna.journal   studies and trials (written by the coordinator of the study only)
-    artifacts/       what the runs logged, addressed `mlflow-artifacts:/`
-    spool/           what workers wrote and MLflow does not hold yet
-    locks/           kernel locks; a lock dies with the process that holds it
+mlflow.db        runs, metrics, registered models (written by an MLflow server only)
+optuna.journal   studies and trials (written by the coordinator of the study only)
+artifacts/       what the runs logged, addressed `mlflow-artifacts:/`
+spool/           what workers wrote and MLflow does not hold yet
+locks/           kernel locks; a lock dies with the process that holds it
 """
 
 from __future__ import annotations
@@ -197,6 +197,8 @@ def quiet_environment() -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "DO_NOT_TRACK": "true",
         "GIT_PYTHON_REFRESH": "quiet",
     }

@@ -11,7 +11,6 @@ from data.config import DataConfig
 from harness.parameters import Choice, Fixed, FloatRange, IntRange, Scalar, places
 from harness.sweep import Sweep
 from harness.trial_config import TrialConfig, derived_seed
-from models.front_ends import FRONT_ENDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,20 +162,6 @@ class _RandomSuggester:
         if log:
             return math.exp(self._source.uniform(math.log(low), math.log(high)))
         return self._source.uniform(low, high)
-
-
-def validate_space(space: SearchSpace) -> None:
-    """Build the configurations at the edges, so that no trial can fail on its own definition.
-
-    Raises
-    ------
-    ValueError
-        Naming the parameter whose value the configuration refuses.
-    """
-    space.data_configs()
-    for config in space.samples(32):
-        front_end = FRONT_ENDS[config.feature.kind]
-        assert isinstance(config.feature, front_end)
 
 
 def _is_single(form: Form) -> bool:

@@ -77,7 +77,9 @@ class TrackingServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._ready:
             if self._process is None or self._process.poll() is not None:
-                raise RecordError(f"the MLflow server ended while starting; its log: {self.record.server_log}")
+                raise RecordError(
+                    f"the MLflow server ended while starting; its log: {self.record.server_log}"
+                )
             if time.monotonic() > deadline:
                 raise RecordError(
                     f"the MLflow server did not answer in {START_TIMEOUT_S:.0f} s; its log: {self.record.server_log}"
@@ -111,6 +113,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on this port of loopback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def _answers(address: str) -> bool:

@@ -127,7 +127,9 @@ def open_study(record: Record, sweep: Sweep, name: str | None = None) -> Study:
             study.set_user_attr("created", time.time())
             note = note or ""
         study.set_user_attr("sweep", json.loads(sweep.model_dump_json(by_alias=True)))
-    return Study(chosen, sweep, SearchSpace(sweep), study, storage, resumed, "" if resumed and chosen == base else note)
+    return Study(
+        chosen, sweep, SearchSpace(sweep), study, storage, resumed, "" if resumed and chosen == base else note
+    )
 
 
 def load_study(record: Record, name: str) -> Study:

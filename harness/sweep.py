@@ -40,9 +40,15 @@ class Pruner(_Section):
     """Which trials are stopped early; it sees the median of the last three epochs, never one epoch."""
 
     type: Literal["median", "hyperband", "none"] = Field(default="median", description="The rule.")
-    startup_trials: int = Field(default=5, ge=0, description="Trials that finish before any is pruned (median).")
-    warmup_epochs: int = Field(default=3, ge=1, description="Epochs every trial may train before it is judged.")
-    reduction_factor: int = Field(default=3, ge=2, description="Share kept at each rung is 1 in this (hyperband).")
+    startup_trials: int = Field(
+        default=5, ge=0, description="Trials that finish before any is pruned (median)."
+    )
+    warmup_epochs: int = Field(
+        default=3, ge=1, description="Epochs every trial may train before it is judged."
+    )
+    reduction_factor: int = Field(
+        default=3, ge=2, description="Share kept at each rung is 1 in this (hyperband)."
+    )
 
 
 class Budget(_Section):
@@ -50,7 +56,10 @@ class Budget(_Section):
 
     trials: int = Field(default=20, ge=1, le=100_000, description="Trials in total, over all launches.")
     hours: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="No trial starts after this much time in one launch."
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="No trial starts after this much time in one launch.",
     )
 
 
@@ -62,7 +71,9 @@ class Sweep(_Section):
     )
     description: str = Field(default="", max_length=4000, description="Shown in MLflow.")
     data: DataConfig = Field(default_factory=DataConfig, description="Corpus, task and windows.")
-    parameters: dict[str, Parameter] = Field(default_factory=dict, description="What is searched, and fixed values.")
+    parameters: dict[str, Parameter] = Field(
+        default_factory=dict, description="What is searched, and fixed values."
+    )
     sampler: Annotated[Sampler, BeforeValidator(_named)] = Field(default_factory=Sampler)
     pruner: Annotated[Pruner, BeforeValidator(_named)] = Field(default_factory=Pruner)
     budget: Budget = Field(default_factory=Budget)
@@ -71,7 +82,9 @@ class Sweep(_Section):
 
     def digest(self) -> str:
         """Hex sha256 of what decides which trials are run; the budget and the workers are left out."""
-        relevant = self.model_dump(mode="json", exclude={"name", "description", "budget", "workers"}, by_alias=True)
+        relevant = self.model_dump(
+            mode="json", exclude={"name", "description", "budget", "workers"}, by_alias=True
+        )
         return digest_of(relevant)
 
 
@@ -97,8 +110,31 @@ def sweep_from(file: SweepFile) -> Sweep:
     except ValidationError as error:
         problems += [_translate(file, detail) for detail in error.errors()]
     if problems:
-        raise SweepError(file.source, sorted(problems, key=lambda problem: (problem.line or 0, problem.where)))
-    return Sweep.model_validate(file.values)
+        raise SweepError(
+            file.source, sorted(problems, key=lambda problem: (problem.line or 0, problem.where))
+        )
+    sweep = Sweep.model_validate(file.values)
+    _check_space(file, sweep)
+    return sweep
+
+
+def _check_space(file: SweepFile, sweep: Sweep) -> None:
+    """Build configurations of the space, so that no trial fails on its own definition."""
+    from harness.search_space import SearchSpace
+
+    try:
+        space = SearchSpace(sweep)
+        space.data_configs()
+        space.samples(64)
+    except ValidationError as error:
+        problems = []
+        for detail in error.errors():
+            message = _message(detail)
+            name = next((n for n in sweep.parameters if str(n) in message.split(":")[0]), "")
+            problems.append(file.problem(("parameters", name) if name else ("parameters",), message))
+        raise SweepError(file.source, problems) from None
+    except ValueError as error:
+        raise SweepError(file.source, [file.problem(("parameters",), str(error))]) from None
 
 
 def _parameter_problems(file: SweepFile) -> Iterator[Problem]:
@@ -130,7 +166,9 @@ def _parameter_problems(file: SweepFile) -> Iterator[Problem]:
     if isinstance(data, dict):
         for name in raw:
             if name in data:
-                yield file.problem(("parameters", name), f"stands under data too ({data[name]!r}): keep one of the two")
+                yield file.problem(
+                    ("parameters", name), f"stands under data too ({data[name]!r}): keep one of the two"
+                )
     yield from _front_end_problems(file, parsed)
 
 
@@ -139,8 +177,10 @@ def _value_problems(file: SweepFile, here: Location, name: str, parameter: Any) 
     for index, value in enumerate(parameter.candidates()):
         if name == "feature" and value not in FRONT_ENDS:
             item = (*here, index) if (*here, index) in file.lines else (*here, "choice", index)
-            yield file.problem(item if isinstance(parameter, Choice) else here,
-                               f"no front end is called {value!r}{_did_you_mean(str(value), FRONT_ENDS)}")
+            yield file.problem(
+                item if isinstance(parameter, Choice) else here,
+                f"no front end is called {value!r}{_did_you_mean(str(value), FRONT_ENDS)}",
+            )
             continue
         if name == "subset":
             continue  # which subsets exist depends on the corpus; DataConfig checks them together
@@ -168,7 +208,9 @@ def _condition_problems(
             continue
         for value in wanted if isinstance(wanted, list) else [wanted]:
             if value not in values:
-                yield file.problem(here, f"{value!r} is never a value of {parent} ({', '.join(map(str, values))})")
+                yield file.problem(
+                    here, f"{value!r} is never a value of {parent} ({', '.join(map(str, values))})"
+                )
 
 
 def _front_end_problems(file: SweepFile, parsed: dict[str, Any]) -> Iterator[Problem]:
@@ -177,13 +219,17 @@ def _front_end_problems(file: SweepFile, parsed: dict[str, Any]) -> Iterator[Pro
     for name in parsed:
         kind = places()[name].front_end
         if kind is not None and kind not in chosen:
-            yield file.problem(("parameters", name), f"feature is never {kind} here ({', '.join(map(str, chosen))})")
+            yield file.problem(
+                ("parameters", name), f"feature is never {kind} here ({', '.join(map(str, chosen))})"
+            )
 
 
 def _translate(file: SweepFile, detail: Any, prefix: Location = ()) -> Problem:
     """One of pydantic's errors as a person would say it."""
     forms = ("value", "choice", "int", "float")
-    location = tuple(part for part in detail["loc"] if not (prefix and part in forms and part == detail["loc"][0]))
+    location = tuple(
+        part for part in detail["loc"] if not (prefix and part in forms and part == detail["loc"][0])
+    )
     location = (*prefix, *location)
     if detail["type"] == "extra_forbidden":
         known = forms + ("when", "step", "log") if prefix else _fields_at(location[:-1])
@@ -215,7 +261,9 @@ def _fields_at(location: Location) -> list[str]:
 def _model_in(annotation: Any) -> Any:
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         return annotation if issubclass(annotation, BaseModel) else None
-    return next((found for inner in typing.get_args(annotation) if (found := _model_in(inner)) is not None), None)
+    return next(
+        (found for inner in typing.get_args(annotation) if (found := _model_in(inner)) is not None), None
+    )
 
 
 def _did_you_mean(name: str, known: Any) -> str:

@@ -68,7 +68,9 @@ class SweepFile:
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
             if not equals or not key.strip():
-                raise SweepError("--set", [Problem(assignment, "write key=value, for example budget.trials=20")])
+                raise SweepError(
+                    "--set", [Problem(assignment, "write key=value, for example budget.trials=20")]
+                )
             head, _, rest = key.strip().partition(".")
             path = [head, rest] if head == "parameters" and rest else key.strip().split(".")
             target = self.values
@@ -94,17 +96,23 @@ def read_sweep_file(path: Path) -> SweepFile:
     if not path.is_file():
         raise SweepError(source, [Problem("", _absent(path))])
     if path.stat().st_size > MAX_BYTES:
-        raise SweepError(source, [Problem("", f"{path.stat().st_size} bytes; a sweep file has at most {MAX_BYTES}")])
+        raise SweepError(
+            source, [Problem("", f"{path.stat().st_size} bytes; a sweep file has at most {MAX_BYTES}")]
+        )
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
-        raise SweepError(source, [Problem("", f"not UTF-8 text (byte {error.start}): save it as UTF-8")]) from None
+        raise SweepError(
+            source, [Problem("", f"not UTF-8 text (byte {error.start}): save it as UTF-8")]
+        ) from None
     except OSError as error:
         raise SweepError(source, [Problem("", f"cannot be read: {error.strerror}")]) from None
     values, lines = _parse(source, text)
     if not isinstance(values, dict):
         kind = "empty" if values is None else f"a {type(values).__name__}"
-        raise SweepError(source, [Problem("", f"the file is {kind}; `harness init` writes one to start from")])
+        raise SweepError(
+            source, [Problem("", f"the file is {kind}; `harness init` writes one to start from")]
+        )
     return SweepFile(source, values, lines)
 
 
@@ -115,7 +123,9 @@ def _parse(source: str, text: str) -> tuple[Any, dict[Location, int]]:
         for event in YAML(typ="safe", pure=True).parse(StringIO(text)):
             if isinstance(event, AliasEvent):
                 line = event.start_mark.line + 1
-                raise SweepError(source, [Problem("", f"the alias *{event.anchor} is not allowed: write it out", line)])
+                raise SweepError(
+                    source, [Problem("", f"the alias *{event.anchor} is not allowed: write it out", line)]
+                )
         loaded = yaml.load(StringIO(text))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
@@ -124,7 +134,9 @@ def _parse(source: str, text: str) -> tuple[Any, dict[Location, int]]:
     except (YAMLError, ValueError, RecursionError, AttributeError) as error:
         if isinstance(error, SweepError):
             raise
-        raise SweepError(source, [Problem("", f"not valid YAML: {str(error).splitlines()[0][:200]}")]) from None
+        raise SweepError(
+            source, [Problem("", f"not valid YAML: {str(error).splitlines()[0][:200]}")]
+        ) from None
     lines: dict[Location, int] = {}
     return _plain(source, loaded, (), lines), lines
 
@@ -150,7 +162,9 @@ def _plain(source: str, value: Any, location: Location, lines: dict[Location, in
     if value is None:
         return None
     name = ".".join(str(part) for part in location)
-    raise SweepError(source, [Problem(name, f"a {type(value).__name__} is not allowed here", lines.get(location))])
+    raise SweepError(
+        source, [Problem(name, f"a {type(value).__name__} is not allowed here", lines.get(location))]
+    )
 
 
 def _absent(path: Path) -> str:
@@ -164,5 +178,5 @@ def _absent(path: Path) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that looks most like the one given, or None."""
-    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
     return matches[0] if matches else None

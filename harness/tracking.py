@@ -29,8 +29,11 @@ def connect(uri: str) -> MlflowClient:
             os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    import logging
+
     from mlflow import MlflowClient
 
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -55,9 +58,20 @@ class Tracking:
     def find(self, key: str) -> str | None:
         """The id of the run that carries this key, if the record has it."""
         runs = self.client.search_runs(
-            [self.experiment_id], f"tags.`harness.key` = '{key}'", max_results=1, order_by=["attributes.start_time"]
+            [self.experiment_id],
+            f"tags.`harness.key` = '{key}'",
+            max_results=1,
+            order_by=["attributes.start_time"],
         )
         return str(runs[0].info.run_id) if runs else None
+
+    def trial_of(self, run_id: str) -> str | None:
+        """The number of the trial that a run of this study records."""
+        runs = self.client.search_runs(
+            [self.experiment_id], f"attributes.run_id = '{run_id}'" if run_id.isalnum() else "", max_results=1
+        )
+        found = [run for run in runs if run.info.run_id == run_id]
+        return found[0].data.tags.get("harness.trial") if found else None
 
     def run(self, key: str, name: str, tags: dict[str, str], params: dict[str, Any] | None = None) -> str:
         """The run of this key, made if it is not there yet (a lost answer must not make it twice)."""
@@ -100,7 +114,12 @@ class Tracking:
         return True
 
     def end(
-        self, run_id: str, status: str, tags: dict[str, str], metrics: dict[str, float], time_ms: int | None = None
+        self,
+        run_id: str,
+        status: str,
+        tags: dict[str, str],
+        metrics: dict[str, float],
+        time_ms: int | None = None,
     ) -> None:
         """Write the last tags and metrics, then the status: FINISHED, KILLED or FAILED."""
         from mlflow.entities import Metric, RunTag
@@ -166,4 +185,3 @@ class Tracking:
             for path in images:
                 with Image.open(path) as image:
                     self.client.log_image(run_id, image.convert("RGB"), key=path.stem, step=0)
-

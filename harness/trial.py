@@ -149,6 +149,7 @@ def summarise(result: FitResult, prepared: Prepared, device: torch.device) -> di
             "clusters": interval.clusters, "icc": interval.icc, "n_eff": interval.n_eff,
         },
         "lag1": lag1_correlation(series),
+        "val_accuracy": [report.metrics["val/accuracy"] for report in result.reports],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "windows_per_s": float(np.median([report.metrics["windows_per_s"] for report in result.reports])),
     }  # fmt: skip
@@ -191,7 +192,9 @@ def _write_outputs(
     ).save(images / "labels.png")  # fmt: skip
     roc_figure(logits, labels, title).save(artifacts / "figures" / "roc.png")
     confusion_figure(logits, labels, names, title).save(artifacts / "figures" / "confusion.png")
-    histograms: dict[str, Any] = {name: label_histogram(manifest) for name, manifest in sorted(manifests.items())}
+    histograms: dict[str, Any] = {
+        name: label_histogram(manifest) for name, manifest in sorted(manifests.items())
+    }
     histograms["predicted_on_val"] = dict(zip(("0", "1"), _counts(predicted), strict=True))
     write_json(artifacts / "labels" / "histograms.json", histograms)
     prepared.label_map.save(artifacts / "labels" / "label_map.json")

@@ -82,7 +82,9 @@ class Progress:
     @property
     def best(self) -> tuple[int, _Row] | None:
         """The complete trial of the highest score in this launch."""
-        complete = [(number, row) for number, row in self.rows.items() if row.state == "complete" and row.score]
+        complete = [
+            (number, row) for number, row in self.rows.items() if row.state == "complete" and row.score
+        ]
         return max(complete, key=lambda item: item[1].score or 0.0, default=None)
 
     def time_left_s(self) -> float | None:
@@ -189,7 +191,11 @@ class LiveView:
             table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         best = self.progress.best
         for number, row in self._shown():
-            style = "bold green" if best and number == best[0] else {"failed": "red", "pruned": "dim"}.get(row.state, "")
+            style = (
+                "bold green"
+                if best and number == best[0]
+                else {"failed": "red", "pruned": "dim"}.get(row.state, "")
+            )
             table.add_row(
                 str(number), row.name, row.state, _bar(row.done, row.epochs),
                 _number(row.val), _number(row.gap), _number(row.score), style=style,

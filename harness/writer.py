@@ -93,6 +93,8 @@ class Writer:
 
     def _store(self, folder: Path) -> None:
         spool = TrialSpool(folder)
+        if spool.read("trial") is None:
+            return  # stored completely since somebody asked
         if self.tracking().store_trial(spool):
             spool.remove()
 

@@ -134,9 +134,9 @@ def _microphone(sitting: np.random.Generator) -> Float:
     It changes from chapter to chapter, so that a channel is no sign of a speaker.
     """
     octaves = np.log2(np.maximum(BINS_HZ, 60) / 1_000)
-    gain_db = sitting.uniform(-1.5, 1.5) * octaves
+    gain_db = sitting.uniform(-1, 1) * octaves
     for _ in range(3):
-        centre, width, depth = sitting.uniform(-3, 3), sitting.uniform(0.4, 1.2), sitting.uniform(-4, 4)
+        centre, width, depth = sitting.uniform(-3, 3), sitting.uniform(0.4, 1.2), sitting.uniform(-3, 3)
         gain_db += depth * np.exp(-0.5 * ((octaves - centre) / width) ** 2)
     channel: Float = 10 ** (gain_db / 20)
     return channel
@@ -150,7 +150,7 @@ def _in_room(signal: Float, rng: np.random.Generator) -> Float:
     time_s = np.arange(int(decay_s * SAMPLE_RATE)) / SAMPLE_RATE
     tail = rng.normal(0, 1, len(time_s)) * 10 ** (-3 * time_s / decay_s)
     tail[: int(0.002 * SAMPLE_RATE)] = 0
-    response = rng.uniform(0.3, 0.8) * tail / np.sqrt(np.sum(tail**2))
+    response = rng.uniform(0.15, 0.45) * tail / np.sqrt(np.sum(tail**2))
     response[0] = 1.0
     heard: Float = oaconvolve(signal, response)[: len(signal)]
     return heard

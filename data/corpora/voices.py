@@ -70,13 +70,13 @@ def make_voice(rng: np.random.Generator, sex: str) -> Voice:
     """Return a new speaker's voice."""
     female = sex == "F"
     tract = rng.uniform(1.06, 1.26) if female else rng.uniform(0.88, 1.07)
-    own = np.exp(rng.normal(0, 0.05, (1, VOWELS.shape[1])) + rng.normal(0, 0.04, VOWELS.shape))
-    shares = rng.dirichlet(np.full(len(VOWELS), 2.5))
+    own = np.exp(rng.normal(0, 0.08, (1, VOWELS.shape[1])) + rng.normal(0, 0.08, VOWELS.shape))
+    shares = rng.dirichlet(np.full(len(VOWELS), 1.5))
     return Voice(
         f0_hz=float(
             np.exp(rng.uniform(np.log(155), np.log(265)) if female else rng.uniform(np.log(80), np.log(150)))
         ),
-        f0_range=rng.uniform(0.8, 4.5),
+        f0_range=rng.uniform(0.5, 3.0),
         f0_slope=rng.uniform(-2.5, 0.0),
         accent_hz=rng.uniform(0.6, 3.0),
         formants_hz=VOWELS * tract * own,
@@ -91,7 +91,7 @@ def make_voice(rng: np.random.Generator, sex: str) -> Voice:
         pause_s=rng.uniform(0.15, 0.45),
         fricative_share=rng.uniform(0.15, 0.6),
         fricative_hz=float(np.exp(rng.uniform(np.log(2_200), np.log(6_500)))),
-        fricative_width=rng.uniform(0.25, 0.8),
+        fricative_width=rng.uniform(0.2, 0.8),
     )
 
 
@@ -118,7 +118,7 @@ def _compose(voice: Voice, frames: int, rng: np.random.Generator) -> _Score:
         onset = max(2, int(length * rng.uniform(0.2, 0.4)))
         sound = max(3, int(length) - onset)
         end = at + silent + onset + sound
-        formants[at:end] = voice.formants_hz[vowel] * np.exp(rng.normal(0, 0.03))
+        formants[at:end] = voice.formants_hz[vowel] * np.exp(rng.normal(0, 0.02))
         if rng.random() < voice.fricative_share:
             fricative[at + silent : at + silent + onset] = rng.uniform(0.5, 1.0)
         else:
@@ -206,7 +206,8 @@ def speak(voice: Voice, samples: int, rng: np.random.Generator, channel: Float) 
     hiss = np.exp(-0.5 * (np.log2(np.maximum(BINS_HZ, 50) / voice.fricative_hz) / voice.fricative_width) ** 2)
     pulses *= tract * score.voiced[:, None]
     noise *= tract * score.breath[:, None] + (0.6 * channel * hiss) * score.fricative[:, None]
-    return _overlap_add(np.fft.irfft(pulses + noise, FFT, axis=1))[:samples]
+    signal: Float = _overlap_add(np.fft.irfft(pulses + noise, FFT, axis=1))[:samples]
+    return signal
 
 
 def _overlap_add(frames: Float) -> Float:

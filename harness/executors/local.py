@@ -18,7 +18,14 @@ from harness.executors.protocol import EpochDone, Event, Job, TrialDone, TrialFa
 
 # One thread of arithmetic a worker: two workers with two threads each are 4-23x slower (spinning barriers).
 THREADS = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+    (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+    ),
+    "1",
 )
 
 

@@ -57,7 +57,9 @@ def test_other_things_than_tensors_are_refused(tmp_path: Path) -> None:
         load_weights(path)
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     write_aside(path, b"old")
 

@@ -60,7 +60,9 @@ def counted_macs(model: FastDiarizationModel, num_frames: int) -> int:
     num_frames=st.integers(POOLING, 400),
 )
 @settings(max_examples=15, deadline=None)
-def test_size_and_work_are_predicted(width: float, kernel_size: int, num_features: int, num_frames: int) -> None:
+def test_size_and_work_are_predicted(
+    width: float, kernel_size: int, num_features: int, num_frames: int
+) -> None:
     config = CnnConfig(width=width, kernel_size=kernel_size)
     model = config.build(num_features).eval()
     assert count(model) == config.num_parameters(num_features)

@@ -11,7 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.front_ends import FRONT_ENDS, WINDOW_SAMPLES, FrontEnd, LogMel, Mfcc, MfccDelta, SpectralFrontEnd, Waveform
+from models.front_ends import (
+    FRONT_ENDS,
+    WINDOW_SAMPLES,
+    FrontEnd,
+    LogMel,
+    Mfcc,
+    MfccDelta,
+    SpectralFrontEnd,
+    Waveform,
+)
 
 SPECTRAL: list[type[SpectralFrontEnd]] = [LogMel, Mfcc, MfccDelta]
 UNUSUAL: list[FrontEnd] = [
@@ -28,7 +37,9 @@ def voices(count: int, seed: int = 0) -> np.ndarray:
     """Make buzzes of changing pitch with noise and pauses, (count, 48000) float32, at levels 20 dB apart."""
     rng = np.random.default_rng(seed)
     t = np.arange(WINDOW_SAMPLES) / 16_000
-    pitch = rng.uniform(80, 250, (count, 1)) * (1 + 0.2 * np.sin(2 * np.pi * rng.uniform(1, 3, (count, 1)) * t))
+    pitch = rng.uniform(80, 250, (count, 1)) * (
+        1 + 0.2 * np.sin(2 * np.pi * rng.uniform(1, 3, (count, 1)) * t)
+    )
     phase = 2 * np.pi * np.cumsum(pitch, axis=1) / 16_000
     buzz = sum(np.cos(k * phase) / k for k in range(1, 25))
     gate = np.sin(2 * np.pi * rng.uniform(1, 4, (count, 1)) * t) > -0.6
@@ -98,7 +109,9 @@ def test_features_are_librosas_on_real_speech(front_end: type[SpectralFrontEnd])
     paths = sorted(CORPUS.rglob("*.flac"))
     if not paths:
         pytest.skip(f"no LibriSpeech at {CORPUS}")
-    read = [soundfile.read(path, frames=WINDOW_SAMPLES, dtype="float32")[0] for path in paths[:: len(paths) // 12]]
+    read = [
+        soundfile.read(path, frames=WINDOW_SAMPLES, dtype="float32")[0] for path in paths[:: len(paths) // 12]
+    ]
     assert_parity(front_end(cmvn=False), np.stack([w for w in read if len(w) == WINDOW_SAMPLES]))
 
 

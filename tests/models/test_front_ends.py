@@ -67,11 +67,16 @@ def test_numbers_the_front_ends_tell_about_themselves() -> None:
         ({"kind": "mfcc", "n_mfcc": 81}, "n_mfcc 81 is more than n_mels 80"),
         ({"kind": "log_mel", "f_min": 5000, "f_max": 4000}, "f_min 5000 Hz is not below f_max 4000 Hz"),
         ({"kind": "log_mel", "n_mels": 256}, "n_mels 256 leaves mel bands without any FFT bin"),
-        ({"kind": "mfcc_delta", "delta_width": 8}, "delta_width 8 has no middle frame: give an odd one, 7 or 9"),
+        (
+            {"kind": "mfcc_delta", "delta_width": 8},
+            "delta_width 8 has no middle frame: give an odd one, 7 or 9",
+        ),
         ({"kind": "mfcc", "n_mfc": 20}, "n_mfc"),
     ],
 )
-def test_bad_parameters_are_refused_with_the_law_and_the_value(parameters: dict[str, object], message: str) -> None:
+def test_bad_parameters_are_refused_with_the_law_and_the_value(
+    parameters: dict[str, object], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         parse_front_end(parameters)
 

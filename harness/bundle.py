@@ -1,0 +1,74 @@
+"""The bundle of a promoted model: one folder, enough for an inference server in another language."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.guards import Guard
+from harness.spool import write_json
+from harness.statistics import ClusteredInterval
+
+
+def write_golden(folder: Path, waveform: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]) -> None:
+    """Inputs (window, 48000) float32 and the outputs (window, 2) float32 that any runtime must repeat."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "waveform.npy", waveform, allow_pickle=False)
+    np.save(folder / "logits.npy", logits, allow_pickle=False)
+
+
+def write_evidence(path: Path, evidence: dict[str, Any]) -> None:
+    """evidence.json: what was measured, on what, and what every guard said."""
+    write_json(path, evidence)
+
+
+def write_card(path: Path, evidence: dict[str, Any], test: ClusteredInterval, guards: list[Guard]) -> None:
+    """card.md: the same for a person."""
+    trial, data = evidence["trial"], evidence["data"]
+    labels = evidence["specification"]["label_meaning"]
+    lines = [
+        f"# {evidence['registered_name']}, from study {evidence['study']}, trial {trial['number']}",
+        "",
+        f"**{evidence['stamp']}**",
+        "",
+        f"One 3.0 s window of speech at 16 kHz in (`waveform`, batch x 48000 float32 in [-1, 1]), two logits out. "
+        f"Class 0: {labels['0']}. Class 1: {labels['1']}.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| task | {data['task']} / {data['variant']}, {evidence['split_rule']} |",
+        f"| trained on | {data['corpus']} {data['subset']}, {evidence['windows']['train']} windows |",
+        f"| configuration | {trial['name']} |",
+        f"| test, opened for the {evidence['test_openings']}. time by this study | {test} |",
+        f"| validation score (best trailing 3-epoch median) | {trial['score']:.3f}, "
+        f"of which about {evidence['optimism']:.3f} is the luck of the best of many |",
+        f"| latency, batch 1 | P50 {evidence['latency']['p50_ms']:.1f} ms, P99 {evidence['latency']['p99_ms']:.1f} ms, "
+        f"{evidence['latency']['provider']} |",
+        "",
+        "## Guards",
+        "",
+        *[f"- {'ok' if guard.ok else '**' + guard.level + '**'}: {guard}" for guard in guards],
+        "",
+        "## Limits",
+        "",
+        *[f"- {flag}" for flag in evidence["flags"]],
+        "- The winner was not retrained on fresh seeds, so its validation score flatters it: read the test's interval.",
+        *(["- Fewer than 10 clusters in the test: it proves that every path works, and nothing about the model."]
+          if test.few_clusters else []),
+        "",
+    ]  # fmt: skip
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def put_in_place(aside: Path, final: Path) -> None:
+    """Swap a complete bundle in; the one before it stays whole until then."""
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    aside.rename(final)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,72 @@
+"""`harness promote STUDY`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.commands.options import common, print_json, settings
+
+if TYPE_CHECKING:
+    from harness.promotion import Promotion
+
+
+@click.command()
+@click.argument("study")
+@click.option("--run", metavar="RUN", help="Trial number or MLflow run id.  [default: the best by score]")
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("promoted"), show_default=True,
+    help="Folder of bundles; this one goes to OUTPUT/STUDY.",
+)  # fmt: skip
+@common("record", "data_root", "cache", "json", "quiet")
+def command(study: str, run: str | None, output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Check, export, test and register the best model of STUDY. Trains nothing.
+
+    Integrity guards refuse (exit 3, nothing changed), quality guards warn. The frozen test is
+    opened once, the result is registered under the alias `champion` and stamped unconfirmed.
+
+    \b
+    --json prints: study, trial, registered_name, version, bundle, stamp, test (value, low,
+    high, windows, clusters), guards (name, level, ok, measured, bound, advice), latency, optimism.
+    """
+    from harness.promotion import promote
+
+    silent = quiet or as_json
+    progress = (lambda text: None) if silent else (lambda text: click.echo(text, err=True))
+    result = promote(study, run, settings(**options), output, progress)
+    if as_json:
+        print_json(_document(result))
+    else:
+        click.echo("\n".join(_lines(result)))
+
+
+def _document(result: Promotion) -> dict[str, Any]:
+    evidence = result.evidence
+    return {
+        "study": result.study,
+        "trial": evidence["trial"],
+        "registered_name": result.registered_name,
+        "version": result.version,
+        "bundle": str(result.bundle),
+        **{key: evidence[key] for key in ("stamp", "test", "guards", "latency", "optimism", "test_openings")},
+    }
+
+
+def _lines(result: Promotion) -> list[str]:
+    trial, evidence = result.trial, result.evidence
+    passed = sum(guard.ok for guard in result.guards)
+    lines = [f"guards: {passed} of {len(result.guards)} pass"]
+    lines += [f"  warning: {guard}" for guard in result.guards if not guard.ok]
+    lines += [
+        f"promoted trial {trial.number} ({trial.name}) as {result.registered_name} version {result.version}, "
+        f"alias champion",
+        f"test: {result.test}, opening {evidence['test_openings']} of this test by this study",
+        f"validation score {trial.score or 0:.3f}, best of {evidence['trials_compared']} trials: "
+        f"about {evidence['optimism']:.3f} of it may be luck",
+        f"latency: P50 {result.latency.p50_ms:.1f} ms, P99 {result.latency.p99_ms:.1f} ms ({result.latency.provider})",
+        evidence["stamp"],
+        f"bundle: {result.bundle}/ (model.onnx, card.md, evidence.json, golden/)",
+    ]
+    return lines

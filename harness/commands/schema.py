@@ -1,0 +1,21 @@
+"""`harness schema`."""
+
+from __future__ import annotations
+
+import click
+
+from harness.commands.options import common, print_json
+
+
+@click.command()
+@common()
+def command() -> None:
+    """Print the JSON Schema of sweep files.
+
+    \b
+      harness schema > sweep.schema.json
+      # yaml-language-server: $schema=sweep.schema.json     <- first line of a sweep file
+    """
+    from harness.sweep import json_schema
+
+    print_json(json_schema())

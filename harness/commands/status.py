@@ -1,0 +1,112 @@
+"""`harness status [STUDY]`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.commands.options import common, print_json, settings
+
+if TYPE_CHECKING:
+    from harness.study import Study
+
+
+@click.command()
+@click.argument("study", required=False)
+@common("record", "json")
+def command(study: str | None, as_json: bool, **options: Any) -> None:
+    """List the studies of a record, or the trials of one, best first.
+
+    \b
+    --json prints, without STUDY: studies (name, trials, complete, pruned, failed, duplicate,
+    running, interrupted, budget, best); with it: study, budget, spent, best, trials.
+    """
+    from harness.record import Record
+    from harness.study import load_study, study_names
+
+    record = Record(settings(**options).record).require()
+    if study is not None:
+        loaded = load_study(record, study)
+        if as_json:
+            print_json(_document(loaded))
+        else:
+            _print_trials(loaded)
+        return
+    studies = [load_study(record, name) for name in study_names(record)]
+    if as_json:
+        print_json({"studies": [_row(one) for one in studies]})
+    else:
+        _print_studies(studies)
+
+
+def _row(study: Study) -> dict[str, Any]:
+    trials = study.trials()
+    best = study.best()
+    states = ("complete", "pruned", "failed", "duplicate", "running", "interrupted")
+    return {
+        "name": study.name,
+        "trials": len(trials),
+        **{state: sum(trial.state == state for trial in trials) for state in states},
+        "budget": study.sweep.budget.trials,
+        "best": best.as_json() if best is not None else None,
+    }
+
+
+def _document(study: Study) -> dict[str, Any]:
+    best = study.best()
+    return {
+        "study": study.name,
+        "budget": study.sweep.budget.trials,
+        "spent": study.spent(),
+        "best": best.as_json() if best is not None else None,
+        "trials": [trial.as_json() for trial in study.trials()],
+    }
+
+
+def _console() -> Any:
+    """A console as wide as the terminal; in a pipe as wide as the table needs."""
+    import sys
+
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=240)
+
+
+def _print_studies(studies: list[Study]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("study", "trials", "complete", "pruned", "failed", "best", "configuration"):
+        table.add_column(heading, justify="left" if heading in ("study", "configuration") else "right")
+    for study in studies:
+        row = _row(study)
+        best = row["best"]
+        table.add_row(
+            study.name, f"{study.spent()}/{row['budget']}", str(row["complete"]), str(row["pruned"]),
+            str(row["failed"]), f"{best['score']:.3f}" if best else "", best["name"] if best else "",
+        )  # fmt: skip
+    _console().print(table)
+
+
+def _print_trials(study: Study) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("trial", "configuration", "state", "epochs", "score", "interval", "K", "reason"):
+        table.add_column(heading, justify="right" if heading in ("trial", "epochs", "score", "K") else "left")
+    ranked = sorted(
+        study.trials(), key=lambda trial: (trial.state != "complete", -(trial.score or 0.0), trial.number)
+    )
+    for trial in ranked:
+        interval = trial.outcome.get("interval")
+        table.add_row(
+            str(trial.number), trial.name[4:], trial.state, str(trial.epochs or ""),
+            f"{trial.score:.3f}" if trial.score is not None else "",
+            f"[{interval['low']:.3f}, {interval['high']:.3f}]".replace("[", r"\[") if interval else "",
+            str(interval["clusters"]) if interval else "", trial.reason,
+        )  # fmt: skip
+    _console().print(table)
+    clusters = [trial.outcome["interval"]["clusters"] for trial in ranked if trial.outcome]
+    if clusters and min(clusters) < 10:
+        click.echo(f"few clusters (K = {min(clusters)}): these intervals are no evidence")

@@ -68,7 +68,7 @@ def audit(prepared: Prepared) -> Audit:
     manifests = {split: prepared.splits[split].manifest for split in SPLITS}
     everyone = [manifests[split] for split in SPLITS]
     checks = [
-        *map(_label_share, everyone),
+        *(_label_share(manifest, prepared.flags) for manifest in everyone),
         *map(_class_sizes, everyone),
         check_balance(prepared.label_map),
         check_digest(prepared.label_map),
@@ -81,15 +81,14 @@ def audit(prepared: Prepared) -> Audit:
     return Audit(tuple(checks), {split: label_histogram(manifests[split]) for split in SPLITS})
 
 
-def _label_share(manifest: Manifest) -> Check:
-    share, ok = manifest.share_1, abs(manifest.share_1 - 0.5) <= SHARE_BOUND  # false for nan: no windows
-    bound = f".5 +- {SHARE_BOUND}"
-    message = (
-        f"{manifest.split}: {share:.3f} of {len(manifest)} windows are labelled 1 ({bound})"
-        if manifest.windows
-        else f"{manifest.split}: no windows at all; see speakers and windows below"
-    )
-    return Check(f"label share {manifest.split}", ok, share if manifest.windows else None, bound, message)
+def _label_share(manifest: Manifest, flags: Sequence[str]) -> Check:
+    name, bound, share = f"label share {manifest.split}", f".5 +- {SHARE_BOUND}", manifest.share_1
+    if not manifest.windows:
+        why = "; ".join(flags) or "no speaker of its parts has what the split rule needs"
+        advice = "take parts with more audio a speaker, or another data.variant"
+        return Check(name, False, None, bound, f"{manifest.split}: no windows at all ({why}); {advice}")
+    message = f"{manifest.split}: {share:.3f} of {len(manifest)} windows are labelled 1 ({bound})"
+    return Check(name, abs(share - 0.5) <= SHARE_BOUND, share, bound, message)
 
 
 def _class_sizes(manifest: Manifest) -> Check:

@@ -42,8 +42,8 @@ def check_digest(label_map: LabelMap) -> Check:
         if rebuilt != label_map.digest:
             message = (
                 f"label map: digest {label_map.digest[:12]} became {rebuilt[:12]} when rebuilt {how}: labels "
-                f"of rule {label_map.rule!r} would change between epochs or processes (a loss stuck at ln 2). "
-                "Use labels: rank"
+                f"of rule {label_map.rule!r} would change between epochs or processes, and the loss stay at "
+                "ln 2 = 0.693. Use labels: rank"
             )
             return Check("label map digest", False, rebuilt, bound, message)
     return Check(
@@ -51,7 +51,7 @@ def check_digest(label_map: LabelMap) -> Check:
         True,
         label_map.digest,
         bound,
-        f"label map: digest {label_map.digest[:12]} is the same in any order and under another PYTHONHASHSEED",
+        f"label map: digest {label_map.digest[:12]} is equal in any order and under another PYTHONHASHSEED",
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.executors.protocol import EpochDone, Event, Executor, Job, TrialDone, TrialFailed, WorkerLost
 from harness.record import Record
+from harness.run_page import run_name, trial_header, verdict_of
 from harness.search_space import Values
 from harness.spool import TrialSpool
 from harness.study import Study, TrialSummary, build_sampler
@@ -217,7 +218,8 @@ class Coordinator:
         prepared = self.prepared[config.data.digest()]
         seed = derived_seed("training", self.study.sweep.seed, 0)
         if spool.read("trial") is None:
-            spool.write("trial", self._header(trial.number, name, config, prepared, seed))
+            tags = {**self.context.tags, "harness.study": self.study.name}
+            spool.write("trial", trial_header(trial.number, name, config, prepared, seed, tags))
         job = Job(
             number=trial.number,
             config=config.model_dump(mode="json"),
@@ -234,35 +236,6 @@ class Coordinator:
         self.executor.submit(job)
         self.writer.poke(spool)
         self.view.started(trial.number, name, config.training.epochs)
-
-    def _header(
-        self, number: int, name: str, config: TrialConfig, prepared: Prepared, seed: int
-    ) -> dict[str, Any]:
-        tags = {
-            **self.context.tags,
-            "harness.kind": "trial",
-            "harness.study": self.study.name,
-            "harness.trial": str(number),
-            "harness.fingerprint": config.fingerprint(),
-            "harness.state": "running",
-            "harness.split_rule": prepared.split_rule,
-            "harness.flags": "; ".join(prepared.flags),
-            "harness.label_map": prepared.label_map.digest,
-        }
-        datasets = [
-            {
-                "name": f"{config.data.corpus}-{config.data.subset if split == 'train' else '+'.join(config.data.evaluated)}",
-                "digest": part.manifest.digest,
-                "source": f"{config.data.corpus}/{config.data.task}/{config.data.variant}",
-                "profile": f'{{"windows": {len(part.manifest)}, "share_1": {part.manifest.share_1:.4f}}}',
-                "context": split,
-            }
-            for split, part in sorted(prepared.splits.items())
-        ]
-        params = {**config.flat(), "seed": seed} | {
-            f"digest.{split}": part.manifest.digest for split, part in sorted(prepared.splits.items())
-        }
-        return {"number": number, "run_name": name, "tags": tags, "params": params, "datasets": datasets}
 
     # Hearing from trials
 
@@ -406,43 +379,6 @@ class Coordinator:
         elif self._told_away and not away:
             self.view.message("MLflow answers again")
         self._told_away = away
-
-
-def verdict_of(trial: TrialSummary, prepared: Mapping[str, Prepared]) -> dict[str, Any]:
-    """How a told trial's run ends in MLflow: its true status, its reason, its summary."""
-    status = {"complete": "FINISHED", "pruned": "KILLED"}.get(trial.state, "FAILED")
-    tags = {"harness.state": trial.state, "harness.reason": trial.reason}
-    metrics: dict[str, float] = {}
-    outcome = trial.outcome
-    if outcome:
-        interval = outcome["interval"]
-        metrics = {f"best/{name.replace('/', '_')}": value for name, value in outcome["at_best"].items()}
-        metrics |= {
-            "best/score": outcome["score"], "best/epoch": outcome["best_epoch"], "best/low": interval["low"],
-            "best/high": interval["high"], "best/clusters": interval["clusters"], "best/n_eff": interval["n_eff"],
-            "best/windows": interval["windows"],
-            "labels/predicted/share_1": outcome["at_best"]["val/predicted_positive"],
-        }  # fmt: skip
-        tags["harness.device"] = outcome["device"]
-        tags |= {f"harness.sha256.{name}": digest for name, digest in outcome["sha256"].items()}
-    config = TrialConfig.model_validate(trial.config)
-    splits = prepared[config.data.digest()].splits if config.data.digest() in prepared else {}
-    metrics |= {f"labels/{name}/share_1": part.manifest.share_1 for name, part in sorted(splits.items())}
-    return {"status": status, "tags": tags, "metrics": metrics, "time_ms": int(time.time() * 1000)}
-
-
-def run_name(number: int, values: Mapping[str, Any], searched: tuple[str, ...]) -> str:
-    """A name that reads: `007 mfcc learning_rate=1.2e-3 epochs=8`."""
-    parts = [f"{number:03d}"]
-    for name in searched:
-        if name not in values:
-            continue
-        value = values[name]
-        shown = f"{value:.3g}" if isinstance(value, float) else str(value)
-        parts.append(shown if name in ("feature", "subset") else f"{name.split('.')[-1]}={shown}")
-    if len(parts) == 1:
-        parts.append(str(values.get("feature", "mfcc")))
-    return " ".join(parts)
 
 
 class _signals:  # noqa: N801 - reads as a statement

@@ -173,9 +173,14 @@ class Place(BaseModel):
         """The field's own description, for the schema and the errors."""
         if self.section == "feature" and self.front_end is None:
             return "Front end: waveform -> features."
-        owner = {"data": DataConfig, "model": CnnConfig, "training": TrainingConfig}.get(self.section)
-        model = FRONT_ENDS[self.front_end] if self.front_end is not None else owner
-        assert model is not None
+        sections: dict[str, type[BaseModel]] = {
+            "data": DataConfig,
+            "model": CnnConfig,
+            "training": TrainingConfig,
+        }
+        model: type[BaseModel] = (
+            sections[self.section] if self.front_end is None else FRONT_ENDS[self.front_end]
+        )
         return model.model_fields[self.field].description or ""
 
 

@@ -51,7 +51,7 @@ class Record:
         return self.database.is_file()
 
     def require(self) -> Record:
-        """This record, or RecordError where there is none."""
+        """Return this record, or raise RecordError where there is none."""
         if not self.exists:
             raise RecordError(
                 f"no record at {self.root}: run `harness sweep FILE` first, or name one with --record DIR"

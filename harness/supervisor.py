@@ -19,7 +19,7 @@ def main() -> None:
     """Start the command, wait for the end of standard input or of the command, end the group."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=_default_signals)  # noqa: PLW1509
+    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=_default_signals)
 
     def leave_with_child() -> None:
         code = child.wait()

@@ -232,7 +232,7 @@ def _translate(file: SweepFile, detail: Any, prefix: Location = ()) -> Problem:
     )
     location = (*prefix, *location)
     if detail["type"] == "extra_forbidden":
-        known = forms + ("when", "step", "log") if prefix else _fields_at(location[:-1])
+        known = (*forms, "when", "step", "log") if prefix else _fields_at(location[:-1])
         return file.problem(location, f"no such key{_did_you_mean(str(location[-1]), known)}")
     if detail["type"] == "missing":
         return file.problem(location, "is required and missing")

@@ -186,10 +186,10 @@ def _write_outputs(
     meaning = TASKS[config.data.task].label_meaning
     names = (meaning["0"], meaning["1"])
     title = str(json.loads((spool.folder / "trial.json").read_text("utf-8"))["run_name"])
+    counts = {name: _counts(manifest.labels()) for name, manifest in manifests.items()}
     label_histogram_image(
-        *(_counts(manifests[name].labels()) for name in ("train", "val", "test")), _counts(predicted),
-        title=title, class_names=names,
-    ).save(images / "labels.png")  # fmt: skip
+        counts["train"], counts["val"], counts["test"], _counts(predicted), title=title, class_names=names
+    ).save(images / "labels.png")
     roc_figure(logits, labels, title).save(artifacts / "figures" / "roc.png")
     confusion_figure(logits, labels, names, title).save(artifacts / "figures" / "confusion.png")
     histograms: dict[str, Any] = {

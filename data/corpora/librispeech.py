@@ -141,9 +141,10 @@ def _missing(parts: Sequence[str], candidates: Sequence[Path]) -> str:
     there = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     missing = [part for part in parts if not (root / part).is_dir()]
     guesses = {part: guess for part in missing if (guess := nearest(part, there))}
+    example = next(iter([*guesses.values(), *there, "test-other"]))
     hint = "; did you mean " + ", ".join(f"{g!r} for {p!r}" for p, g in guesses.items()) if guesses else ""
     return (
         f"{root} has no part {listed(missing)} (it holds: {listed(there) or 'no folders'}){hint}. "
         "Pass --data-root DIR (or set HARNESS_DATA) to the folder that holds it, or name parts that are "
-        f"there in the sweep file, e.g. data: {{parts: {{other: [{there[0] if there else 'test-other'}]}}}}"
+        f"there in the sweep file, as in data: {{parts: {{SUBSET: [{example}]}}}}"
     )

@@ -190,7 +190,8 @@ def _tract(formants_hz: Float, bandwidth: float) -> Float:
         term += width**2 * square
         denominator *= term
     numerator = np.prod(formants_hz, axis=1, keepdims=True) ** 2
-    return numerator / np.sqrt(denominator)
+    gain: Float = numerator / np.sqrt(denominator)
+    return gain
 
 
 def speak(voice: Voice, samples: int, rng: np.random.Generator, channel: Float) -> Float:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -27,6 +28,14 @@ THREADS = dict.fromkeys(
     ),
     "1",
 )
+
+
+# Workers that die before they are ready, in a row, before the sweep gives up.
+MAX_DEATHS = 3
+
+
+class WorkersFailedError(RuntimeError):
+    """Workers end before they can take a trial; the message holds the end of their log."""
 
 
 class DeviceRefusedError(RuntimeError):
@@ -53,10 +62,8 @@ class _Worker:
         self.number: int | None = None
 
     def send(self, message: dict[str, Any]) -> None:
-        try:
+        with suppress(OSError):  # it died; `poll` sees the end of its socket
             self.connection.send_bytes(json.dumps(message).encode())
-        except OSError:
-            pass  # it died; `poll` sees the end of its socket
 
     def end(self) -> None:
         self.connection.close()
@@ -76,6 +83,7 @@ class LocalExecutor:
         self._logs = logs
         logs.mkdir(parents=True, exist_ok=True)
         self._waiting: deque[Job] = deque()
+        self._deaths_in_a_row = 0
         self._workers = [self._start(index) for index in range(slots)]
 
     def _start(self, index: int) -> _Worker:
@@ -123,6 +131,7 @@ class LocalExecutor:
         kind = message.pop("kind")
         if kind == "ready":
             worker.ready = True
+            self._deaths_in_a_row = 0
             return None
         if kind == "refused":
             raise DeviceRefusedError(message["reason"])
@@ -135,6 +144,11 @@ class LocalExecutor:
         worker.end()
         code = worker.process.returncode
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        self._deaths_in_a_row += not worker.ready
+        if self._deaths_in_a_row > MAX_DEATHS:
+            raise WorkersFailedError(
+                f"workers do not start ({how}); the log {worker.log} ends:\n{_tail(worker.log)}"
+            )
         self._workers[worker.index] = self._start(worker.index)
         return WorkerLost(worker.number, f"worker {worker.index} died ({how}); its log: {worker.log}")
 
@@ -154,6 +168,10 @@ class LocalExecutor:
         """End every worker; a trial that still runs keeps its checkpoint."""
         for worker in self._workers:
             worker.end()
+
+
+def _tail(log: Path, lines: int = 8) -> str:
+    return "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-lines:])
 
 
 def default_slots(device: str) -> int:

@@ -1,0 +1,85 @@
+"""What a trial's run shows in MLflow: its name, parameters, datasets, tags, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness.study import TrialSummary
+from harness.trial_config import TrialConfig
+
+if TYPE_CHECKING:
+    from data.prepare import Prepared
+
+
+def trial_header(
+    number: int, name: str, config: TrialConfig, prepared: Prepared, seed: int, tags: Mapping[str, str]
+) -> dict[str, Any]:
+    """What is known before the training: the content of a spool's trial.json."""
+    own = {
+        "harness.kind": "trial",
+        "harness.trial": str(number),
+        "harness.fingerprint": config.fingerprint(),
+        "harness.state": "running",
+        "harness.split_rule": prepared.split_rule,
+        "harness.flags": "; ".join(prepared.flags),
+        "harness.label_map": prepared.label_map.digest,
+    }
+    data = config.data
+    datasets = [
+        {
+            "name": f"{data.corpus}-{data.subset if split == 'train' else '+'.join(data.evaluated)}",
+            "digest": part.manifest.digest,
+            "source": f"{data.corpus}/{data.task}/{data.variant}",
+            "profile": f'{{"windows": {len(part.manifest)}, "share_1": {part.manifest.share_1:.4f}}}',
+            "context": split,
+        }
+        for split, part in sorted(prepared.splits.items())
+    ]
+    digests = {f"digest.{split}": part.manifest.digest for split, part in sorted(prepared.splits.items())}
+    params = {**config.flat(), "seed": seed, **digests}
+    return {
+        "number": number,
+        "run_name": name,
+        "tags": {**tags, **own},
+        "params": params,
+        "datasets": datasets,
+    }
+
+
+def verdict_of(trial: TrialSummary, prepared: Mapping[str, Prepared]) -> dict[str, Any]:
+    """How a told trial's run ends in MLflow: its true status, its reason, its summary."""
+    status = {"complete": "FINISHED", "pruned": "KILLED"}.get(trial.state, "FAILED")
+    tags = {"harness.state": trial.state, "harness.reason": trial.reason}
+    metrics: dict[str, float] = {}
+    outcome = trial.outcome
+    if outcome:
+        interval = outcome["interval"]
+        metrics = {f"best/{name.replace('/', '_')}": value for name, value in outcome["at_best"].items()}
+        metrics |= {
+            "best/score": outcome["score"], "best/epoch": outcome["best_epoch"], "best/low": interval["low"],
+            "best/high": interval["high"], "best/clusters": interval["clusters"], "best/n_eff": interval["n_eff"],
+            "best/windows": interval["windows"],
+            "labels/predicted/share_1": outcome["at_best"]["val/predicted_positive"],
+        }  # fmt: skip
+        tags["harness.device"] = outcome["device"]
+        tags |= {f"harness.sha256.{name}": digest for name, digest in outcome["sha256"].items()}
+    config = TrialConfig.model_validate(trial.config)
+    splits = prepared[config.data.digest()].splits if config.data.digest() in prepared else {}
+    metrics |= {f"labels/{name}/share_1": part.manifest.share_1 for name, part in sorted(splits.items())}
+    return {"status": status, "tags": tags, "metrics": metrics, "time_ms": int(time.time() * 1000)}
+
+
+def run_name(number: int, values: Mapping[str, Any], searched: tuple[str, ...]) -> str:
+    """A name that reads: `007 mfcc learning_rate=1.2e-3 epochs=8`."""
+    parts = [f"{number:03d}"]
+    for name in searched:
+        if name not in values:
+            continue
+        value = values[name]
+        shown = f"{value:.3g}" if isinstance(value, float) else str(value)
+        parts.append(shown if name in ("feature", "subset") else f"{name.split('.')[-1]}={shown}")
+    if len(parts) == 1:
+        parts.append(str(values.get("feature", "mfcc")))
+    return " ".join(parts)

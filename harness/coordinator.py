@@ -12,16 +12,18 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.asking import Asking
 from harness.executors.protocol import EpochDone, Event, Executor, Job, TrialDone, TrialFailed, WorkerLost
 from harness.record import Record
 from harness.run_page import run_name, trial_header, verdict_of
 from harness.search_space import Values
 from harness.spool import TrialSpool
-from harness.study import Study, TrialSummary, build_sampler
+from harness.study import Study, TrialSummary
 from harness.trial_config import TrialConfig, derived_seed
 from harness.view import View
 from harness.writer import Writer
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 
 # A trial whose worker dies is tried again this often, from its checkpoint.
 MAX_RETRIES = 2
-# After so many duplicates in a row a finite space is walked for what is left.
-MAX_REPEATS = 20
 # How long an interrupted sweep waits for its workers to reach a step's end.
 STOP_S = 60.0
 POLL_S = 0.2
@@ -48,7 +48,6 @@ class _Running:
     spool: TrialSpool
     job: Job
     retries: int = 0
-    twins: list[optuna.Trial] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,10 @@ class Coordinator:
         self.executor, self.writer, self.view, self.context = executor, writer, view, context
         self.running: dict[int, _Running] = {}
         self.signal: int | None = None
-        self.exhausted = False
+        self.asking = Asking(study, executor.slots)
         self.new_trials = 0
         self._interrupted_at: float | None = None
-        self._by_fingerprint: dict[str, int] = {}
         self._spent = 0
-        self._unseen = study.space.combinations()
         self._told_away = False
         hours = study.sweep.budget.hours
         self._deadline = time.monotonic() + hours * 3600 if hours is not None else None
@@ -96,19 +93,25 @@ class Coordinator:
         with _signals(self._on_signal):
             resumable = self._recover()
             self.view.begin(self.study.name, self.study.sweep.budget.trials, self._spent - len(resumable))
-            while True:
-                while self.executor.idle > 0 and self.signal is None:
-                    if resumable:
-                        self._resume(resumable.pop(0))
-                    elif not self._start_next():
-                        break
-                self._interrupt()
-                if not self.running or self._gave_up_waiting():
+            try:
+                self._loop(resumable)
+            finally:
+                with suppress(OSError):  # a full disk: the next launch finds them running, and goes on
+                    self._park()
+
+    def _loop(self, resumable: list[optuna.trial.FrozenTrial]) -> None:
+        while True:
+            while self.executor.idle > 0 and self.signal is None:
+                if resumable:
+                    self._resume(resumable.pop(0))
+                elif not self._start_next():
                     break
-                for event in self.executor.poll(POLL_S):
-                    self._handle(event)
-                self._tell_about_server()
-            self._park()
+            self._interrupt()
+            if not self.running or self._gave_up_waiting():
+                return
+            for event in self.executor.poll(POLL_S):
+                self._handle(event)
+            self._tell_about_server()
 
     # Starting trials
 
@@ -121,11 +124,11 @@ class Coordinator:
             fingerprint = frozen.user_attrs.get("fingerprint")
             if frozen.state.is_finished():
                 if fingerprint is not None and "duplicate_of" not in frozen.user_attrs:
-                    self._by_fingerprint.setdefault(fingerprint, frozen.number)
+                    self.asking.remember(fingerprint, frozen.number)
                     self._spent += 1
             elif fingerprint is not None:
                 unfinished.append(frozen)
-                self._by_fingerprint[fingerprint] = frozen.number
+                self.asking.remember(fingerprint, frozen.number)
                 self._spent += 1
             elif frozen.state == TrialState.RUNNING:  # asked for and never started
                 self.study.storage.set_trial_user_attr(frozen._trial_id, "state", "abandoned")
@@ -151,45 +154,17 @@ class Coordinator:
         self.writer.poke(spool)
 
     def _start_next(self) -> bool:
-        """Ask for a configuration nobody ran yet and start it; false where none is left to start."""
-        budget = self.study.sweep.budget
-        repeats = 0
-        while self._spent < budget.trials and not self._past_deadline():
-            if self.study.sweep.sampler.type == "grid" or repeats >= MAX_REPEATS:
-                if not self._enqueue_unseen():
-                    self.exhausted = True
-                    return False
-                repeats = 0
-            trial, values, config = self._ask()
-            known = self._by_fingerprint.get(config.fingerprint())
-            if known is None:
-                self._start(trial, values, config)
-                return True
-            self._tell_duplicate(trial, known, values)
-            repeats += 1
-        return False
+        """Start a configuration nobody ran yet; false where the budget or the space has no more."""
+        if self._spent >= self.study.sweep.budget.trials or self._past_deadline():
+            return False
+        asked = self.asking.next()
+        if asked is None:
+            return False
+        self._start(*asked)
+        return True
 
     def _past_deadline(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline
-
-    def _ask(self) -> tuple[optuna.Trial, Values, TrialConfig]:
-        study = self.study.optuna_study
-        number = len(study.get_trials(deepcopy=False))
-        study.sampler = build_sampler(self.study.sweep, number, self.executor.slots)
-        trial = study.ask()
-        values = self.study.space.suggest(trial)  # type: ignore[arg-type]
-        return trial, values, self.study.space.config(values)
-
-    def _enqueue_unseen(self) -> bool:
-        """Queue the next configuration of a finite space that nobody ran; false where all were run."""
-        if self._unseen is None:
-            return True  # an infinite space: the sampler will come to something else
-        for values in self._unseen:
-            if self.study.space.config(values).fingerprint() not in self._by_fingerprint:
-                searched = self.study.space.searched
-                self.study.optuna_study.enqueue_trial({k: v for k, v in values.items() if k in searched})
-                return True
-        return False
 
     def _start(self, trial: optuna.Trial, values: Values, config: TrialConfig) -> None:
         name = run_name(trial.number, values, self.study.space.searched)
@@ -198,7 +173,6 @@ class Coordinator:
         trial.set_user_attr("values", dict(values))
         trial.set_user_attr("config", config.model_dump(mode="json"))
         trial.set_user_attr("fingerprint", fingerprint)  # last: from here on the trial exists
-        self._by_fingerprint[fingerprint] = trial.number
         self._spent += 1
         self.new_trials += 1
         self._dispatch(trial, config, name)
@@ -310,35 +284,14 @@ class Coordinator:
             run.trial.set_user_attr("reason", reason)
         self.study.optuna_study.tell(number, value, state=state)
         del self.running[number]
-        summary = self.study.trials()[number]
+        summary = self.study.trial(number)
         self._write_verdict(run.spool, summary)
         self.writer.poke(run.spool)
-        for twin in run.twins:
-            self._tell_as(twin, summary)
+        self.asking.ended(summary)
         self.view.finished(number, summary.state, summary.score, reason)
 
     def _write_verdict(self, spool: TrialSpool, trial: TrialSummary) -> None:
         spool.write("verdict", verdict_of(trial, self.prepared))
-
-    # Duplicates
-
-    def _tell_duplicate(self, trial: optuna.Trial, known: int, values: Values) -> None:
-        """Give a repeated configuration the first one's value: no run, no budget."""
-        trial.set_user_attr("duplicate_of", known)
-        trial.set_user_attr("values", dict(values))
-        trial.set_user_attr("reason", f"the same configuration as trial {known}")
-        if known in self.running:
-            self.running[known].twins.append(trial)  # told when the first one ends
-        else:
-            self._tell_as(trial, self.study.trials()[known])
-
-    def _tell_as(self, twin: optuna.Trial, first: TrialSummary) -> None:
-        from optuna.trial import TrialState
-
-        states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
-        state = states.get(first.state, TrialState.FAIL)
-        value = first.score if state == TrialState.COMPLETE else None
-        self.study.optuna_study.tell(twin.number, value, state=state)
 
     # Stopping
 
@@ -366,8 +319,7 @@ class Coordinator:
 
         for run in self.running.values():
             self.study.storage.set_trial_state_values(run.trial._trial_id, TrialState.WAITING)
-            for twin in run.twins:
-                self.study.optuna_study.tell(twin.number, state=TrialState.FAIL)
+            self.asking.abandon(run.trial.number)
             self.view.finished(run.trial.number, "interrupted", None, "")
 
     def _tell_about_server(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -29,17 +30,26 @@ class Cost:
     workers: int
 
 
-def estimate(space: SearchSpace, trials: int, workers: int, device: str) -> Cost:
-    """Cost of the next `trials` trials, from random configurations of the space."""
+Windows = Mapping[str, tuple[int, int]]
+
+
+def estimate(space: SearchSpace, trials: int, workers: int, device: str, windows: Windows) -> Cost:
+    """Cost of the next `trials` trials, from random configurations of the space.
+
+    Parameters
+    ----------
+    windows : training and validation windows of each data configuration, by its digest
+    """
     configs = space.samples(SAMPLES)
-    seconds = fmean(_macs(config) for config in configs) / SPEED[device] + TRIAL_S
+    seconds = (
+        fmean(_macs(config, *windows[config.data.digest()]) for config in configs) / SPEED[device] + TRIAL_S
+    )
     disk = fmean(2 * 4 * config.model.num_parameters(config.feature.num_features) for config in configs)
     rounds = max(1, -(-trials // workers))
     return Cost(trials, START_S + rounds * seconds if trials else 0.0, trials * (disk + 300_000), workers)
 
 
-def _macs(config: TrialConfig) -> float:
+def _macs(config: TrialConfig, train: int, val: int) -> float:
     window = config.model.macs(config.feature.num_features, config.feature.num_frames())
-    data, training = config.data, config.training
-    scored = data.val_windows + min(training.train_score_windows, data.train_windows)
-    return float(window * training.epochs * (PASSES * data.train_windows + scored))
+    scored = val + min(config.training.train_score_windows, train)
+    return float(window * config.training.epochs * (PASSES * train + scored))

@@ -77,13 +77,13 @@ def launch(sweep: Sweep, settings: Settings, view: View, name: str | None = None
         lock = record.lock_study(study.name)
         try:
             study.check_manifests({i.prepared.config.digest(): i.digests for i in inspections})
-            _announce(study, settings, view)
+            _announce(study, inspections, settings, view)
             coordinator, unstored = _run(study, record, server, inspections, settings, view)
         finally:
             lock.release()
     return Launch(
         study.name, study.resumed, study.trials(), coordinator.new_trials, inspections,
-        time.monotonic() - began, coordinator.signal, coordinator.exhausted, unstored, sweep.budget.trials,
+        time.monotonic() - began, coordinator.signal, coordinator.asking.exhausted, unstored, sweep.budget.trials,
     )  # fmt: skip
 
 
@@ -92,8 +92,6 @@ def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[Inspe
     for inspection in inspections:
         sizes = ", ".join(f"{len(part.manifest)} {name}" for name, part in inspection.prepared.splits.items())
         view.message(f"data: {inspection.name}: {sizes} windows, {inspection.prepared.split_rule}")
-        for flag in inspection.prepared.flags:
-            view.message(f"  note: {flag}")
         for check in inspection.audit.checks:
             if not check.ok and check.level == "warn":
                 view.message(f"  warning: {check.message}")
@@ -105,22 +103,24 @@ def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[Inspe
     return inspections
 
 
-def _announce(study: Study, settings: Settings, view: View) -> None:
+def _announce(study: Study, inspections: list[Inspection], settings: Settings, view: View) -> None:
     if study.note:
         view.message(study.note)
     left = max(0, study.sweep.budget.trials - study.spent())
-    cost = expected_cost(study.space, left, settings)
     if left:
-        view.message(cost_line(cost))
+        view.message(cost_line(expected_cost(study.space, left, inspections, settings)))
 
 
-def expected_cost(space: SearchSpace, trials: int, settings: Settings) -> Cost:
+def expected_cost(space: SearchSpace, trials: int, inspections: list[Inspection], settings: Settings) -> Cost:
     """What the next `trials` trials of this sweep will cost on this machine."""
-    device = settings.resolved_device
     combinations = space.combinations()
     if combinations is not None:
         trials = min(trials, sum(1 for _ in combinations))
-    return estimate(space, trials, slots(space.sweep, settings), device)
+    windows = {
+        one.prepared.config.digest(): (len(one.prepared.train.manifest), len(one.prepared.val.manifest))
+        for one in inspections
+    }
+    return estimate(space, trials, slots(space.sweep, settings), settings.resolved_device, windows)
 
 
 def cost_line(cost: Cost) -> str:

@@ -73,6 +73,10 @@ class Study:
         """Every trial, in order."""
         return [summary_of(trial) for trial in self.optuna_study.get_trials(deepcopy=False)]
 
+    def trial(self, number: int) -> TrialSummary:
+        """One trial by its number."""
+        return summary_of(self.optuna_study.get_trials(deepcopy=False)[number])
+
     def spent(self) -> int:
         """Trials that count against the budget: all but duplicates and those that never started."""
         return sum(trial.state not in ("duplicate", "abandoned") for trial in self.trials())

@@ -73,7 +73,14 @@ class Tracking:
         found = [run for run in runs if run.info.run_id == run_id]
         return found[0].data.tags.get("harness.trial") if found else None
 
-    def run(self, key: str, name: str, tags: dict[str, str], params: dict[str, Any] | None = None) -> str:
+    def run(
+        self,
+        key: str,
+        name: str,
+        tags: dict[str, str],
+        params: dict[str, Any] | None = None,
+        start_ms: int | None = None,
+    ) -> str:
         """The run of this key, made if it is not there yet (a lost answer must not make it twice)."""
         from mlflow.entities import Param, RunTag
 
@@ -82,6 +89,7 @@ class Tracking:
             parent = {"mlflow.parentRunId": self.parent} if self.parent else {}
             created = self.client.create_run(
                 self.experiment_id,
+                start_time=start_ms,
                 run_name=name,
                 tags={**{k: v[:MAX_TAG] for k, v in tags.items()}, **parent, "harness.key": key},
             )
@@ -101,7 +109,7 @@ class Tracking:
         assert trial is not None, f"{spool.folder} has no trial.json"
         key = f"{self.study}/trial/{trial['number']}"
         fresh = key not in self._run_ids
-        run_id = self.run(key, trial["run_name"], trial["tags"], trial["params"])
+        run_id = self.run(key, trial["run_name"], trial["tags"], trial["params"], trial["time_ms"])
         if fresh:
             self._log_datasets(run_id, trial["datasets"])
             self._set_running(run_id)

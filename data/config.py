@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -60,22 +61,25 @@ class DataConfig(BaseModel):
         0.05, ge=0, le=1, description="Share of recordings that may be unusable before preparation stops."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _plugins_first(cls, value: Any) -> Any:
+        load_plugins()
+        return value
+
     @field_validator("corpus")
     @classmethod
     def _corpus_is_known(cls, value: str) -> str:
-        load_plugins()
         return _known("corpus", value, CORPORA)
 
     @field_validator("task")
     @classmethod
     def _task_is_known(cls, value: str) -> str:
-        load_plugins()
         return _known("task", value, TASKS)
 
     @field_validator("labels")
     @classmethod
     def _labels_are_known(cls, value: str) -> str:
-        load_plugins()
         return _known("label rule", value, LABEL_RULES)
 
     @field_validator("val_windows", "test_windows")

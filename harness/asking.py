@@ -64,7 +64,7 @@ class Asking:
         study = self.study.optuna_study
         study.sampler = build_sampler(self.study.sweep, len(study.get_trials(deepcopy=False)), self._workers)
         trial = study.ask()
-        values = self.study.space.suggest(trial)  # type: ignore[arg-type]
+        values = self.study.space.suggest(trial)
         return trial, values, self.study.space.config(values)
 
     def _enqueue_unseen(self) -> None:

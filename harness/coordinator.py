@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.asking import Asking
 from harness.executors.protocol import EpochDone, Event, Executor, Job, TrialDone, TrialFailed, WorkerLost
+from harness.provenance import Provenance
 from harness.record import Record
 from harness.run_page import run_name, trial_header, verdict_of
 from harness.search_space import Values
@@ -50,15 +51,6 @@ class _Running:
     retries: int = 0
 
 
-@dataclass(frozen=True)
-class RunContext:
-    """What every run of this launch carries, beside its own configuration."""
-
-    tags: Mapping[str, str]
-    versions: Mapping[str, str]
-    cache: Path
-
-
 class OutOfSpaceError(OSError):
     """The disk is full: the sweep stops, its trials are not failed."""
 
@@ -74,10 +66,12 @@ class Coordinator:
         executor: Executor,
         writer: Writer,
         view: View,
-        context: RunContext,
+        code: Provenance,
+        cache: Path,
     ) -> None:
         self.study, self.record, self.prepared = study, record, prepared
-        self.executor, self.writer, self.view, self.context = executor, writer, view, context
+        self.executor, self.writer, self.view = executor, writer, view
+        self.code, self.cache = code, cache
         self.running: dict[int, _Running] = {}
         self.signal: int | None = None
         self.asking = Asking(study, executor.slots)
@@ -192,18 +186,18 @@ class Coordinator:
         prepared = self.prepared[config.data.digest()]
         seed = derived_seed("training", self.study.sweep.seed, 0)
         if spool.read("trial") is None:
-            tags = {**self.context.tags, "harness.study": self.study.name}
+            tags = {**self.code.tags, "harness.study": self.study.name}
             spool.write("trial", trial_header(trial.number, name, config, prepared, seed, tags))
         job = Job(
             number=trial.number,
             config=config.model_dump(mode="json"),
             prepared=str(prepared.folder),
             spool=str(spool.folder),
-            cache=str(self.context.cache),
+            cache=str(self.cache),
             seed=seed,
             specification={
                 "run_id": f"{self.study.name}/{trial.number}",
-                "versions": dict(self.context.versions),
+                "versions": dict(self.code.versions),
             },
         )
         self.running[trial.number] = _Running(trial, config, name, spool, job)

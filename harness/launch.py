@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.coordinator import Coordinator, RunContext
+from harness.coordinator import Coordinator
 from harness.cost import Cost, estimate
 from harness.executors.local import LocalExecutor, default_slots
 from harness.gate import Inspection, inspect, require
+from harness.provenance import Provenance, provenance
 from harness.record import Record
 from harness.search_space import SearchSpace
 from harness.server import TrackingServer
@@ -52,6 +51,7 @@ class Launch:
     signal: int | None
     exhausted: bool
     unstored: list[Path]
+    problem: str | None
     budget: int
 
     @property
@@ -78,12 +78,13 @@ def launch(sweep: Sweep, settings: Settings, view: View, name: str | None = None
         try:
             study.check_manifests({i.prepared.config.digest(): i.digests for i in inspections})
             _announce(study, inspections, settings, view)
-            coordinator, unstored = _run(study, record, server, inspections, settings, view)
+            coordinator, unstored, problem = _run(study, record, server, inspections, settings, view)
         finally:
             lock.release()
     return Launch(
         study.name, study.resumed, study.trials(), coordinator.new_trials, inspections,
-        time.monotonic() - began, coordinator.signal, coordinator.asking.exhausted, unstored, sweep.budget.trials,
+        time.monotonic() - began, coordinator.signal, coordinator.asking.exhausted, unstored, problem,
+        sweep.budget.trials,
     )  # fmt: skip
 
 
@@ -144,13 +145,13 @@ def _run(
     inspections: list[Inspection],
     settings: Settings,
     view: View,
-) -> tuple[Coordinator, list[Path]]:
-    context = run_context(settings)
-    writer = Writer(server, lambda uri: open_tracking(uri, study, context, inspections, record))
+) -> tuple[Coordinator, list[Path], str | None]:
+    code = provenance()
+    writer = Writer(server, lambda uri: open_tracking(uri, study, code, inspections, record))
     count = min(slots(study.sweep, settings), max(1, study.sweep.budget.trials))
     executor = LocalExecutor(count, settings.resolved_device, record.root / "logs")
     prepared = {inspection.prepared.config.digest(): inspection.prepared for inspection in inspections}
-    coordinator = Coordinator(study, record, prepared, executor, writer, view, context)
+    coordinator = Coordinator(study, record, prepared, executor, writer, view, code, settings.cache)
     try:
         coordinator.run()
     finally:
@@ -167,54 +168,22 @@ def _run(
         tracking.end(
             tracking.parent, "KILLED" if coordinator.signal else "FINISHED", {"harness.state": state}, {}
         )
-    return coordinator, unstored
+    return coordinator, unstored, writer.problem if unstored else None
 
 
 def open_tracking(
-    uri: str, study: Study, context: RunContext, inspections: list[Inspection], record: Record
+    uri: str, study: Study, code: Provenance, inspections: list[Inspection], record: Record
 ) -> Tracking:
     """The study's experiment, with a parent run for this launch that holds the sweep and the audit."""
     tracking = Tracking(connect(uri), study.name, study.sweep.description)
     started = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    tags = {**context.tags, "harness.kind": "launch", "harness.study": study.name, "harness.state": "running"}
+    tags = {**code.tags, "harness.kind": "launch", "harness.study": study.name, "harness.state": "running"}
     tracking.parent = tracking.run(f"{study.name}/launch/{time.time_ns()}", f"launch {started}", tags)
     folder = record.spool / f".launch-{study.name}"
     write_json(folder / "sweep.json", study.sweep.model_dump(mode="json", by_alias=True))
     write_json(folder / "audit.json", [inspection.as_json() for inspection in inspections])
     tracking.client.log_artifacts(tracking.parent, str(folder))
     return tracking
-
-
-def run_context(settings: Settings) -> RunContext:
-    """Code version, library versions and where things are cached, the same for every run of a launch."""
-    versions = {name: version for name in LIBRARIES if (version := _version(name))}
-    tags: dict[str, str] = {f"version.{name}": version for name, version in versions.items()}
-    tags |= git_tags()
-    return RunContext(tags, versions, settings.cache)
-
-
-def git_tags() -> dict[str, str]:
-    """Commit of the working directory and whether it was changed; nothing outside a repository."""
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    dirty = git("status", "--porcelain", "--untracked-files=no")
-    return {"mlflow.source.git.commit": commit, "harness.git.dirty": str(bool(dirty)).lower()}
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def summary_json(result: Launch) -> dict[str, Any]:
@@ -233,4 +202,5 @@ def summary_json(result: Launch) -> dict[str, Any]:
         "trials": [trial.as_json() for trial in result.trials],
         "data": [inspection.as_json() for inspection in result.inspections],
         "unstored": [str(path) for path in result.unstored],
+        "problem": result.problem,
     }

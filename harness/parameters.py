@@ -11,22 +11,69 @@ Each may carry `when: {feature: mfcc}`: it then exists only in trials where that
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from data.config import DataConfig
 from harness.training_config import TrainingConfig
 from models.architecture import CnnConfig
 from models.front_ends import FRONT_ENDS
 
-Scalar = bool | int | float | str
+Scalar = bool | int | float | str | None
+
+
+def _scalar(raw: Any) -> Scalar:
+    if isinstance(raw, float) and not math.isfinite(raw):
+        raise ValueError(f"must be finite; got {raw}")
+    if raw is None or isinstance(raw, bool | int | float | str):
+        return raw
+    raise ValueError(f"must be one number or word; got {raw!r}")
+
+
+def _wanted(raw: Any) -> Scalar | list[Scalar]:
+    if not isinstance(raw, list):
+        return _scalar(raw)
+    if not raw:
+        raise ValueError("an empty list is never true; name the values, or leave the condition out")
+    return [_scalar(value) for value in raw]
+
+
+def _pair(raw: Any) -> Any:
+    """Bounds as they were written; a number is a number, never a quoted one."""
+    if isinstance(raw, list | tuple) and len(raw) == 2:
+        return tuple(raw)
+    raise ValueError(f"must be [low, high]; got {raw!r}")
+
+
+_SCALAR_SCHEMA = {"type": ["string", "number", "boolean", "null"]}
+_WANTED_SCHEMA = {"anyOf": [_SCALAR_SCHEMA, {"type": "array", "items": _SCALAR_SCHEMA, "minItems": 1}]}
+# One validator instead of pydantic's union, which names one mistake once for every type it tried.
+_AnyScalar = Annotated[Scalar, PlainValidator(_scalar), WithJsonSchema(_SCALAR_SCHEMA)]
+_Wanted = Annotated[Scalar | list[Scalar], PlainValidator(_wanted), WithJsonSchema(_WANTED_SCHEMA)]
 
 
 class _Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    when: dict[str, Scalar | list[Scalar]] = Field(
+    when: dict[str, _Wanted] = Field(
         default_factory=dict, description="Other parameters and the value (or values) they must have."
     )
 
@@ -34,61 +81,93 @@ class _Form(BaseModel):
 class Fixed(_Form):
     """One value for every trial."""
 
-    value: Scalar
+    value: _AnyScalar
 
-    def candidates(self) -> list[Scalar]:
+    @property
+    def size(self) -> int:
+        """One."""
+        return 1
+
+    def candidates(self) -> list[Any]:
         """The values that validation has to look at."""
+        return [self.value]
+
+    def grid(self) -> Sequence[Scalar]:
+        """Every value, in order."""
         return [self.value]
 
 
 class Choice(_Form):
     """One of the listed values."""
 
-    choice: list[Scalar] = Field(min_length=1)
+    choice: list[_AnyScalar] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _distinct(self) -> Choice:
-        seen: list[tuple[type, Scalar]] = []
+        seen: list[tuple[bool, Scalar]] = []
         for value in self.choice:
-            if (type(value), value) in seen:
+            # 1 and 1.0 are one value in every field; true is none of them.
+            if (isinstance(value, bool), value) in seen:
                 raise ValueError(f"{value!r} stands twice among the choices")
-            seen.append((type(value), value))
+            seen.append((isinstance(value, bool), value))
         return self
 
-    def candidates(self) -> list[Scalar]:
+    @property
+    def size(self) -> int:
+        """The number of choices."""
+        return len(self.choice)
+
+    def candidates(self) -> list[Any]:
         """The values that validation has to look at."""
+        return list(self.choice)
+
+    def grid(self) -> Sequence[Scalar]:
+        """Every value, in order."""
         return list(self.choice)
 
 
 class IntRange(_Form):
     """An integer between two bounds, both included."""
 
-    bounds: tuple[int, int] = Field(alias="int")
-    step: int = Field(default=1, ge=1)
-    log: bool = False
+    bounds: Annotated[tuple[StrictInt, StrictInt], BeforeValidator(_pair)] = Field(alias="int")
+    step: StrictInt = Field(default=1, ge=1)
+    log: StrictBool = False
 
     @model_validator(mode="after")
     def _ordered(self) -> IntRange:
         low, high = self.bounds
         if low > high:
             raise ValueError(f"the lower bound {low} is above the upper bound {high}")
-        if self.log and (low < 1 or self.step != 1):
+        if self.log and low < 1:
+            raise ValueError(f"log: true needs a lower bound of 1 or more; got {low}")
+        if self.log and self.step != 1:
+            raise ValueError(f"log: true has no steps; got step {self.step}: leave one of the two out")
+        if last := (high - low) % self.step:
             raise ValueError(
-                f"log: true needs a lower bound >= 1 and no step; got {low} and step {self.step}"
+                f"steps of {self.step} from {low} do not meet the upper bound {high}: write {high - last}"
             )
         return self
 
-    def candidates(self) -> list[Scalar]:
+    @property
+    def size(self) -> int:
+        """The number of values."""
+        return (self.bounds[1] - self.bounds[0]) // self.step + 1
+
+    def candidates(self) -> list[Any]:
         """The values that validation has to look at."""
-        return list(self.bounds)
+        return list(dict.fromkeys(self.bounds))
+
+    def grid(self) -> Sequence[int]:
+        """Every value, in order."""
+        return range(self.bounds[0], self.bounds[1] + 1, self.step)
 
 
 class FloatRange(_Form):
     """A number between two bounds, both included."""
 
-    bounds: tuple[float, float] = Field(alias="float")
-    step: float | None = Field(default=None, gt=0)
-    log: bool = False
+    bounds: Annotated[tuple[StrictFloat, StrictFloat], BeforeValidator(_pair)] = Field(alias="float")
+    step: StrictFloat | None = Field(default=None, gt=0, allow_inf_nan=False)
+    log: StrictBool = False
 
     @model_validator(mode="after")
     def _ordered(self) -> FloatRange:
@@ -97,13 +176,45 @@ class FloatRange(_Form):
             raise ValueError(f"the bounds must be finite; got [{low}, {high}]")
         if low > high:
             raise ValueError(f"the lower bound {low} is above the upper bound {high}")
-        if self.log and (low <= 0 or self.step is not None):
-            raise ValueError(f"log: true needs a lower bound > 0 and no step; got {low} and step {self.step}")
+        if self.log and low <= 0:
+            raise ValueError(f"log: true needs a lower bound above 0; got {low}")
+        if self.log and self.step is not None:
+            raise ValueError(f"log: true has no steps; got step {self.step}: leave one of the two out")
+        if self.step is not None:
+            _meets(Decimal(str(low)), Decimal(str(high)), Decimal(str(self.step)))
         return self
 
-    def candidates(self) -> list[Scalar]:
+    @property
+    def size(self) -> int | None:
+        """The number of values; None where there is a continuum of them."""
+        low, high = self.bounds
+        if low == high:
+            return 1
+        return None if self.step is None else round((high - low) / self.step) + 1
+
+    def candidates(self) -> list[Any]:
         """The values that validation has to look at."""
-        return list(self.bounds)
+        return list(dict.fromkeys(self.bounds))
+
+    def grid(self) -> Sequence[float]:
+        """Every value, in order."""
+        assert self.size is not None
+        return [self.on_grid(self.bounds[0] + index * (self.step or 0.0)) for index in range(self.size)]
+
+    def on_grid(self, value: float) -> float:
+        """The nearest step, always by the same arithmetic: an equal value has an equal fingerprint."""
+        if self.step is None:
+            return value
+        low, high = self.bounds
+        return min(high, low + round((value - low) / self.step) * self.step)
+
+
+def _meets(low: Decimal, high: Decimal, step: Decimal) -> None:
+    """Both ends are included: a step that jumps over the upper one is refused (in decimals, as written)."""
+    steps = (high - low) / step
+    if steps != int(steps):
+        last = low + int(steps) * step
+        raise ValueError(f"steps of {step} from {low} do not meet the upper bound {high}: write {last}")
 
 
 FORMS = ("value", "choice", "int", "float")
@@ -113,9 +224,7 @@ def _long_form(raw: Any) -> Any:
     """A bare value is fixed, a bare list is a choice."""
     if isinstance(raw, list):
         return {"choice": raw}
-    if isinstance(raw, bool | int | float | str):
-        return {"value": raw}
-    return raw
+    return raw if isinstance(raw, dict | _Form) else {"value": raw}
 
 
 def _form(raw: Any) -> str | None:
@@ -155,35 +264,40 @@ class Place(BaseModel):
     field: str
     front_end: str | None = None
 
-    def check(self, value: Scalar) -> None:
-        """Raise pydantic's ValidationError where the field refuses the value."""
-        if self.front_end is not None:
-            FRONT_ENDS[self.front_end](**{self.field: value})
-        elif self.section == "data":
-            DataConfig(**{self.field: value})
-        elif self.section == "model":
-            CnnConfig(**{self.field: value})
-        elif self.section == "training":
-            TrainingConfig(**{self.field: value})
-        elif value not in FRONT_ENDS:
-            raise ValueError(f"no front end is called {value!r}")
-
     @property
-    def description(self) -> str:
-        """The field's own description, for the schema and the errors."""
-        if self.section == "feature" and self.front_end is None:
-            return "Front end: waveform -> features."
+    def _model(self) -> type[BaseModel] | None:
+        """The model that holds the field; None for the name of the front end itself."""
+        if self.front_end is not None:
+            return FRONT_ENDS[self.front_end]
         sections: dict[str, type[BaseModel]] = {
             "data": DataConfig,
             "model": CnnConfig,
             "training": TrainingConfig,
         }
-        model: type[BaseModel] = (
-            sections[self.section] if self.front_end is None else FRONT_ENDS[self.front_end]
-        )
-        return model.model_fields[self.field].description or ""
+        return sections.get(self.section)
+
+    def errors(self, value: Scalar) -> list[Any]:
+        """Pydantic's complaints about the value by itself, strictly: `true` is no number, nor is `'8'`.
+
+        What it breaks together with other fields is left out: those may differ from their defaults.
+        """
+        if self._model is None:
+            return []
+        try:
+            self._model.model_validate({self.field: value}, strict=True)
+        except ValidationError as error:
+            return [detail for detail in error.errors() if detail["loc"] == (self.field,)]
+        return []
+
+    @property
+    def description(self) -> str:
+        """The field's own description, for the schema and the errors."""
+        if self._model is None:
+            return "Front end: waveform -> features."
+        return self._model.model_fields[self.field].description or ""
 
 
+@cache
 def places() -> dict[str, Place]:
     """Every searchable parameter's name and place, in the order in which they are sampled."""
     found = {name: Place(section="data", field=name) for name in SEARCHABLE_DATA}

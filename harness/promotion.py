@@ -28,8 +28,8 @@ from harness.guards import (
     test_guards,
 )
 from harness.latency import Latency, measure
-from harness.launch import run_context
 from harness.metrics import expected_calibration_error, softmax
+from harness.provenance import provenance
 from harness.record import Record
 from harness.registry import register
 from harness.server import TrackingServer
@@ -211,9 +211,9 @@ def _promote(
     model = config.model.build(config.feature.num_features)
     model.load_state_dict(load_weights(candidate.folder / "weights.pt"))
     model.eval()
-    context = run_context(settings)
+    code = provenance()
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    fields = {"run_id": candidate.run_id, "versions": dict(context.versions)}
+    fields = {"run_id": candidate.run_id, "versions": dict(code.versions)}
     specification = build_specification(fields, config, candidate.prepared, created)
     progress("export: one ONNX file from waveform to logits")
     export_onnx(config.feature, model, specification, aside / "model.onnx")
@@ -237,9 +237,7 @@ def _promote(
     write_card(aside / "card.md", evidence, interval, guards)
     (aside / "SHA256SUMS").write_text(_sums(aside), "utf-8")
     progress(f"registered as {name}, alias champion")
-    version = register(
-        tracking, candidate.run_id, study.name, trial.number, aside, name, interval, context.tags
-    )
+    version = register(tracking, candidate.run_id, study.name, trial.number, aside, name, interval, code.tags)
     put_in_place(aside, final)
     return Promotion(study.name, trial, interval, guards, latency, final, name, version, evidence)
 

@@ -42,6 +42,7 @@ def trial_header(
     return {
         "number": number,
         "run_name": name,
+        "time_ms": int(time.time() * 1000),  # the run's start, also where MLflow hears of it later
         "tags": {**tags, **own},
         "params": params,
         "datasets": datasets,

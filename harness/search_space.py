@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from data.config import DataConfig
 from harness.parameters import Choice, Fixed, FloatRange, IntRange, Scalar, places
 from harness.sweep import Sweep
 from harness.trial_config import TrialConfig, derived_seed
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 Values = dict[str, Scalar]
 Form = Fixed | Choice | IntRange | FloatRange
 
 # A finite space up to this size is enumerated when the sampler keeps repeating itself.
 MAX_ENUMERATED = 20_000
+# Every data configuration is prepared and audited before the first trial.
+MAX_DATA_CONFIGS = 32
+DEFAULT_FEATURE = "mfcc"
 
 
 class Suggester(Protocol):
@@ -39,113 +39,119 @@ class SearchSpace:
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
-        self.parameters: dict[str, Form] = _parents_first(dict(sweep.parameters))
+        self.parameters: dict[str, Form] = _parents_first(sweep.parameters)
 
     @property
     def searched(self) -> tuple[str, ...]:
         """The parameters that differ between trials."""
-        return tuple(name for name, form in self.parameters.items() if not _is_single(form))
+        return tuple(name for name, form in self.parameters.items() if form.size != 1)
 
     def suggest(self, trial: Suggester) -> Values:
         """Ask an Optuna trial for the value of every parameter that is active in it."""
         values: Values = {}
         for name, form in self.parameters.items():
-            if not self._active(name, values):
-                continue
-            if _is_single(form):
-                values[name] = form.candidates()[0]
-            elif isinstance(form, Choice):
-                values[name] = trial.suggest_categorical(name, form.choice)
-            elif isinstance(form, IntRange):
-                low, high = form.bounds
-                values[name] = trial.suggest_int(name, low, high, step=form.step, log=form.log)
-            elif isinstance(form, FloatRange):
-                low_f, high_f = form.bounds
-                values[name] = trial.suggest_float(name, low_f, high_f, step=form.step, log=form.log)
+            if self._active(name, values):
+                values[name] = _suggest(trial, name, form)
         return values
 
     def config(self, values: Mapping[str, Scalar]) -> TrialConfig:
         """The frozen configuration of one set of active values."""
-        data: dict[str, Scalar] = {}
-        feature: dict[str, Scalar] = {}
-        model: dict[str, Scalar] = {}
-        training: dict[str, Scalar] = {}
-        kind = str(values.get("feature", "mfcc"))
-        sections = {"data": data, "feature": feature, "model": model, "training": training}
-        known = places()
+        sections: dict[str, Values] = {"data": {}, "feature": {}, "model": {}, "training": {}}
         for name, value in values.items():
-            if name != "feature":
-                sections[known[name].section][known[name].field] = value
-        return TrialConfig.model_validate(
-            {
-                "data": self._data(data).model_dump(),
-                "feature": {"kind": kind, **feature},
-                "model": model,
-                "training": training,
-            }
-        )
+            place = places()[name]
+            sections[place.section][place.field] = value
+        sections["feature"].setdefault("kind", DEFAULT_FEATURE)
+        data = self._data(sections.pop("data")).model_dump()
+        return TrialConfig.model_validate({"data": data, **sections})
 
     def data_configs(self) -> list[DataConfig]:
-        """Every data configuration that a trial may ask for; the gate looks at each before any trial."""
-        forms = {name: form for name, form in self.parameters.items() if places()[name].section == "data"}
-        if not all(_is_discrete(form) for form in forms.values()):
-            raise ValueError("parameters of the data must be choices: each value is prepared and audited")
-        names = list(forms)
-        rows = itertools.product(*(_grid(form) for form in forms.values()))
-        return [self._data(dict(zip(names, row, strict=True))) for row in rows]
+        """Every data configuration that a trial may ask for; the gate looks at each before any trial.
+
+        Raises
+        ------
+        ValueError
+            There are more of them than anybody would prepare.
+        """
+        data = [name for name in self.parameters if places()[name].section == "data"]
+        found: dict[str, DataConfig] = {}
+        for values in self._walk(self._with_parents(data), {}, _grid):
+            config = self._data({name: values[name] for name in data if name in values})
+            found[config.digest()] = config
+            if len(found) > MAX_DATA_CONFIGS:
+                raise ValueError(
+                    f"{' and '.join(data)} give more than {MAX_DATA_CONFIGS} sets of data, each of which is "
+                    "prepared and audited before the first trial: list fewer choices"
+                )
+        return list(found.values())
 
     def combinations(self) -> Iterator[Values] | None:
         """Every distinct set of active values in a fixed order; None where the space has no such list."""
-        if not all(_is_discrete(form) for form in self.parameters.values()):
+        sizes = [form.size for form in self.parameters.values()]
+        if None in sizes or math.prod(size or 1 for size in sizes) > MAX_ENUMERATED:
             return None
-        if math.prod(len(_grid(form)) for form in self.parameters.values()) > MAX_ENUMERATED:
-            return None
-        return self._walk(list(self.parameters), {})
+        return self._walk(list(self.parameters), {}, _grid)
 
-    def _walk(self, names: list[str], values: Values) -> Iterator[Values]:
+    def corners(self) -> Iterator[Values]:
+        """The ends of every range of the front ends, whose fields have laws that bind several of them."""
+        names = [name for name in self.parameters if places()[name].section == "feature"]
+        return self._walk(self._with_parents(names), {}, lambda form: form.candidates())
+
+    def draws(self, count: int) -> Iterator[Values]:
+        """Random sets of active values, always the same ones."""
+        source = _RandomSuggester(random.Random(derived_seed("samples", self.sweep.seed)))
+        return (self.suggest(source) for _ in range(count))
+
+    def samples(self, count: int) -> list[TrialConfig]:
+        """Random configurations, always the same ones, from which the cost of a study is estimated."""
+        return [self.config(values) for values in self.draws(count)]
+
+    def _walk(
+        self, names: list[str], values: Values, options: Callable[[Form], Sequence[Scalar]]
+    ) -> Iterator[Values]:
         if not names:
             yield dict(values)
             return
         head, *rest = names
         if not self._active(head, values):
-            yield from self._walk(rest, values)
+            yield from self._walk(rest, values, options)
             return
-        for value in _grid(self.parameters[head]):
-            yield from self._walk(rest, {**values, head: value})
+        for value in options(self.parameters[head]):
+            yield from self._walk(rest, {**values, head: value}, options)
 
-    def samples(self, count: int) -> list[TrialConfig]:
-        """Random configurations, always the same ones, from which the cost of a study is estimated."""
-        import random
-
-        source = random.Random(derived_seed("samples", self.sweep.seed))
-        return [self.config(self.suggest(_RandomSuggester(source))) for _ in range(count)]
+    def _with_parents(self, names: Iterable[str]) -> list[str]:
+        """These parameters and all that decide whether they are active, in sampling order."""
+        wanted: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name in self.parameters and name not in wanted:
+                wanted.add(name)
+                waiting += _parents(name, self.parameters[name])
+        return [name for name in self.parameters if name in wanted]
 
     def _active(self, name: str, values: Values) -> bool:
         kind = places()[name].front_end
-        if kind is not None and values.get("feature", "mfcc") != kind:
+        if kind is not None and values.get("feature", DEFAULT_FEATURE) != kind:
             return False
-        for parent, wanted in self.parameters[name].when.items():
-            allowed = wanted if isinstance(wanted, list) else [wanted]
-            if values.get(parent) not in allowed:
-                return False
-        return True
+        return all(
+            parent in values and values[parent] in (wanted if isinstance(wanted, list) else [wanted])
+            for parent, wanted in self.parameters[name].when.items()
+        )
 
     def _data(self, overrides: Mapping[str, Scalar]) -> DataConfig:
         data = self.sweep.data.model_dump()
         subsets = self.parameters.get("subset")
         if subsets is not None and not data["evaluate_on"]:
             # Trials on different subsets compare only on a common evaluation set.
-            data["evaluate_on"] = tuple(str(subset) for subset in subsets.candidates())
+            trained_on = {str(subset) for subset in subsets.candidates()}
+            data["evaluate_on"] = tuple(sorted(trained_on | ({data["subset"]} if subsets.when else set())))
         return DataConfig.model_validate({**data, **overrides})
 
 
 class _RandomSuggester:
     """Draws uniformly, for estimates."""
 
-    def __init__(self, source: object) -> None:
-        import random
-
-        assert isinstance(source, random.Random)
+    def __init__(self, source: random.Random) -> None:
         self._source = source
 
     def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
@@ -160,42 +166,42 @@ class _RandomSuggester:
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         if log:
-            return math.exp(self._source.uniform(math.log(low), math.log(high)))
+            drawn = math.exp(self._source.uniform(math.log(low), math.log(high)))
+            return min(high, max(low, drawn))  # the logarithm and back may step over an end
         return self._source.uniform(low, high)
 
 
-def _is_single(form: Form) -> bool:
-    candidates = form.candidates()
-    return len(candidates) == 1 or (not isinstance(form, Choice) and candidates[0] == candidates[-1])
-
-
-def _is_discrete(form: Form) -> bool:
-    return not isinstance(form, FloatRange) or form.step is not None or _is_single(form)
-
-
-def _grid(form: Form) -> list[Scalar]:
-    if isinstance(form, Fixed | Choice) or _is_single(form):
-        return form.candidates() if isinstance(form, Choice) else form.candidates()[:1]
+def _suggest(trial: Suggester, name: str, form: Form) -> Scalar:
+    if isinstance(form, Fixed) or form.size == 1:
+        return form.grid()[0]
+    if isinstance(form, Choice):
+        return trial.suggest_categorical(name, form.choice)
     if isinstance(form, IntRange):
-        low, high = form.bounds
-        return list(range(low, high + 1, form.step))
-    low_f, high_f = form.bounds
-    assert form.step is not None
-    return [low_f + index * form.step for index in range(int((high_f - low_f) / form.step + 1e-9) + 1)]
+        return trial.suggest_int(name, *form.bounds, step=form.step, log=form.log)
+    return form.on_grid(trial.suggest_float(name, *form.bounds, step=form.step, log=form.log))
 
 
-def _parents_first(parameters: dict[str, Form]) -> dict[str, Form]:
-    """Order parameters so that what a condition looks at is sampled before it; ValueError on a circle."""
+def _grid(form: Form) -> Sequence[Scalar]:
+    return form.grid()
+
+
+def _parents(name: str, form: Form) -> set[str]:
+    return {*form.when} | ({"feature"} if places()[name].front_end is not None else set())
+
+
+def _parents_first(parameters: Mapping[str, Form]) -> dict[str, Form]:
+    """Order parameters as `places` does, whatever order a file has, but parents before their dependants.
+
+    Raises
+    ------
+    ValueError
+        The conditions go round in a circle.
+    """
     ordered: dict[str, Form] = {}
-    waiting = dict(parameters)
+    waiting = {name: parameters[name] for name in places() if name in parameters}
     while waiting:
-        for name in list(waiting):
-            parents = set(waiting[name].when)
-            if places()[name].front_end is not None:
-                parents.add("feature")
-            if not (parents & set(waiting)):
-                ordered[name] = waiting.pop(name)
-                break
-        else:
+        free = next((name for name in waiting if not _parents(name, waiting[name]) & set(waiting)), None)
+        if free is None:
             raise ValueError(f"the conditions of {', '.join(waiting)} depend on each other in a circle")
+        ordered[free] = waiting.pop(free)
     return ordered

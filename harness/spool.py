@@ -28,6 +28,7 @@ class TrialSpool:
         self.folder = folder
         self.events_file = folder / "events.jsonl"
         self.outputs = folder / "outputs"
+        self._stored: set[int] | None = None
 
     @property
     def artifacts(self) -> Path:
@@ -44,7 +45,9 @@ class TrialSpool:
 
         The time is fixed here: MLflow takes the same point twice as one only if its time is the same.
         """
-        if any(event["epoch"] == epoch for event in self.epochs()):
+        if self._stored is None:  # one process writes a spool: read once what its earlier lives wrote
+            self._stored = {int(event["epoch"]) for event in self.epochs()}
+        if epoch in self._stored:
             return
         line = json.dumps({"epoch": epoch, "time_ms": int(time.time() * 1000), "metrics": metrics})
         with self.events_file.open("ab") as file:
@@ -53,18 +56,18 @@ class TrialSpool:
             file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        self._stored.add(epoch)
 
     def epochs(self) -> list[dict[str, Any]]:
         """The stored epochs, in order; a torn line counts as not stored."""
         if not self.events_file.is_file():
             return []
-        events = []
-        for line in self.events_file.read_bytes().splitlines():
-            try:
-                events.append(json.loads(line))
-            except ValueError:
-                continue
-        return sorted(events, key=lambda event: int(event["epoch"]))
+        events: dict[int, dict[str, Any]] = {}
+        for line in self.events_file.read_bytes().split(b"\n"):
+            event = _event(line)
+            if event is not None:
+                events.setdefault(event["epoch"], event)
+        return [events[epoch] for epoch in sorted(events)]
 
     def _ends_with_newline(self) -> bool:
         with self.events_file.open("rb") as file:
@@ -89,12 +92,31 @@ class TrialSpool:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _event(line: bytes) -> dict[str, Any] | None:
+    """The epoch that a line holds; None where the line is torn."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    whole = (
+        isinstance(event, dict)
+        and isinstance(event.get("epoch"), int)
+        and {"time_ms", "metrics"} <= set(event)
+    )
+    return event if whole else None
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON aside, fsync, rename: a reader sees the old file or the new one, whole."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, sort_keys=True, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

@@ -1,23 +1,22 @@
-"""Read a sweep file: YAML 1.2 to plain values, with the line of every key, and every mistake at once."""
+"""Read a sweep file: plain values, the line of every key, overrides, and every mistake at once."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent
+from harness.yaml_values import Location, parse_yaml
 
-MAX_BYTES = 1_000_000
-MAX_DEPTH = 20
+# Ruamel reads about 40 kB a second.
+MAX_BYTES = 65_536
+# These are names, whatever they look like: `--set name=2024`.
+TEXT_KEYS = ("name", "description")
+SHORT_KEYS = ("sampler", "pruner")
 
-Location = tuple[str | int, ...]
+__all__ = ["Location", "Problem", "SweepError", "SweepFile", "nearest", "read_sweep_file"]
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,17 @@ class SweepError(ValueError):
 
 @dataclass
 class SweepFile:
-    """The plain values of a sweep file, and the line of each."""
+    """The plain values of a sweep file, the line of each, and which came from `--set`."""
 
     source: str
     values: dict[str, Any]
     lines: dict[Location, int] = field(default_factory=dict)
+    overridden: set[Location] = field(default_factory=set)
 
     def line_of(self, location: Location) -> int | None:
-        """The line of a key, or of the nearest key above it."""
+        """The line of a key, or of the nearest key above it; none for what `--set` brought."""
+        if self._is_overridden(location):
+            return None
         while location:
             if location in self.lines:
                 return self.lines[location]
@@ -61,27 +63,57 @@ class SweepFile:
 
     def problem(self, location: Location, message: str) -> Problem:
         """A mistake at a key of this file."""
-        return Problem(".".join(str(part) for part in location), message, self.line_of(location))
+        where = ".".join(str(part) for part in location)
+        if self._is_overridden(location):
+            where = f"--set {where}"
+        return Problem(where, message, self.line_of(location))
+
+    def _is_overridden(self, location: Location) -> bool:
+        return any(location[:length] in self.overridden for length in range(1, len(location) + 1))
 
     def override(self, assignments: Iterable[str]) -> None:
-        """Apply `key=value` pairs; the value is read as YAML, `parameters.` takes one whole name."""
-        for assignment in assignments:
-            key, equals, text = assignment.partition("=")
-            if not equals or not key.strip():
-                raise SweepError(
-                    "--set", [Problem(assignment, "write key=value, for example budget.trials=20")]
-                )
-            head, _, rest = key.strip().partition(".")
-            path = [head, rest] if head == "parameters" and rest else key.strip().split(".")
-            target = self.values
-            for part in path[:-1]:
-                inner = target.setdefault(part, {})
-                if not isinstance(inner, dict):  # `sampler: tpe` is short for `sampler: {type: tpe}`
-                    inner = target[part] = {"type": inner}
-                target = inner
-            target[path[-1]] = _parse("--set", text)[0]
-            for known in [known for known in self.lines if known[: len(path)] == tuple(path)]:
-                del self.lines[known]
+        """Apply `key=value` pairs; the value is read as YAML, `parameters.` takes one whole name.
+
+        Raises
+        ------
+        SweepError
+            With every pair that cannot be applied.
+        """
+        problems = [problem for assignment in assignments for problem in self._assign(assignment)]
+        if problems:
+            raise SweepError("--set", problems)
+
+    def _assign(self, assignment: str) -> list[Problem]:
+        key, equals, text = assignment.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            return [Problem(assignment, "write key=value, for example budget.trials=20")]
+        head, _, rest = key.partition(".")
+        path = [head, rest] if head == "parameters" and rest else key.split(".")
+        if key in TEXT_KEYS:
+            value: Any = text.strip()
+        else:
+            document = parse_yaml(text)
+            if document.mistakes:
+                return [Problem(key, mistake.message) for mistake in document.mistakes]
+            value = document.values
+        return self._put(path, value)
+
+    def _put(self, path: list[str], value: Any) -> list[Problem]:
+        target = self.values
+        for depth, part in enumerate(path[:-1]):
+            inner = target.get(part)
+            if inner is None:
+                inner = {}
+            elif isinstance(inner, str) and part in SHORT_KEYS and depth == 0:
+                inner = {"type": inner}  # `sampler: tpe` is short for `sampler: {type: tpe}`
+            if not isinstance(inner, dict):
+                return [Problem(".".join(path), f"{part} is {inner!r} and has no keys to set")]
+            target[part] = inner
+            target = inner
+        target[path[-1]] = value
+        self.overridden.add(tuple(path))
+        return []
 
 
 def read_sweep_file(path: Path) -> SweepFile:
@@ -90,84 +122,51 @@ def read_sweep_file(path: Path) -> SweepFile:
     Raises
     ------
     SweepError
-        The file is absent, not UTF-8, too large, not YAML, uses aliases or repeats a key.
+        The file is absent, not UTF-8, too large, not YAML, uses aliases or tags, or repeats a key.
     """
     source = str(path)
-    if not path.is_file():
-        raise SweepError(source, [Problem("", _absent(path))])
-    if path.stat().st_size > MAX_BYTES:
-        raise SweepError(
-            source, [Problem("", f"{path.stat().st_size} bytes; a sweep file has at most {MAX_BYTES}")]
-        )
-    try:
-        text = path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise SweepError(
-            source, [Problem("", f"not UTF-8 text (byte {error.start}): save it as UTF-8")]
-        ) from None
-    except OSError as error:
-        raise SweepError(source, [Problem("", f"cannot be read: {error.strerror}")]) from None
-    values, lines = _parse(source, text)
-    if not isinstance(values, dict):
-        kind = "empty" if values is None else f"a {type(values).__name__}"
+    document = parse_yaml(_text_of(path))
+    if document.mistakes:
+        problems = [
+            Problem(".".join(map(str, mistake.location)), mistake.message, mistake.line)
+            for mistake in document.mistakes
+        ]
+        raise SweepError(source, sorted(problems, key=lambda problem: (problem.line or 0, problem.where)))
+    if not isinstance(document.values, dict):
+        kind = {type(None): "empty", list: "a list"}.get(type(document.values), "a single value")
         raise SweepError(
             source, [Problem("", f"the file is {kind}; `harness init` writes one to start from")]
         )
-    return SweepFile(source, values, lines)
+    return SweepFile(source, document.values, document.lines)
 
 
-def _parse(source: str, text: str) -> tuple[Any, dict[Location, int]]:
-    yaml = YAML(typ="rt", pure=True)
+def _text_of(path: Path) -> str:
     try:
-        # Aliases can make 300 bytes hang every later walk, and a sweep file needs none.
-        for event in YAML(typ="safe", pure=True).parse(StringIO(text)):
-            if isinstance(event, AliasEvent):
-                line = event.start_mark.line + 1
-                raise SweepError(
-                    source, [Problem("", f"the alias *{event.anchor} is not allowed: write it out", line)]
-                )
-        loaded = yaml.load(StringIO(text))
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        problem = str(error.problem or error.context or "not YAML").split("\n")[0]
-        raise SweepError(source, [Problem("", f"not valid YAML: {problem}", line)]) from None
-    except (YAMLError, ValueError, RecursionError, AttributeError) as error:
+        if not path.is_file():
+            raise SweepError(str(path), [Problem("", _absent(path))])
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # a ValueError for a name with NUL in it
         if isinstance(error, SweepError):
             raise
+        reason = getattr(error, "strerror", None) or error
+        raise SweepError(str(path), [Problem("", f"cannot be read: {reason}")]) from None
+    if len(content) > MAX_BYTES:
         raise SweepError(
-            source, [Problem("", f"not valid YAML: {str(error).splitlines()[0][:200]}")]
+            str(path), [Problem("", f"more than {MAX_BYTES} bytes: no sweep file is that large")]
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise SweepError(
+            str(path), [Problem("", f"not UTF-8 text (byte {error.start}): save it as UTF-8", line)]
         ) from None
-    lines: dict[Location, int] = {}
-    return _plain(source, loaded, (), lines), lines
-
-
-def _plain(source: str, value: Any, location: Location, lines: dict[Location, int]) -> Any:
-    """Strip ruamel's types, remember the lines, and allow only what JSON could say."""
-    if len(location) > MAX_DEPTH:
-        raise SweepError(source, [Problem(str(location[0]), f"nested more than {MAX_DEPTH} levels deep")])
-    if isinstance(value, CommentedMap):
-        plain: dict[str, Any] = {}
-        for key in value:
-            here = (*location, str(key))
-            lines[here] = value.lc.key(key)[0] + 1
-            plain[str(key)] = _plain(source, value[key], here, lines)
-        return plain
-    if isinstance(value, CommentedSeq):
-        for index in range(len(value)):
-            lines[(*location, index)] = value.lc.item(index)[0] + 1
-        return [_plain(source, item, (*location, index), lines) for index, item in enumerate(value)]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    if value is None:
-        return None
-    name = ".".join(str(part) for part in location)
-    raise SweepError(
-        source, [Problem(name, f"a {type(value).__name__} is not allowed here", lines.get(location))]
-    )
 
 
 def _absent(path: Path) -> str:
+    if path.is_dir():
+        return "a folder; name a sweep file in it"
     folder = path.parent if path.parent.is_dir() else Path()
     names = sorted(found.name for found in folder.glob("*.y*ml"))
     near = nearest(path.name, names)
@@ -177,6 +176,7 @@ def _absent(path: Path) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like the one given, or None."""
-    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    """The known name that looks most like the one given, whatever its case, or None."""
+    folded = {option.casefold(): option for option in sorted(known, reverse=True)}
+    matches = difflib.get_close_matches(name.casefold(), sorted(folded), n=1, cutoff=0.6)
+    return folded[matches[0]] if matches else None

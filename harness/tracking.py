@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from harness.record import quiet_environment
 from harness.spool import TrialSpool
@@ -37,6 +38,17 @@ def connect(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+def study_links(client: MlflowClient, url: str) -> dict[str, str]:
+    """For each study the address of its trials in the UI, best score first, newest study first."""
+    query = "searchFilter={}&orderByKey={}&orderByAsc=false".format(
+        quote("tags.`harness.kind` = 'trial'"), quote("metrics.`best/score`")
+    )
+    found = client.search_experiments(
+        filter_string="tags.`harness.study` != ''", order_by=["creation_time DESC"]
+    )
+    return {str(one.name): f"{url}/#/experiments/{one.experiment_id}/runs?{query}" for one in found}
+
+
 class Tracking:
     """One study's runs in one MLflow experiment."""
 
@@ -52,7 +64,11 @@ class Tracking:
         found = self.client.get_experiment_by_name(self.study)
         if found is not None:
             return str(found.experiment_id)
-        tags = {"harness.study": self.study, "mlflow.note.content": description[:MAX_TAG]}
+        tags = {
+            "harness.study": self.study,
+            "mlflow.note.content": description[:MAX_TAG],
+            "mlflow.experimentKind": "custom_model_development",  # the UI opens on runs, not on chat traces
+        }
         return str(self.client.create_experiment(self.study, tags=tags))
 
     def find(self, key: str) -> str | None:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.record import RecordError
 from harness.server import TrackingServer
 from harness.spool import TrialSpool
 from harness.tracking import Tracking
 
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
-# A server that answers and refuses is asked this often before the trial is left in the spool.
-MAX_REFUSALS = 5
+# What the server refuses (or a bug of ours) is tried this often, then the trial is left in the spool.
+MAX_REFUSALS = 3
 
 
 class Writer:
@@ -30,6 +31,7 @@ class Writer:
         self._busy = False
         self.unreachable_since: float | None = None
         self.problem: str | None = None
+        self.left: list[Path] = []
         self._thread = threading.Thread(target=self._run, name="mlflow-writer", daemon=True)
         self._thread.start()
 
@@ -48,7 +50,7 @@ class Writer:
                 if left <= 0 or not self._thread.is_alive():
                     break
                 self._changed.wait(min(left, 0.5))
-            return sorted(self._dirty)
+            return sorted({*self._dirty, *self.left})
 
     def stop(self) -> None:
         """End the thread after the operation it is in."""
@@ -100,9 +102,10 @@ class Writer:
 
     def _give_back(self, folder: Path, error: Exception) -> None:
         self.problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
-        if _is_refusal(error):
+        if not _is_server_trouble(error):
             self._refusals[folder] = self._refusals.get(folder, 0) + 1
             if self._refusals[folder] >= MAX_REFUSALS:
+                self.left.append(folder)
                 return
         elif self.unreachable_since is None:
             self.unreachable_since = time.time()
@@ -117,7 +120,10 @@ class Writer:
                 self._changed.wait(seconds)
 
 
-def _is_refusal(error: Exception) -> bool:
-    """Whether the server answered and will answer the same next time."""
+def _is_server_trouble(error: Exception) -> bool:
+    """Whether trying again may help: the server is away, slow or ill. A refusal, or a bug of ours, stays one."""
+    refusals = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST", "PERMISSION_DENIED")
     code = getattr(error, "error_code", None)
-    return code in ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST", "PERMISSION_DENIED")
+    if code is not None:
+        return code not in refusals
+    return isinstance(error, OSError | RecordError)  # requests' errors are OSErrors

@@ -25,6 +25,7 @@ SPEAKERS = 96
 # Windows in each utterance of the three chapters: 36 s, 15 s and 15 s, and tails that hold no window.
 CHAPTERS = ((4, 3, 3, 2), (3, 2), (2, 3))
 _SEED = 20_260
+_ODD, _PERIOD = 29, SPEAKERS
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class DemoSpeaker:
     @property
     def id(self) -> str:
         """Number as LibriSpeech gives them."""
-        odd = self.index * 29 % SPEAKERS < 29
+        odd = self.index * _ODD % _PERIOD < _ODD
         return str(1_000 + 20 * self.index + 2 * (7 * self.index % 10) + odd)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -41,18 +42,25 @@ seed: 0
 @common("quiet")
 def command(file: Path, quiet: bool) -> None:
     """Write a commented sweep file (default sweep.yaml); an existing file is left alone."""
-    if file.exists():
-        raise click.UsageError(f"{file} exists already; name another file")
     if not file.parent.is_dir():
         raise click.UsageError(f"there is no folder {file.parent}")
-    file.write_text(TEMPLATE.format(file=file, name=study_name(file)), encoding="utf-8")
+    text = template(file)
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(text)
+    except FileExistsError:
+        raise click.UsageError(f"{file} exists already; name another file") from None
+    except OSError as error:
+        raise click.UsageError(f"{file} cannot be written: {error.strerror}") from None
     if not quiet:
-        click.echo(f"wrote {file}. Next: {program()} sweep {file}")
+        click.echo(f"wrote {file}. Next: {program()} sweep {shlex.quote(str(file))}")
 
 
-def study_name(file: Path) -> str:
-    """A study's name from a file's: letters, digits, dot, dash and underscore."""
-    kept = "".join(
-        letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in file.stem
-    )
-    return kept.strip("-._")[:80] or "sweep"
+def template(file: Path) -> str:
+    """What the file will hold; the study is named after it."""
+    from harness.sweep import slug
+    from harness.yaml_values import plain_scalar
+
+    name = slug(file.stem)
+    quoted = name if plain_scalar(name) == name else f'"{name}"'  # `2024.yaml` names no number
+    return TEMPLATE.format(file=shlex.quote(" ".join(str(file).split())), name=quoted)

@@ -16,6 +16,6 @@ def command() -> None:
       harness schema > sweep.schema.json
       # yaml-language-server: $schema=sweep.schema.json     <- first line of a sweep file
     """
-    from harness.sweep import json_schema
+    from harness.sweep_schema import json_schema
 
     print_json(json_schema())

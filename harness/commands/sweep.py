@@ -34,7 +34,7 @@ def command(
     \b
     --json prints: study, resumed, budget, spent, new_trials, seconds, interrupted,
     exhausted, best and trials (number, state, name, score, epochs, reason, parameters,
-    interval, best_epoch, fingerprint), data (the audits), unstored.
+    interval, best_epoch, fingerprint), data (the audits), unstored, problem.
     """
     from harness.launch import launch, summary_json
     from harness.sweep import load_sweep
@@ -62,7 +62,9 @@ def _closing(result: Launch, file: Path, options: dict[str, Any]) -> list[str]:
     if result.best is not None:
         lines.append(_best_line(result))
     if result.unstored:
-        lines.append(f"{len(result.unstored)} runs wait in the spool for MLflow; the next launch stores them")
+        lines.append(
+            f"{len(result.unstored)} runs wait in the spool for MLflow ({result.problem}); the next launch stores them"
+        )
     if result.signal is not None:
         lines.append(f"stopped. To go on: {program()} sweep {file}{again}")
     elif result.new_trials == 0 and not result.exhausted:

@@ -11,6 +11,9 @@ import click
 
 from harness.commands.options import common, print_json, settings
 
+# Studies whose addresses are printed; the others are a click away.
+SHOWN = 10
+
 
 @click.command()
 @click.option(
@@ -20,10 +23,13 @@ from harness.commands.options import common, print_json, settings
 def command(port: int | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Open MLflow on the record at 127.0.0.1 until Ctrl-C.
 
-    --json prints url and record once MLflow answers.
+    Prints the address of every study's trials, best score first.
+
+    --json prints url, record and studies (name: address of its trials) once MLflow answers.
     """
     from harness.record import Record
     from harness.server import TrackingServer, free_port, is_free
+    from harness.tracking import connect, study_links
 
     record = Record(settings(**options).record).require()
     if port is not None and not is_free(port):
@@ -34,10 +40,13 @@ def command(port: int | None, as_json: bool, quiet: bool, **options: Any) -> Non
         signal.signal(number, lambda number, frame: stopped.append(number))
     with TrackingServer(record, chosen) as server:
         url = server.uri
+        links = study_links(connect(url), url)
         if as_json:
-            print_json({"url": url, "record": str(record.root)})
+            print_json({"url": url, "record": str(record.root), "studies": links})
         elif not quiet:
             click.echo(f"MLflow on {record.root}: {url}  (Ctrl-C stops)")
+            for name, link in list(links.items())[:SHOWN]:
+                click.echo(f"  {name}: {link}")
         sys.stdout.flush()
         while not stopped and server.alive:
             time.sleep(0.2)

@@ -1,0 +1,200 @@
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.record import Record, RecordError, repair_tail
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def child(program: str, *arguments: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """One empty record, met by four processes at once."""
+    root = tmp_path_factory.mktemp("record") / "mlruns"
+    program = "import sys; from pathlib import Path; from harness.record import Record; Record(Path(sys.argv[1])).open()"
+    children = [child(program, root) for _ in range(4)]
+    said = [one.communicate(timeout=120) for one in children]
+    assert [one.returncode for one in children] == [0, 0, 0, 0], said
+    return Record(root)
+
+
+# The database
+
+
+def test_four_processes_that_meet_an_empty_record_make_it_once(opened: Record) -> None:
+    assert opened.exists
+    with sqlite3.connect(opened.database) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+        assert database.execute("SELECT artifact_location FROM experiments").fetchone() == ("mlflow-artifacts:/0",)
+    database.close()
+    assert not list(opened.root.glob(".creating-*"))
+
+
+def test_opening_again_changes_nothing(opened: Record) -> None:
+    before = opened.database.read_bytes()
+    assert opened.open().require() is opened
+    assert opened.database.read_bytes() == before
+
+
+def test_a_creation_that_dies_leaves_no_database(tmp_path: Path) -> None:
+    root = tmp_path / "mlruns"
+    program = "import sys; from pathlib import Path; from harness.record import Record; Record(Path(sys.argv[1])).open()"
+    dying = subprocess.Popen([sys.executable, "-c", program, str(root)], start_new_session=True)
+    deadline = time.monotonic() + 30
+    while not list(root.glob(".creating-*/mlflow.db")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(dying.pid, signal.SIGKILL)
+    dying.wait()
+    assert not Record(root).exists
+    with pytest.raises(RecordError, match="no record at"):
+        Record(root).require()
+    # What is left must not keep the next start from working: its lock is free.
+    with Record(root).lock_study("x"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordError, match="cannot be made"):
+        Record(tmp_path / "file" / "mlruns").open()
+
+
+def test_a_full_disk_is_said_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.record.MIN_FREE_BYTES", 10**18)
+    with pytest.raises(RecordError, match="GB free; a sweep needs"):
+        Record(tmp_path / "mlruns").open()
+    assert not Record(tmp_path / "mlruns").exists
+
+
+# The journal
+
+
+@given(head=st.lists(st.binary(max_size=50).map(lambda line: line.replace(b"\n", b"")), max_size=5), tail=st.binary(max_size=50))
+def test_repair_keeps_the_whole_lines_and_nothing_else(tmp_path_factory: pytest.TempPathFactory, head: list[bytes], tail: bytes) -> None:
+    journal = tmp_path_factory.mktemp("journal") / "optuna.journal"
+    whole = b"".join(line + b"\n" for line in head)
+    torn = tail.replace(b"\n", b"")
+    journal.write_bytes(whole + torn)
+    assert repair_tail(journal) == len(torn)
+    assert journal.read_bytes() == whole
+    assert repair_tail(journal) == 0
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 200_000])
+@pytest.mark.parametrize("head", [b"", b"x\n"])
+def test_repair_finds_the_line_end_before_a_long_torn_line(tmp_path: Path, size: int, head: bytes) -> None:
+    journal = tmp_path / "optuna.journal"
+    journal.write_bytes(head + b"y" * size)
+    assert repair_tail(journal) == size
+    assert journal.read_bytes() == head
+
+
+def test_no_journal_needs_no_repair(tmp_path: Path) -> None:
+    assert repair_tail(tmp_path / "none") == 0
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    record = Record(tmp_path / "mlruns")
+    record.locks.mkdir(parents=True)
+    return record
+
+
+def test_a_study_with_a_torn_last_line_goes_on(record: Record) -> None:
+    study = optuna.create_study(study_name="x", storage=record.storage())
+    study.tell(study.ask(), 0.5)
+    with record.journal.open("ab") as journal:
+        journal.write(b'{"op_code": 6, "wor')
+    again = optuna.load_study(study_name="x", storage=record.storage())
+    again.tell(again.ask(), 0.7)
+    final = optuna.load_study(study_name="x", storage=record.storage())
+    assert [trial.value for trial in final.trials] == [0.5, 0.7]
+
+
+def test_the_journals_lock_dies_with_its_holder(record: Record) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from harness.record import Record, _journal_lock\n"
+        "lock = _journal_lock(Record(Path(sys.argv[1])).locks / 'journal.lock'); lock.acquire()\n"
+        "print('held', flush=True); time.sleep(60)\n"
+    )
+    holder = child(program, record.root)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate()
+    began = time.monotonic()
+    optuna.create_study(study_name="x", storage=record.storage())
+    assert time.monotonic() - began < 5
+
+
+def test_two_processes_write_one_journal(record: Record) -> None:
+    program = (
+        "import sys; from pathlib import Path; import optuna; from harness.record import Record\n"
+        "optuna.logging.set_verbosity(optuna.logging.ERROR)\n"
+        "study = optuna.create_study(study_name='x', storage=Record(Path(sys.argv[1])).storage(), load_if_exists=True)\n"
+        "for k in range(20): study.tell(study.ask(), k)\n"
+    )
+    children = [child(program, record.root) for _ in range(2)]
+    said = [one.communicate(timeout=60) for one in children]
+    assert [one.returncode for one in children] == [0, 0], said
+    trials = optuna.load_study(study_name="x", storage=record.storage()).trials
+    assert [trial.number for trial in trials] == list(range(40))
+    assert sorted(trial.value for trial in trials) == sorted([*range(20)] * 2)
+
+
+# Moving, locks, spools
+
+
+def test_a_record_moves(record: Record, tmp_path: Path) -> None:
+    study = optuna.create_study(study_name="x", storage=record.storage())
+    study.tell(study.ask(), 0.5)
+    record.database.touch()
+    elsewhere = tmp_path / "an other" / "réc"
+    elsewhere.parent.mkdir()
+    record.root.rename(elsewhere)
+    moved = Record(elsewhere).require()
+    again = optuna.load_study(study_name="x", storage=moved.storage())
+    again.tell(again.ask(), 0.7)
+    assert [trial.value for trial in again.trials] == [0.5, 0.7]
+    assert not record.root.exists()
+
+
+def test_a_study_has_one_owner_who_is_named(record: Record) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from harness.record import Record\n"
+        "lock = Record(Path(sys.argv[1])).lock_study('x'); print('held', flush=True); time.sleep(60)\n"
+    )
+    holder = child(program, record.root)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(RecordError, match=f"study x is being run by process {holder.pid} already"):
+        record.lock_study("x")
+    record.lock_study("y").release()
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate()
+    record.lock_study("x").release()
+
+
+def test_spools_come_in_trial_order(record: Record) -> None:
+    assert list(record.spooled("x")) == []
+    for name in ("00010", "00002"):
+        (record.spool / "x" / name).mkdir(parents=True)
+    (record.spool / "x" / "stray.txt").write_text("")
+    assert [folder.name for folder in record.spooled("x")] == ["00002", "00010"]

@@ -42,6 +42,7 @@ class TrackingServer:
         """Start the server without waiting for it; nothing to do where it runs already."""
         if self.team_uri or (self._process is not None and self._process.poll() is None):
             return
+        self.stop()  # one that died has a pipe to close
         self._ready = False
         command = [
             sys.executable, "-m", "mlflow", "server",

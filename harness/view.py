@@ -197,7 +197,7 @@ class LiveView:
                 else {"failed": "red", "pruned": "dim"}.get(row.state, "")
             )
             table.add_row(
-                str(number), row.name, row.state, _bar(row.done, row.epochs),
+                str(number), row.name.partition(" ")[2], row.state, _bar(row.done, row.epochs),
                 _number(row.val), _number(row.gap), _number(row.score), style=style,
             )  # fmt: skip
         return Group(table, Text(self._footer()))

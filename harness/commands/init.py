@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from harness.commands.options import common, program
+from harness.commands.options import common, print_json, program
 
 TEMPLATE = """\
 # harness sweep {file}
@@ -39,9 +39,12 @@ seed: 0
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("sweep.yaml"))
-@common("quiet")
-def command(file: Path, quiet: bool) -> None:
-    """Write a commented sweep file (default sweep.yaml); an existing file is left alone."""
+@common("json", "quiet")
+def command(file: Path, as_json: bool, quiet: bool) -> None:
+    """Write a commented sweep file (default sweep.yaml); an existing file is left alone.
+
+    --json prints file and name.
+    """
     if not file.parent.is_dir():
         raise click.UsageError(f"there is no folder {file.parent}")
     text = template(file)
@@ -52,15 +55,25 @@ def command(file: Path, quiet: bool) -> None:
         raise click.UsageError(f"{file} exists already; name another file") from None
     except OSError as error:
         raise click.UsageError(f"{file} cannot be written: {error.strerror}") from None
-    if not quiet:
+    if as_json:
+        from harness.sweep import slug
+
+        print_json({"file": str(file), "name": slug(file.stem)})
+    elif not quiet:
         click.echo(f"wrote {file}. Next: {program()} sweep {shlex.quote(str(file))}")
 
 
-def template(file: Path) -> str:
-    """What the file will hold; the study is named after it."""
+def study_name(file: Path) -> str:
+    """The study is named after the file."""
     from harness.sweep import slug
+
+    return slug(file.stem)
+
+
+def template(file: Path) -> str:
+    """What the file will hold."""
     from harness.yaml_values import plain_scalar
 
-    name = slug(file.stem)
+    name = study_name(file)
     quoted = name if plain_scalar(name) == name else f'"{name}"'  # `2024.yaml` names no number
     return TEMPLATE.format(file=shlex.quote(" ".join(str(file).split())), name=quoted)

@@ -8,8 +8,8 @@ from harness.commands.options import common, print_json
 
 
 @click.command()
-@common()
-def command() -> None:
+@common("json")
+def command(as_json: bool) -> None:
     """Print the JSON Schema of sweep files.
 
     \b

@@ -112,8 +112,18 @@ def test_mlflow_holds_one_run_a_trial_with_every_epoch_once(swept: Workplace, cl
         assert run.data.params["training.epochs"] == "5"
         metrics = run.data.metrics
         assert metrics["labels/train/share_1"] == metrics["labels/val/share_1"] == 0.5
-        assert {"best/score", "best/epoch", "best/low", "best/high", "labels/predicted/share_1"} <= set(metrics)
-        for name in ("loss", "accuracy", "balanced_accuracy", "auc", "recall_0", "recall_1", "predicted_positive"):
+        assert {"best/score", "best/epoch", "best/low", "best/high", "labels/predicted/share_1"} <= set(
+            metrics
+        )
+        for name in (
+            "loss",
+            "accuracy",
+            "balanced_accuracy",
+            "auc",
+            "recall_0",
+            "recall_1",
+            "predicted_positive",
+        ):
             assert {f"train/{name}", f"val/{name}"} <= set(metrics)
         assert {"gap", "learning_rate", "windows_per_s"} <= set(metrics)
 
@@ -137,11 +147,18 @@ def test_the_artifacts_compare_side_by_side(swept: Workplace, client) -> None:
             file.path for folder in ("model", "labels", "figures", "images")
             for file in client.list_artifacts(run.info.run_id, folder)
         }  # fmt: skip
-        assert {"model/model.onnx", "labels/histograms.json", "figures/roc.png", "figures/confusion.png"} <= names
+        assert {
+            "model/model.onnx",
+            "labels/histograms.json",
+            "figures/roc.png",
+            "figures/confusion.png",
+        } <= names
         assert any(name.startswith("images/labels") for name in names)
 
 
-def test_a_trials_onnx_takes_raw_waveform_and_carries_its_contract(swept: Workplace, client, tmp_path: Path) -> None:
+def test_a_trials_onnx_takes_raw_waveform_and_carries_its_contract(
+    swept: Workplace, client, tmp_path: Path
+) -> None:
     import onnxruntime
 
     from models.specification import Specification
@@ -163,7 +180,9 @@ def test_nothing_is_left_in_the_spool(swept: Workplace) -> None:
 def test_status_agrees_with_the_sweep(swept: Workplace) -> None:
     document = swept.json("status", "tiny")
     assert document["best"] == swept.result["best"]
-    assert [t["fingerprint"] for t in document["trials"]] == [t["fingerprint"] for t in swept.result["trials"]]
+    assert [t["fingerprint"] for t in document["trials"]] == [
+        t["fingerprint"] for t in swept.result["trials"]
+    ]
     assert swept.json("status")["studies"][0]["complete"] == 3
     assert "tiny" in swept.run("status")
 
@@ -190,7 +209,10 @@ def test_the_bundle_is_complete_and_honest(swept: Workplace) -> None:
     bundle = swept.folder / "promoted" / "tiny"
     for line in (bundle / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split("  ")
-        assert digest == subprocess.run(["sha256sum", bundle / name], capture_output=True, text=True).stdout.split()[0]
+        assert (
+            digest
+            == subprocess.run(["sha256sum", bundle / name], capture_output=True, text=True).stdout.split()[0]
+        )
     evidence = json.loads((bundle / "evidence.json").read_text())
     assert evidence["stamp"].startswith("unconfirmed")
     assert evidence["test"]["clusters"] == 96
@@ -225,9 +247,13 @@ def test_a_moved_record_opens_with_every_artifact(swept: Workplace, tmp_path: Pa
     assert all(uri.startswith("mlflow-artifacts:/") for (uri,) in paths)
 
 
-def test_a_model_that_never_learned_is_refused_and_changes_nothing(swept: Workplace, tmp_path: Path, demo_cache: Path) -> None:
+def test_a_model_that_never_learned_is_refused_and_changes_nothing(
+    swept: Workplace, tmp_path: Path, demo_cache: Path
+) -> None:
     shutil.copytree(swept.folder / "mlruns", tmp_path / "mlruns")
-    place = Workplace(tmp_path, demo_cache, SWEEP.replace("[0.003, 0.01]", "[1.0e-9]").replace("epochs: 5", "epochs: 3"))
+    place = Workplace(
+        tmp_path, demo_cache, SWEEP.replace("[0.003, 0.01]", "[1.0e-9]").replace("epochs: 5", "epochs: 3")
+    )
     place.run("sweep", "tiny.yaml", "--name", "lazy", "--trials", "1")
     document = place.json("promote", "lazy", code=3)
     assert "cross-entropy" in document["error"]
@@ -332,7 +358,9 @@ def test_a_killed_worker_costs_a_retry_and_no_epoch(
     assert outcomes(place) == undisturbed
 
 
-def test_an_edited_sweep_starts_a_second_study_and_a_raised_budget_does_not(swept: Workplace, tmp_path: Path, demo_cache: Path) -> None:
+def test_an_edited_sweep_starts_a_second_study_and_a_raised_budget_does_not(
+    swept: Workplace, tmp_path: Path, demo_cache: Path
+) -> None:
     shutil.copytree(swept.folder / "mlruns", tmp_path / "mlruns")
     place = Workplace(tmp_path, demo_cache, SWEEP)
     more = place.json("sweep", "tiny.yaml", "--trials", "4")
@@ -343,7 +371,9 @@ def test_an_edited_sweep_starts_a_second_study_and_a_raised_budget_does_not(swep
 
 
 def test_a_spent_space_ends_the_study(tmp_path: Path, demo_cache: Path) -> None:
-    place = Workplace(tmp_path, demo_cache, SWEEP.replace("epochs: 5", "epochs: 1").replace("trials: 3", "trials: 20"))
+    place = Workplace(
+        tmp_path, demo_cache, SWEEP.replace("epochs: 5", "epochs: 1").replace("trials: 3", "trials: 20")
+    )
     result = place.json("sweep", "tiny.yaml")
     complete = [t for t in result["trials"] if t["state"] == "complete"]
     assert result["exhausted"]

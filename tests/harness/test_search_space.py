@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.config import DataConfig
-from harness.run_page import run_name
 from harness.parameters import Choice, Fixed, FloatRange, IntRange, Scalar, places
+from harness.run_page import run_name
 from harness.search_space import MAX_DATA_CONFIGS, SearchSpace, Values
 from harness.sweep import Sweep
 from harness.sweep_file import SweepError, SweepFile
@@ -48,7 +48,11 @@ def belongs(values: Values, searched: SearchSpace) -> bool:
         kind = name.split(".")[0] if "." in name else None
         active = kind is None or values.get("feature", "mfcc") == kind
         for parent, wanted in form.when.items():
-            active = active and parent in values and values[parent] in (wanted if isinstance(wanted, list) else [wanted])
+            active = (
+                active
+                and parent in values
+                and values[parent] in (wanted if isinstance(wanted, list) else [wanted])
+            )
         if active != (name in values):
             return False
         if active and not is_value(values[name], form):
@@ -82,7 +86,13 @@ def test_parents_stand_before_what_depends_on_them() -> None:
     }
     order = list(space(chain).parameters)
     assert sorted(order) == sorted(chain)
-    for child, parent in [("dropout", "width"), ("width", "kernel_size"), ("kernel_size", "epochs"), ("feature", "dropout"), ("mfcc.n_mfcc", "feature")]:
+    for child, parent in [
+        ("dropout", "width"),
+        ("width", "kernel_size"),
+        ("kernel_size", "epochs"),
+        ("feature", "dropout"),
+        ("mfcc.n_mfcc", "feature"),
+    ]:
         assert order.index(parent) < order.index(child)
 
 
@@ -94,7 +104,12 @@ def test_the_order_of_the_file_does_not_matter(order: list[str]) -> None:
 
 def test_conditions_in_a_circle_are_refused() -> None:
     with pytest.raises(ValueError, match=r"width, dropout depend on each other in a circle"):
-        space({"width": {"choice": [1, 2], "when": {"dropout": 0.1}}, "dropout": {"choice": [0.1, 0.2], "when": {"width": 1}}})
+        space(
+            {
+                "width": {"choice": [1, 2], "when": {"dropout": 0.1}},
+                "dropout": {"choice": [0.1, 0.2], "when": {"width": 1}},
+            }
+        )
 
 
 def test_a_front_end_that_decides_itself_is_a_circle() -> None:
@@ -134,7 +149,11 @@ def test_null_is_a_value_and_absence_is_none() -> None:
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_a_study_suggests_only_what_the_space_holds(sampler: str) -> None:
     searched = space(MIXED)
-    chosen = optuna.samplers.TPESampler(seed=1, n_startup_trials=8) if sampler == "tpe" else optuna.samplers.RandomSampler(seed=1)
+    chosen = (
+        optuna.samplers.TPESampler(seed=1, n_startup_trials=8)
+        if sampler == "tpe"
+        else optuna.samplers.RandomSampler(seed=1)
+    )
     study = optuna.create_study(sampler=chosen)
     for number in range(40):
         trial = study.ask()
@@ -206,7 +225,14 @@ def test_only_a_countable_space_has_combinations() -> None:
 
 
 def test_what_is_fixed_is_not_searched() -> None:
-    searched = space({"epochs": 3, "width": [0.5], "dropout": {"float": [0.2, 0.2]}, "kernel_size": {"int": [3, 5], "step": 2}})
+    searched = space(
+        {
+            "epochs": 3,
+            "width": [0.5],
+            "dropout": {"float": [0.2, 0.2]},
+            "kernel_size": {"int": [3, 5], "step": 2},
+        }
+    )
     assert searched.searched == ("kernel_size",)
 
 
@@ -226,7 +252,9 @@ def test_evaluate_on_of_the_file_is_kept() -> None:
 
 
 def test_a_subset_searched_under_a_condition_is_judged_with_the_one_it_replaces() -> None:
-    searched = space({"feature": ["mfcc", "log_mel"], "subset": {"choice": ["other"], "when": {"feature": "mfcc"}}})
+    searched = space(
+        {"feature": ["mfcc", "log_mel"], "subset": {"choice": ["other"], "when": {"feature": "mfcc"}}}
+    )
     assert {config.data.evaluate_on for config in searched.samples(8)} == {("clean", "other")}
 
 
@@ -256,7 +284,14 @@ def test_too_many_sets_of_data_are_refused() -> None:
 
 
 def test_the_corners_hold_every_end_of_the_front_ends() -> None:
-    searched = space({"feature": ["mfcc", "log_mel"], "mfcc.n_mfcc": {"int": [10, 40]}, "mfcc.n_mels": [40, 80, 60], "epochs": {"int": [1, 9]}})
+    searched = space(
+        {
+            "feature": ["mfcc", "log_mel"],
+            "mfcc.n_mfcc": {"int": [10, 40]},
+            "mfcc.n_mels": [40, 80, 60],
+            "epochs": {"int": [1, 9]},
+        }
+    )
     found = list(searched.corners())
     assert len(found) == 2 * 3 + 1
     assert all("epochs" not in values for values in found)
@@ -267,8 +302,16 @@ RANGES = st.tuples(st.integers(4, 256), st.integers(4, 256)).map(sorted)
 
 @settings(max_examples=40, deadline=None)
 @given(RANGES, st.sampled_from([64, 128, 256, 512, 1024, 2048]), RANGES)
-def test_a_sweep_that_is_accepted_never_fails_on_its_own_definition(mfcc: list[int], n_fft: int, win: list[int]) -> None:
-    parameters = {"mfcc.n_mfcc": {"int": mfcc}, "mfcc.n_fft": n_fft, "mfcc.n_mels": 40, "mfcc.win_length": {"int": win}, "mfcc.hop_length": 40}
+def test_a_sweep_that_is_accepted_never_fails_on_its_own_definition(
+    mfcc: list[int], n_fft: int, win: list[int]
+) -> None:
+    parameters = {
+        "mfcc.n_mfcc": {"int": mfcc},
+        "mfcc.n_fft": n_fft,
+        "mfcc.n_mels": 40,
+        "mfcc.win_length": {"int": win},
+        "mfcc.hop_length": 40,
+    }
     file = SweepFile("s.yaml", {"name": "x", "parameters": parameters})
     if problems_of(file):
         return
@@ -315,7 +358,9 @@ def test_equal_configurations_have_equal_fingerprints() -> None:
     assert searched.config({"width": 1}).fingerprint() == searched.config({"width": 1.0}).fingerprint()
     assert searched.config({"width": 1.0}).fingerprint() == TrialConfig().fingerprint()
     order = {"width": 0.5, "learning_rate": 1e-3}
-    assert searched.config(order).fingerprint() == searched.config(dict(reversed(order.items()))).fingerprint()
+    assert (
+        searched.config(order).fingerprint() == searched.config(dict(reversed(order.items()))).fingerprint()
+    )
     again = TrialConfig.model_validate(json.loads(TrialConfig().model_dump_json()))
     assert again.fingerprint() == TrialConfig().fingerprint()
 
@@ -350,7 +395,9 @@ def test_an_inactive_parameter_changes_nothing() -> None:
     searched = space({"feature": ["mfcc", "log_mel"], "mfcc.n_mfcc": [20, 40]})
     fixed = space({"feature": "log_mel"})
     values = [values for values in searched.combinations() or () if values["feature"] == "log_mel"]
-    assert [searched.config(one).fingerprint() for one in values] == [fixed.config({"feature": "log_mel"}).fingerprint()]
+    assert [searched.config(one).fingerprint() for one in values] == [
+        fixed.config({"feature": "log_mel"}).fingerprint()
+    ]
 
 
 def test_flat_rows_name_every_field_once() -> None:
@@ -364,7 +411,10 @@ def test_flat_rows_name_every_field_once() -> None:
     assert len(flat) == sum(len(section) for section in sections.values())
 
 
-@given(st.lists(st.integers() | st.text(max_size=5), max_size=4), st.lists(st.integers() | st.text(max_size=5), max_size=4))
+@given(
+    st.lists(st.integers() | st.text(max_size=5), max_size=4),
+    st.lists(st.integers() | st.text(max_size=5), max_size=4),
+)
 def test_a_derived_seed_is_31_bits_of_its_parts(one: list[Any], other: list[Any]) -> None:
     assert 0 <= derived_seed(*one) < 2**31
     assert (derived_seed(*one) == derived_seed(*other)) == (one == other)
@@ -380,7 +430,11 @@ def test_derived_seeds_are_pinned() -> None:
 @pytest.mark.parametrize(
     ("values", "searched", "name"),
     [
-        ({"feature": "mfcc", "learning_rate": 0.0012345}, ("feature", "learning_rate"), "007 mfcc learning_rate=0.00123"),
+        (
+            {"feature": "mfcc", "learning_rate": 0.0012345},
+            ("feature", "learning_rate"),
+            "007 mfcc learning_rate=0.00123",
+        ),
         ({"feature": "mfcc", "mfcc.n_mfcc": 20}, ("feature", "mfcc.n_mfcc"), "007 mfcc n_mfcc=20"),
         ({"feature": "log_mel", "epochs": 8}, ("feature", "mfcc.n_mfcc", "epochs"), "007 log_mel epochs=8"),
         ({"subset": "other", "feature": "mfcc"}, ("subset",), "007 other"),

@@ -51,10 +51,19 @@ def test_a_torn_line_loses_itself_only(spool: TrialSpool, cut: int) -> None:
     resumed.append_epoch(2, {"score": 0.8})
     # Only the line's end was lost where the epoch is whole: it counts as stored.
     again = 0.6 if cut == 1 else 0.7
-    assert stored(TrialSpool(spool.folder)) == [(0, {"score": 0.5}), (1, {"score": again}), (2, {"score": 0.8})]
+    assert stored(TrialSpool(spool.folder)) == [
+        (0, {"score": 0.5}),
+        (1, {"score": again}),
+        (2, {"score": 0.8}),
+    ]
 
 
-@given(tail=st.binary(max_size=40) | st.sampled_from([b"5", b"[]", b"null", b'{"epoch": 3}', b'{"epoch": "x", "metrics": {}, "time_ms": 1}', b"\0" * 30]))
+@given(
+    tail=st.binary(max_size=40)
+    | st.sampled_from(
+        [b"5", b"[]", b"null", b'{"epoch": 3}', b'{"epoch": "x", "metrics": {}, "time_ms": 1}', b"\0" * 30]
+    )
+)
 def test_any_rubbish_at_the_end_is_read_past(tmp_path_factory: pytest.TempPathFactory, tail: bytes) -> None:
     spool = TrialSpool(tmp_path_factory.mktemp("spool"))
     spool.append_epoch(0, {"score": 0.5})
@@ -81,7 +90,9 @@ def test_every_acknowledged_epoch_survives_kill_9(tmp_path: Path) -> None:
     )
     acknowledged = -1
     for _ in range(4):
-        child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
         assert child.stdout is not None
         time.sleep(0.3)
         child.send_signal(signal.SIGKILL)
@@ -124,7 +135,13 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path, monkeypatch:
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
 
 
-@given(st.dictionaries(st.text(max_size=5), st.recursive(st.integers() | st.text(max_size=5), lambda x: st.lists(x, max_size=3)), max_size=4))
+@given(
+    st.dictionaries(
+        st.text(max_size=5),
+        st.recursive(st.integers() | st.text(max_size=5), lambda x: st.lists(x, max_size=3)),
+        max_size=4,
+    )
+)
 def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]) -> None:
     spool = TrialSpool(tmp_path_factory.mktemp("spool"))
     spool.write("outcome", content)

@@ -69,7 +69,10 @@ def test_going_back_to_a_definition_resumes_its_study(record: Record) -> None:
     for definition in (sweep(), sweep(parameters=OTHER)):
         open_study(record, definition)
     assert (open_study(record, sweep()).name, open_study(record, sweep()).resumed) == ("demo", True)
-    assert (open_study(record, sweep(parameters=OTHER)).name, open_study(record, sweep(parameters=OTHER)).resumed) == ("demo-2", True)
+    assert (
+        open_study(record, sweep(parameters=OTHER)).name,
+        open_study(record, sweep(parameters=OTHER)).resumed,
+    ) == ("demo-2", True)
     assert study_names(record) == ["demo", "demo-2"]
 
 
@@ -130,9 +133,18 @@ def test_the_budget_counts_what_ran_or_runs(record: Record) -> None:
     study.optuna_study.ask().set_user_attr("fingerprint", "f")
     assert study.spent() == 4
     tell(study, 0.5, duplicate_of=0)
-    tell(study, None, TrialState.FAIL, state="abandoned")
+    abandoned = study.optuna_study.ask()
+    abandoned.set_user_attr("state", "abandoned")
+    study.optuna_study.tell(abandoned, state=TrialState.FAIL)
     assert study.spent() == 4
-    assert [trial.state for trial in study.trials()] == ["complete", "pruned", "failed", "running", "duplicate", "abandoned"]
+    assert [trial.state for trial in study.trials()] == [
+        "complete",
+        "pruned",
+        "failed",
+        "running",
+        "duplicate",
+        "abandoned",
+    ]
 
 
 def test_a_parked_trial_shows_as_interrupted(record: Record) -> None:
@@ -190,7 +202,9 @@ def run_trials(study: Study, count: int) -> list[Values]:
 
 
 @pytest.mark.parametrize("sampler", [{"type": "tpe", "startup_trials": 4}, {"type": "random"}])
-def test_an_interrupted_study_asks_what_an_undisturbed_one_asks(tmp_path: Path, sampler: dict[str, Any]) -> None:
+def test_an_interrupted_study_asks_what_an_undisturbed_one_asks(
+    tmp_path: Path, sampler: dict[str, Any]
+) -> None:
     found = []
     for name, pieces in (("whole", [10]), ("broken", [3, 1, 6])):
         record = Record(tmp_path / name)
@@ -214,7 +228,8 @@ def test_every_sampler_of_the_schema_can_be_built(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("median", "MedianPruner"), ("hyperband", "HyperbandPruner"), ("none", "NopPruner")]
+    ("kind", "expected"),
+    [("median", "MedianPruner"), ("hyperband", "HyperbandPruner"), ("none", "NopPruner")],
 )
 def test_every_pruner_of_the_schema_can_be_built(kind: Any, expected: str) -> None:
     assert type(build_pruner(Pruner(type=kind), longest=2)).__name__ == expected
@@ -229,7 +244,9 @@ def test_other_windows_are_refused_and_both_digests_are_named(record: Record) ->
     study.check_manifests(digests)
     study.check_manifests(digests)
     changed = {"c": {**digests["c"], "val": "d" * 64}}
-    with pytest.raises(DataChangedError, match=f"the val windows of study demo .* digest {'d' * 12} now, {'b' * 12} when"):
+    with pytest.raises(
+        DataChangedError, match=f"the val windows of study demo .* digest {'d' * 12} now, {'b' * 12} when"
+    ):
         load_study(record, "demo").check_manifests(changed)
     study.check_manifests(digests)  # the refusal changed nothing
 

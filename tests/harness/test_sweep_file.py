@@ -1,5 +1,6 @@
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,9 @@ def test_aliases_do_not_multiply() -> None:
     assert len(said(bomb)) == 40
 
 
-YAML_ISH = st.text(st.sampled_from(list("ab:[]{}-? \n\t'\"&*!#%|>,~0123.e\\ud8é<=")), max_size=60) | st.text(max_size=40)
+YAML_ISH = st.text(st.sampled_from(list("ab:[]{}-? \n\t'\"&*!#%|>,~0123.e\\ud8é<=")), max_size=60) | st.text(
+    max_size=40
+)
 
 
 @given(YAML_ISH)
@@ -149,8 +152,14 @@ def test_any_text_gives_plain_values_or_mistakes(text: str) -> None:
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text("abcXYZ012 .:#-_é'\"\\", max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abcdef", max_size=5), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text("abcXYZ012 .:#-_é'\"\\", max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abcdef", max_size=5), inner, max_size=3)
+    ),
     max_leaves=10,
 )
 
@@ -163,13 +172,13 @@ def test_what_json_says_yaml_says_too(content: dict[str, Any]) -> None:
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_give_a_file_or_a_sweep_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_bytes_give_a_file_or_a_sweep_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.mktemp("bytes") / "s.yaml"
     path.write_bytes(content)
-    try:
+    with suppress(SweepError):
         assert isinstance(read_sweep_file(path).values, dict)
-    except SweepError as error:
-        assert error.problems
 
 
 # Files
@@ -195,7 +204,9 @@ def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     assert refusal(tmp_path / ("x" * 5000))
 
 
-@pytest.mark.parametrize(("text", "kind"), [("", "empty"), ("# only\n", "empty"), ("- 1\n", "a list"), ("5", "a single value")])
+@pytest.mark.parametrize(
+    ("text", "kind"), [("", "empty"), ("# only\n", "empty"), ("- 1\n", "a list"), ("5", "a single value")]
+)
 def test_a_file_that_is_no_mapping_says_what_it_is(tmp_path: Path, text: str, kind: str) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(text)
@@ -230,10 +241,18 @@ def overridden(text: str, *assignments: str) -> dict[str, Any]:
         ("budget: {trials: 1, hours: 2}", "budget.trials=20", {"budget": {"trials": 20, "hours": 2}}),
         ("", "parameters.mfcc.n_mfcc=20", {"parameters": {"mfcc.n_mfcc": 20}}),
         ("", "parameters.feature=[mfcc, log_mel]", {"parameters": {"feature": ["mfcc", "log_mel"]}}),
-        ("", "parameters.learning_rate={float: [1e-4, 1e-2]}", {"parameters": {"learning_rate": {"float": [1e-4, 1e-2]}}}),
+        (
+            "",
+            "parameters.learning_rate={float: [1e-4, 1e-2]}",
+            {"parameters": {"learning_rate": {"float": [1e-4, 1e-2]}}},
+        ),
         ("sampler: tpe", "sampler.type=random", {"sampler": {"type": "random"}}),
         ("sampler: tpe", "sampler.startup_trials=3", {"sampler": {"type": "tpe", "startup_trials": 3}}),
-        ("sampler: {type: tpe, startup_trials: 3}", "sampler.type=grid", {"sampler": {"type": "grid", "startup_trials": 3}}),
+        (
+            "sampler: {type: tpe, startup_trials: 3}",
+            "sampler.type=grid",
+            {"sampler": {"type": "grid", "startup_trials": 3}},
+        ),
         ("", "sampler=grid", {"sampler": "grid"}),
         ("seed: 1", " seed = 2", {"seed": 2}),
         ("workers: 2", "workers=", {"workers": None}),
@@ -252,7 +271,9 @@ def test_the_last_of_two_sets_wins() -> None:
 
 def test_every_bad_set_is_told_at_once() -> None:
     with pytest.raises(SweepError) as caught:
-        overridden("seed: 0\nsampler: tpe", "seed", "=3", "seed.x=1", "budget.trials=[1", "a=*b", "a={x: 1, x: 2}")
+        overridden(
+            "seed: 0\nsampler: tpe", "seed", "=3", "seed.x=1", "budget.trials=[1", "a=*b", "a={x: 1, x: 2}"
+        )
     told = str(caught.value)
     assert told.startswith("--set: 6 mistakes")
     assert "seed: write key=value, for example budget.trials=20" in told
@@ -272,10 +293,8 @@ def test_a_mistake_in_a_set_value_is_not_blamed_on_a_line() -> None:
 
 @given(st.text(max_size=20))
 def test_any_assignment_is_applied_or_refused(assignment: str) -> None:
-    try:
-        overridden("data: {seed: 1}\nsampler: tpe", assignment)
-    except SweepError as error:
-        assert error.problems
+    with suppress(SweepError):
+        assert overridden("data: {seed: 1}\nsampler: tpe", assignment)
 
 
 def test_the_nearest_name_does_not_depend_on_case_or_order() -> None:

@@ -1,0 +1,282 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from harness.record import Record
+from harness.server import TrackingServer
+from harness.spool import TrialSpool
+from harness.tracking import Tracking, connect
+from harness.writer import Writer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    return Record(tmp_path_factory.mktemp("tracking") / "mlruns").open()
+
+
+OWNER = (
+    "import json, sys, time; from pathlib import Path\n"
+    "from harness.record import Record; from harness.server import TrackingServer\n"
+    "server = TrackingServer(Record(Path(sys.argv[1]))); server.start(); server.uri\n"
+    "print(json.dumps({'port': server.port, 'pid': server._process.pid}), flush=True); time.sleep(200)\n"
+)
+
+
+@pytest.fixture(scope="module")
+def owner(record: Record) -> Iterator["subprocess.Popen[str]"]:
+    """A second server on the same record, owned by a process that will be killed."""
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(record.root)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server(record: Record, owner: object) -> Iterator[TrackingServer]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        with TrackingServer(record) as server:
+            yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: TrackingServer) -> MlflowClient:
+    return connect(server.uri)
+
+
+def spooled(folder: Path, number: int = 0, epochs: int = EPOCHS) -> TrialSpool:
+    spool = TrialSpool(folder / f"{number:05d}")
+    spool.write("trial", {
+        "number": number,
+        "run_name": f"{number:03d} mfcc",
+        "time_ms": 1_700_000_000_000,
+        "tags": {"harness.kind": "trial", "harness.trial": str(number), "harness.state": "running"},
+        "params": {"feature": "mfcc", "seed": 7, "data.parts": "{}", **{f"p{k}": k for k in range(120)}},
+        "datasets": [
+            {"name": "demo-clean", "digest": split * 64, "source": "demo/pseudo/seen", "profile": '{"windows": 4}', "context": split}
+            for split in ("train", "val")
+        ],
+    })  # fmt: skip
+    for epoch in range(epochs):
+        spool.append_epoch(epoch, {"val/loss": 1 / (epoch + 1), "score": epoch / 10})
+    return spool
+
+
+def ended(spool: TrialSpool, status: str, state: str) -> TrialSpool:
+    spool.artifacts.mkdir(parents=True)
+    (spool.artifacts / "model.onnx").write_bytes(b"\0\1\2" * 1000)
+    (spool.artifacts / "labels").mkdir()
+    (spool.artifacts / "labels" / "labels.json").write_text('{"share_1": 0.5}')
+    spool.images.mkdir()
+    for key in ("labels", "roc"):
+        Image.new("RGB", (40, 30), "white").save(spool.images / f"{key}.png")
+    spool.write("verdict", {
+        "status": status, "time_ms": 1_700_000_100_000, "metrics": {"best/score": 0.2, "labels/train/share_1": 0.5},
+        "tags": {"harness.state": state, "harness.reason": "r"},
+    })  # fmt: skip
+    return spool
+
+
+def everything(client: MlflowClient, tracking: Tracking) -> list[dict[str, Any]]:
+    """The whole of an experiment, without what may differ between two ways to the same record."""
+    rows = []
+    for run in client.search_runs([tracking.experiment_id]):
+
+        def files(path: str | None = None, run_id: str = run.info.run_id) -> list[str]:
+            found = []
+            for one in client.list_artifacts(run_id, path):
+                found += files(one.path, run_id) if one.is_dir else [one.path]
+            return sorted(found)
+
+        rows.append({
+            "name": run.info.run_name, "status": run.info.status, "params": run.data.params,
+            "tags": {key: value for key, value in run.data.tags.items() if key.startswith(("harness", "mlflow.parent"))},
+            "metrics": {key: [(m.step, m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, key)] for key in run.data.metrics},
+            "inputs": sorted((i.dataset.name, i.dataset.digest, i.tags[0].value) for i in run.inputs.dataset_inputs),
+            "artifacts": files(),
+        })  # fmt: skip
+    return rows
+
+
+def test_a_trial_is_stored_once_however_often_it_is_stored(client: MlflowClient, tmp_path: Path) -> None:
+    tracking = Tracking(client, "idempotent", "why")
+    spool = spooled(tmp_path, epochs=2)
+    assert tracking.store_trial(spool) is False
+    assert client.search_runs([tracking.experiment_id])[0].info.status == "RUNNING"
+    spool.append_epoch(2, {"val/loss": 1 / 3, "score": 0.2})
+    assert tracking.store_trial(spool) is False
+    assert Tracking(client, "idempotent").store_trial(spool) is False  # another coordinator
+    ended(spool, "FINISHED", "complete")
+    assert tracking.store_trial(spool) is True
+    once = everything(client, tracking)
+    assert tracking.store_trial(spool) is True
+    assert Tracking(client, "idempotent").store_trial(spool) is True
+    assert everything(client, tracking) == once
+    (row,) = once
+    assert row["status"] == "FINISHED"
+    assert row["params"] == {key: str(value) for key, value in spool.read("trial")["params"].items()}  # type: ignore[index]
+    assert [step for step, _, _ in row["metrics"]["val/loss"]] == [0, 1, 2]
+    assert [value for _, value, _ in row["metrics"]["score"]] == [0.0, 0.1, 0.2]
+    assert [stamp for _, _, stamp in row["metrics"]["score"]] == [
+        event["time_ms"] for event in spool.epochs()
+    ]
+    assert row["metrics"]["best/score"] == [(0, 0.2, 1_700_000_100_000)]
+    assert row["tags"]["harness.state"] == "complete"
+    assert len(row["inputs"]) == 2
+    assert {"model.onnx", "labels/labels.json"} <= set(row["artifacts"])
+
+
+def test_datasets_carry_their_digests_and_images_their_keys(client: MlflowClient, tmp_path: Path) -> None:
+    tracking = Tracking(client, "contents")
+    tracking.store_trial(ended(spooled(tmp_path), "FINISHED", "complete"))
+    (run,) = client.search_runs([tracking.experiment_id])
+    assert {
+        (one.dataset.digest, one.tags[0].key, one.tags[0].value) for one in run.inputs.dataset_inputs
+    } == {
+        (("train" * 64)[:36], "mlflow.data.context", "train"),
+        (("val" * 64)[:36], "mlflow.data.context", "val"),
+    }
+    images = [one.path for one in client.list_artifacts(run.info.run_id, "images")]
+    for key in ("labels", "roc"):
+        assert sum(path.startswith(f"images/{key}") and path.endswith(".png") for path in images) == 1
+    local = client.download_artifacts(run.info.run_id, "model.onnx", str(tmp_path))
+    assert Path(local).read_bytes() == b"\0\1\2" * 1000
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [("FINISHED", "complete"), ("KILLED", "pruned"), ("FAILED", "failed")]
+)
+def test_a_run_ends_with_its_true_status(
+    client: MlflowClient, tmp_path: Path, status: str, state: str
+) -> None:
+    tracking = Tracking(client, f"status-{state}")
+    assert tracking.store_trial(ended(spooled(tmp_path), status, state))
+    (run,) = client.search_runs([tracking.experiment_id])
+    assert (run.info.status, run.data.tags["harness.state"], run.data.tags["harness.reason"]) == (
+        status,
+        state,
+        "r",
+    )
+    assert run.info.end_time == 1_700_000_100_000
+
+
+def test_a_paused_run_is_not_shown_as_running(client: MlflowClient, tmp_path: Path) -> None:
+    tracking = Tracking(client, "paused")
+    spool = spooled(tmp_path)
+    tracking.store_trial(spool)
+    tracking.pause(0)
+    (run,) = client.search_runs([tracking.experiment_id])
+    assert (run.info.status, run.data.tags["harness.state"]) == ("SCHEDULED", "interrupted")
+    again = Tracking(client, "paused")
+    again.store_trial(spool)
+    (run,) = client.search_runs([tracking.experiment_id])
+    assert (run.info.status, run.data.tags["harness.state"]) == ("RUNNING", "running")
+
+
+def test_trials_lie_under_their_launch(client: MlflowClient, tmp_path: Path) -> None:
+    tracking = Tracking(client, "parents")
+    tracking.parent = tracking.run("parents/launch/1", "launch", {"harness.kind": "launch"})
+    tracking.store_trial(spooled(tmp_path))
+    (trial,) = client.search_runs([tracking.experiment_id], "tags.`harness.kind` = 'trial'")
+    assert trial.data.tags["mlflow.parentRunId"] == tracking.parent
+    assert tracking.trial_of(trial.info.run_id) == "0"
+    assert tracking.trial_of("nonsense' OR 1=1") is None
+
+
+def test_foreign_names_are_turned_away(server: TrackingServer) -> None:
+    request = urllib.request.Request(
+        f"{server.uri}/api/2.0/mlflow/experiments/search?max_results=1",
+        headers={"Host": "10.attacker.example"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        opener.open(request, timeout=10)
+    assert caught.value.code == 403
+    caught.value.close()
+
+
+def listeners(port: int) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.process_iter()
+        if any(connection.laddr.port == port for connection in _listening(process))
+    ]
+
+
+def _listening(process: psutil.Process) -> list[Any]:
+    try:
+        return [one for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    except psutil.Error:
+        return []
+
+
+def test_the_server_listens_on_loopback_only(server: TrackingServer) -> None:
+    assert server.uri
+    for process in listeners(server.port):
+        assert {one.laddr.ip for one in _listening(process) if one.laddr.port == server.port} == {"127.0.0.1"}
+
+
+def test_a_killed_server_is_started_again_and_everything_arrives(
+    server: TrackingServer, tmp_path: Path
+) -> None:
+    opened: list[Tracking] = []
+
+    def open_tracking(uri: str) -> Tracking:
+        opened.append(Tracking(connect(uri), "killed"))
+        return opened[-1]
+
+    writer = Writer(server, open_tracking)
+    spools = [spooled(tmp_path, number) for number in range(3)]
+    writer.poke(spools[0])
+    assert writer.drain(60) == []
+    for process in listeners(server.port):
+        process.kill()
+    for spool in spools:
+        ended(spool, "FINISHED", "complete")
+        writer.poke(spool)
+    assert writer.drain(120) == []
+    writer.stop()
+    rows = everything(connect(server.uri), opened[-1])
+    assert sorted(row["name"] for row in rows) == ["000 mfcc", "001 mfcc", "002 mfcc"]
+    assert {row["status"] for row in rows} == {"FINISHED"}
+    assert all([step for step, _, _ in row["metrics"]["score"]] == [0, 1, 2] for row in rows)
+    assert not any(spool.folder.exists() for spool in spools)
+
+
+def test_the_server_ends_when_its_owner_is_killed(owner: "subprocess.Popen[str]") -> None:
+    assert owner.stdout is not None
+    told = json.loads(owner.stdout.readline())
+    group = [process for process in psutil.process_iter() if _group(process) == told["pid"]]
+    assert len(group) >= 2
+    assert listeners(told["port"])
+    owner.send_signal(signal.SIGKILL)
+    owner.communicate()
+    _, alive = psutil.wait_procs(group, timeout=15)
+    assert alive == []
+    assert listeners(told["port"]) == []
+
+
+def _group(process: psutil.Process) -> int:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return -1

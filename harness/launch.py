@@ -18,7 +18,7 @@ from harness.search_space import SearchSpace
 from harness.server import TrackingServer
 from harness.settings import Settings
 from harness.spool import write_json
-from harness.study import Study, TrialSummary, best_of, open_study
+from harness.study import Study, TrialSummary, best_of, open_study, spent
 from harness.sweep import Sweep
 from harness.tracking import Tracking, connect
 from harness.view import View, duration
@@ -26,6 +26,8 @@ from harness.writer import Writer
 
 # How long the end of a launch waits for MLflow to take what is spooled.
 DRAIN_S = 120.0
+# The same after a signal: somebody waits, and the spool keeps the rest.
+DRAIN_AFTER_SIGNAL_S = 15.0
 LIBRARIES = (
     "diarization-harness",
     "torch",
@@ -62,10 +64,10 @@ class Launch:
     @property
     def spent(self) -> int:
         """Trials that count against the budget."""
-        return sum(trial.state not in ("duplicate", "abandoned") for trial in self.trials)
+        return spent(self.trials)
 
 
-def launch(sweep: Sweep, settings: Settings, view: View, name: str | None = None) -> Launch:
+def launch(sweep: Sweep, settings: Settings, view: View) -> Launch:
     """Run a sweep to the end of its budget, or until a signal."""
     began = time.monotonic()
     space = SearchSpace(sweep)
@@ -73,7 +75,7 @@ def launch(sweep: Sweep, settings: Settings, view: View, name: str | None = None
     inspections = _pass_gate(space, settings, view)
     record.open()
     with TrackingServer(record) as server:
-        study = open_study(record, sweep, name)
+        study = open_study(record, sweep)
         lock = record.lock_study(study.name)
         try:
             study.check_manifests({i.prepared.config.digest(): i.digests for i in inspections})
@@ -157,7 +159,7 @@ def _run(
     finally:
         view.close()
         executor.close()
-        unstored = writer.drain(DRAIN_S)
+        unstored = writer.drain(DRAIN_S if coordinator.signal is None else DRAIN_AFTER_SIGNAL_S)
         writer.stop()
     if writer.opened is not None and not unstored:
         tracking = writer.opened

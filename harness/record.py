@@ -81,6 +81,8 @@ class Record:
             )
         with FileLock(self.locks / "record.lock"):
             if not self.exists:
+                for leftover in self.root.glob(".creating-*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
                 self._create()
         return self
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from types import TracebackType
 
 from harness.record import Record, RecordError, quiet_environment
@@ -101,11 +103,11 @@ class TrackingServer:
             return
         assert self._process.stdin is not None
         self._process.stdin.close()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        with suppress(ProcessLookupError):  # a supervisor that was killed leaves its group behind
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
         self._process = None
 
 

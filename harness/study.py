@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from harness.record import Record, RecordError
 from harness.search_space import SearchSpace
 from harness.sweep import Pruner, Sweep
 from harness.sweep_file import nearest
+from harness.training_config import TrainingConfig
 from harness.trial_config import derived_seed
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
+    from optuna.study import StudySummary
     from optuna.trial import FrozenTrial
 
 
@@ -79,7 +80,7 @@ class Study:
 
     def spent(self) -> int:
         """Trials that count against the budget: all but duplicates and those that never started."""
-        return sum(trial.state not in ("duplicate", "abandoned") for trial in self.trials())
+        return spent(self.trials())
 
     def best(self) -> TrialSummary | None:
         """The complete trial of the highest score; of equals the first."""
@@ -106,34 +107,26 @@ class Study:
         self.optuna_study.set_user_attr("manifests", {**known, **{k: dict(v) for k, v in digests.items()}})
 
 
-def open_study(record: Record, sweep: Sweep, name: str | None = None) -> Study:
+def open_study(record: Record, sweep: Sweep) -> Study:
     """The study of this sweep: resumed where the definition is unchanged, else NAME, NAME-2, ..."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    digest = sweep.digest()
     with FileLock(record.locks / "studies.lock"):
         storage = record.storage()
-        existing = {study.study_name: study for study in optuna.get_all_study_summaries(storage)}
-        base = name or sweep.name
-        chosen = base
-        count = 1
-        while chosen in existing and existing[chosen].user_attrs.get("sweep_digest") != sweep.digest():
+        existing = _summaries(storage)
+        name, count = sweep.name, 1
+        while name in existing and existing[name].user_attrs.get("sweep_digest", digest) != digest:
             count += 1
-            chosen = f"{base}-{count}"
-        note = f"{base} exists with another definition: this one is {chosen}" if chosen != base else ""
-        resumed = chosen in existing
+            name = f"{sweep.name}-{count}"
         study = optuna.create_study(
-            study_name=chosen, storage=storage, direction="maximize",
+            study_name=name, storage=storage, direction="maximize",
             load_if_exists=True, pruner=build_pruner(sweep.pruner, _longest(sweep)),
         )  # fmt: skip
-        if not resumed:
-            study.set_user_attr("sweep_digest", sweep.digest())
-            study.set_user_attr("created", time.time())
-            note = note or ""
         study.set_user_attr("sweep", json.loads(sweep.model_dump_json(by_alias=True)))
-    return Study(
-        chosen, sweep, SearchSpace(sweep), study, storage, resumed, "" if resumed and chosen == base else note
-    )
+        study.set_user_attr("sweep_digest", digest)  # last: a study without it was killed while being made
+    note = f"{sweep.name} exists with another definition: this one is {name}" if count > 1 else ""
+    return Study(name, sweep, SearchSpace(sweep), study, storage, resumed=name in existing, note=note)
 
 
 def load_study(record: Record, name: str) -> Study:
@@ -146,9 +139,8 @@ def load_study(record: Record, name: str) -> Study:
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = record.require().storage()
-    names = [study.study_name for study in optuna.get_all_study_summaries(storage)]
+    names = _complete(_summaries(storage))
     if name not in names:
         near = nearest(name, names)
         hint = f"did you mean {near}?" if near else f"there is {', '.join(sorted(names)) or 'none yet'}"
@@ -160,11 +152,18 @@ def load_study(record: Record, name: str) -> Study:
 
 def study_names(record: Record) -> list[str]:
     """Names of all studies, oldest first."""
+    return _complete(_summaries(record.require().storage()))
+
+
+def _summaries(storage: BaseStorage) -> dict[str, StudySummary]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    summaries = optuna.get_all_study_summaries(record.require().storage())
-    return [study.study_name for study in summaries]
+    return {study.study_name: study for study in optuna.get_all_study_summaries(storage)}
+
+
+def _complete(summaries: Mapping[str, StudySummary]) -> list[str]:
+    return [name for name, study in summaries.items() if "sweep_digest" in study.user_attrs]
 
 
 def build_sampler(sweep: Sweep, number: int, workers: int) -> BaseSampler:
@@ -204,7 +203,8 @@ def build_pruner(pruner: Pruner, longest: int) -> BasePruner:
 
 def _longest(sweep: Sweep) -> int:
     epochs = sweep.parameters.get("epochs")
-    return max(int(value) for value in epochs.candidates()) if epochs is not None else 30
+    default = TrainingConfig.model_fields["epochs"].default
+    return max(int(value or 0) for value in (epochs.candidates() if epochs is not None else [default]))
 
 
 def summary_of(trial: FrozenTrial) -> TrialSummary:
@@ -227,6 +227,11 @@ def summary_of(trial: FrozenTrial) -> TrialSummary:
         config=attrs.get("config", {}),
         fingerprint=attrs.get("fingerprint", ""),
     )
+
+
+def spent(trials: list[TrialSummary]) -> int:
+    """Trials that count against a budget: those that were started, each configuration once."""
+    return sum(trial.state != "duplicate" and bool(trial.fingerprint) for trial in trials)
 
 
 def best_of(trials: list[TrialSummary]) -> TrialSummary | None:

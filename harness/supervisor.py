@@ -14,6 +14,9 @@ import sys
 import threading
 import time
 
+# How long the command may take to end by itself when it is asked to.
+GRACE_S = 5.0
+
 
 def main() -> None:
     """Start the command, wait for the end of standard input or of the command, end the group."""
@@ -22,14 +25,14 @@ def main() -> None:
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=_default_signals)
 
     def leave_with_child() -> None:
-        code = child.wait()
-        os._exit(code & 0xFF)
+        child.wait()
+        os.killpg(0, signal.SIGKILL)  # the command's own children too, and this process
 
     threading.Thread(target=leave_with_child, daemon=True).start()
     while os.read(sys.stdin.fileno(), 4096):
         pass
     os.killpg(0, signal.SIGTERM)
-    time.sleep(2.0)
+    time.sleep(GRACE_S)
     os.killpg(0, signal.SIGKILL)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -63,6 +64,8 @@ class Tracking:
     def _experiment(self, description: str) -> str:
         found = self.client.get_experiment_by_name(self.study)
         if found is not None:
+            if found.lifecycle_stage == "deleted":  # by hand, in the UI; its study goes on
+                self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         tags = {
             "harness.study": self.study,
@@ -203,9 +206,13 @@ class Tracking:
         if spool.artifacts.is_dir():
             self.client.log_artifacts(run_id, str(spool.artifacts))
         images = sorted(spool.images.glob("*.png")) if spool.images.is_dir() else []
-        if images and not self.client.list_artifacts(run_id, "images"):
-            from PIL import Image
+        stored = [file.path for file in self.client.list_artifacts(run_id, "images")] if images else []
+        for path in images:
+            if not any(name.startswith(f"images/{path.stem}+") and name.endswith(".png") for name in stored):
+                self._log_image(run_id, path)
 
-            for path in images:
-                with Image.open(path) as image:
-                    self.client.log_image(run_id, image.convert("RGB"), key=path.stem, step=0)
+    def _log_image(self, run_id: str, path: Path) -> None:
+        from PIL import Image
+
+        with Image.open(path) as image:
+            self.client.log_image(run_id, image.convert("RGB"), key=path.stem, step=0)

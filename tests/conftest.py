@@ -58,9 +58,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[pytest.TestReport]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[pytest.TestReport]:
     """Under HARNESS_REQUIRE_ALL a test that carries a `needs_` marker may not be skipped, whoever skips it."""
     report = yield
     marked = any(mark.name.startswith("needs_") for mark in item.iter_markers())

@@ -31,11 +31,16 @@ def command(study: str, run: str | None, output: Path, as_json: bool, quiet: boo
     --json prints: study, trial, registered_name, version, bundle, stamp, test (value, low,
     high, windows, clusters), guards (name, level, ok, measured, bound, advice), latency, optimism.
     """
+    from harness.record import Record
+    from harness.study import load_study
+
+    where = settings(**options)
+    load_study(Record(where.record).require(), study)  # before torch: a wrong name is answered at once
     from harness.promotion import promote
 
     silent = quiet or as_json
     progress = (lambda text: None) if silent else (lambda text: click.echo(text, err=True))
-    result = promote(study, run, settings(**options), output, progress)
+    result = promote(study, run, where, output, progress)
     if as_json:
         print_json(_document(result))
     else:

@@ -1,8 +1,5 @@
 import json
 import math
-import os
-import subprocess
-import sys
 from itertools import islice
 from typing import Any
 
@@ -12,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.config import DataConfig
-from harness.parameters import Choice, Fixed, FloatRange, IntRange, Scalar, places
+from harness.parameters import Choice, Fixed, FloatRange, IntRange, Scalar
 from harness.run_page import run_name
 from harness.search_space import MAX_DATA_CONFIGS, SearchSpace, Values
 from harness.sweep import Sweep
-from harness.sweep_file import SweepError, SweepFile
+from harness.sweep_file import SweepFile
 from harness.sweep_problems import problems_of, space_problems
-from harness.trial_config import IRRELEVANT, TrialConfig, derived_seed
+from harness.trial_config import TrialConfig
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -324,106 +321,6 @@ def test_a_sweep_that_is_accepted_never_fails_on_its_own_definition(
         searched.config(searched.suggest(study.ask()))
 
 
-# Fingerprints
-
-
-PINNED = "8431b419bb5d77ba0ae72e3665d269381ccb895fcb112682f66c9c708b76a2fe"
-
-
-def test_the_fingerprint_is_the_same_in_every_process() -> None:
-    program = "from harness.trial_config import TrialConfig; print(TrialConfig().fingerprint())"
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True, text=True, check=True,
-        ).stdout.strip()
-        for seed in ("1", "2")
-    }  # fmt: skip
-    assert found == {TrialConfig().fingerprint()}
-
-
-def test_the_fingerprint_of_a_literal_configuration_is_pinned() -> None:
-    # It changes with a new field, a new default or IMPLEMENTATION: trials of an old study are then run anew.
-    config = TrialConfig.model_validate({
-        "data": {"corpus": "demo", "train_windows": 1000, "val_windows": 100, "test_windows": 100},
-        "feature": {"kind": "waveform", "normalize": True},
-        "model": {"width": 0.25, "dropout": 0.3, "kernel_size": 3},
-        "training": {"epochs": 8, "learning_rate": 0.001},
-    })  # fmt: skip
-    assert config.fingerprint() == PINNED
-
-
-def test_equal_configurations_have_equal_fingerprints() -> None:
-    searched = space({"width": [1, 0.5], "learning_rate": 1e-3})
-    assert searched.config({"width": 1}).fingerprint() == searched.config({"width": 1.0}).fingerprint()
-    assert searched.config({"width": 1.0}).fingerprint() == TrialConfig().fingerprint()
-    order = {"width": 0.5, "learning_rate": 1e-3}
-    assert (
-        searched.config(order).fingerprint() == searched.config(dict(reversed(order.items()))).fingerprint()
-    )
-    again = TrialConfig.model_validate(json.loads(TrialConfig().model_dump_json()))
-    assert again.fingerprint() == TrialConfig().fingerprint()
-
-
-@pytest.mark.parametrize("section", IRRELEVANT)
-def test_what_changes_no_number_is_not_in_the_fingerprint(section: str) -> None:
-    changed = {"max_lost_share": 0.5, "checkpoint_every": 7}
-    for field in IRRELEVANT[section]:
-        config = TrialConfig.model_validate({section: {field: changed[field]}})
-        assert config != TrialConfig()
-        assert config.fingerprint() == TrialConfig().fingerprint()
-
-
-OTHER: dict[str, Any] = {
-    "subset": "other", "train_windows": 100, "feature": "log_mel", "waveform.normalize": False, "n_mels": 60,
-    "n_fft": 1024, "win_length": 320, "hop_length": 200, "f_min": 20.0, "f_max": 7000.0, "top_db": 60.0, "cmvn": False,
-    "n_mfcc": 20, "delta_width": 5, "width": 0.5, "dropout": 0.1, "kernel_size": 5, "epochs": 3, "batch_size": 16,
-    "learning_rate": 0.01, "weight_decay": 0.1, "warmup_share": 0.2, "precision": "fp32", "train_score_windows": 64,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", [name for name in places() if name != "checkpoint_every"])
-def test_every_searched_parameter_changes_the_fingerprint(name: str) -> None:
-    kind = places()[name].front_end or "mfcc"
-    base: Values = {"feature": kind}
-    value = OTHER.get(name, OTHER.get(places()[name].field))
-    searched = space({})
-    assert searched.config({**base, name: value}).fingerprint() != searched.config(base).fingerprint()
-
-
-def test_an_inactive_parameter_changes_nothing() -> None:
-    searched = space({"feature": ["mfcc", "log_mel"], "mfcc.n_mfcc": [20, 40]})
-    fixed = space({"feature": "log_mel"})
-    values = [values for values in searched.combinations() or () if values["feature"] == "log_mel"]
-    assert [searched.config(one).fingerprint() for one in values] == [
-        fixed.config({"feature": "log_mel"}).fingerprint()
-    ]
-
-
-def test_flat_rows_name_every_field_once() -> None:
-    flat = TrialConfig().flat()
-    assert flat["feature"] == "mfcc"
-    assert flat["feature.n_mfcc"] == 40
-    assert flat["data.evaluate_on"] == "[]"
-    assert flat["feature.f_max"] == "null"
-    assert set(flat) >= {"model.width", "training.epochs", "data.corpus"}
-    sections = TrialConfig().model_dump()
-    assert len(flat) == sum(len(section) for section in sections.values())
-
-
-@given(
-    st.lists(st.integers() | st.text(max_size=5), max_size=4),
-    st.lists(st.integers() | st.text(max_size=5), max_size=4),
-)
-def test_a_derived_seed_is_31_bits_of_its_parts(one: list[Any], other: list[Any]) -> None:
-    assert 0 <= derived_seed(*one) < 2**31
-    assert (derived_seed(*one) == derived_seed(*other)) == (one == other)
-
-
-def test_derived_seeds_are_pinned() -> None:
-    assert derived_seed("training", 0, 0) == 1664388461
-
-
 # Names
 
 
@@ -451,7 +348,3 @@ def test_the_defaults_are_a_configuration_of_the_empty_space() -> None:
     assert space({}).config({}) == TrialConfig()
     assert space({}).data_configs() == [DataConfig()]
     assert list(islice(space({}).corners(), 2)) == [{}]
-
-
-def test_a_sweep_error_is_a_value_error() -> None:
-    assert issubclass(SweepError, ValueError)

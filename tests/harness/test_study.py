@@ -83,11 +83,6 @@ def test_a_larger_budget_resumes(record: Record) -> None:
     assert load_study(record, "demo").sweep.budget.trials == 30
 
 
-def test_a_given_name_is_the_study(record: Record) -> None:
-    assert open_study(record, sweep(), name="mine").name == "mine"
-    assert open_study(record, sweep(seed=1), name="mine").name == "mine-2"
-
-
 def test_another_record_object_sees_the_same_study(record: Record) -> None:
     study = open_study(record, sweep())
     tell(study, 0.5)
@@ -259,3 +254,11 @@ def test_windows_of_another_configuration_are_added(record: Record) -> None:
         study.check_manifests({"c": {"val": "x"}})
     with pytest.raises(DataChangedError):
         study.check_manifests({"d": {"val": "x"}})
+
+
+def test_a_study_killed_while_it_was_made_is_taken_over(record: Record) -> None:
+    optuna.create_study(study_name="demo", storage=record.storage(), direction="maximize")
+    assert study_names(record) == []
+    opened = open_study(record, sweep())
+    assert opened.name == "demo"
+    assert study_names(record) == ["demo"]

@@ -47,7 +47,9 @@ def owner(record: Record) -> Iterator["subprocess.Popen[str]"]:
     )
     yield process
     process.kill()
-    process.communicate()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def everything(client: MlflowClient, tracking: Tracking) -> list[dict[str, Any]]
     for run in client.search_runs([tracking.experiment_id]):
 
         def files(path: str | None = None, run_id: str = run.info.run_id) -> list[str]:
-            found = []
+            found: list[str] = []
             for one in client.list_artifacts(run_id, path):
                 found += files(one.path, run_id) if one.is_dir else [one.path]
             return sorted(found)
@@ -269,7 +271,7 @@ def test_the_server_ends_when_its_owner_is_killed(owner: "subprocess.Popen[str]"
     assert len(group) >= 2
     assert listeners(told["port"])
     owner.send_signal(signal.SIGKILL)
-    owner.communicate()
+    owner.wait()
     _, alive = psutil.wait_procs(group, timeout=15)
     assert alive == []
     assert listeners(told["port"]) == []

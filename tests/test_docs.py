@@ -90,6 +90,12 @@ def run(folder: Path, cache: Path, *words: str, code: int = 0) -> str:
     return done.stdout
 
 
+def documented(command: str) -> set[str]:
+    rows = [line.split("|") for line in README.splitlines() if line.startswith("| ")]
+    (fields,) = (row[2] for row in rows if row[1].strip().strip("`") == command)
+    return set(re.findall(r"`(\w+)`", fields))
+
+
 def test_there_are_commands_to_look_at() -> None:
     assert {"make sweep", "make test", "harness ui", "harness promote quickstart"} <= set(all_commands())
     assert len(COMMANDS) >= 8
@@ -190,6 +196,7 @@ def test_the_cheap_commands_of_the_readme_do_what_it_says(tmp_path: Path) -> Non
     assert {"harness init my.yaml", "harness schema", "harness status"} <= shown
     run(tmp_path, tmp_path, "init", "my.yaml")
     assert load_sweep(tmp_path / "my.yaml").name == "my"
+    assert set(json.loads(run(tmp_path, tmp_path, "init", "other.yaml", "--json"))) == documented("init")
     assert json.loads(run(tmp_path, tmp_path, "schema"))["title"]
     run(tmp_path, tmp_path, "status", code=2)  # there is no record in this folder
 
@@ -214,12 +221,6 @@ sampler: random
 pruner: none
 budget: {trials: 1}
 """
-
-
-def documented(command: str) -> set[str]:
-    rows = [line.split("|") for line in README.splitlines() if line.startswith("| ")]
-    (fields,) = (row[2] for row in rows if row[1].strip().strip("`") == command)
-    return set(re.findall(r"`(\w+)`", fields))
 
 
 @pytest.mark.slow

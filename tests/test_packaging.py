@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -70,6 +71,29 @@ def test_every_declared_dependency_is_pinned_within_its_bounds() -> None:
     for requirement in declared():
         pin = PINS[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(str(pin.specifier)[2:]), f"{requirement} against {pin}"
+
+
+def imported(folder: Path) -> set[str]:
+    """Modules of other projects that the sources in a folder import, by their first name."""
+    trees = (ast.parse(path.read_text("utf-8")) for path in folder.rglob("*.py"))
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    own = {*PACKAGES, *sys.stdlib_module_names, *(path.stem for path in folder.rglob("*.py"))}
+    return {name.partition(".")[0] for name in names} - own
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, "tests"])
+def test_what_is_imported_is_declared(folder: str) -> None:
+    runtime = [Requirement(text) for text in PROJECT["dependencies"]]
+    allowed = {canonicalize_name(one.name) for one in (declared() if folder == "tests" else runtime)}
+    providers = metadata.packages_distributions()
+    missing = {
+        module: providers.get(module, ["not installed"])
+        for module in imported(ROOT / folder)
+        if not allowed & {canonicalize_name(name) for name in providers.get(module, ())}
+    }
+    assert missing == {}, "declare it in pyproject.toml"
 
 
 def test_what_is_installed_is_what_is_pinned() -> None:

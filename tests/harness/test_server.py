@@ -1,0 +1,67 @@
+"""Nothing of a server outlives its owner, whoever of the family is killed first."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.record import Record
+from harness.server import TrackingServer
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    return Record(tmp_path_factory.mktemp("server") / "mlruns").open()
+
+
+def group(pid: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == pid and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while group(pid):
+        assert time.monotonic() < deadline, f"{group(pid)} live on"
+        time.sleep(0.05)
+
+
+def test_the_whole_group_goes_with_the_mlflow_process(record: Record) -> None:
+    with TrackingServer(record) as server:
+        assert server.uri.startswith("http://127.0.0.1:")
+        supervisor = server._process.pid
+        [mlflow] = psutil.Process(supervisor).children()
+        assert mlflow.children(), "MLflow serves from a child of its own"
+        mlflow.send_signal(signal.SIGKILL)
+        wait_until_gone(supervisor)
+        assert not server.alive
+
+
+def test_stopping_ends_what_a_killed_supervisor_left(record: Record) -> None:
+    server = TrackingServer(record)
+    server.start()
+    assert server.uri
+    supervisor = server._process.pid
+    os.kill(supervisor, signal.SIGKILL)
+    assert group(supervisor)
+    server.stop()
+    wait_until_gone(supervisor)
+
+
+def test_a_server_that_cannot_start_names_its_log(record: Record, tmp_path: Path) -> None:
+    broken = Record(tmp_path / "broken")
+    broken.root.mkdir()
+    broken.database.write_text("no database")
+    with TrackingServer(broken) as server, pytest.raises(ValueError, match=r"its log: .*server\.log"):
+        _ = server.uri

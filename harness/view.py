@@ -6,14 +6,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.live import Live
 
 
-class View(Protocol):
-    """Hears what the coordinator does. Every method returns at once."""
+class View:
+    """Hears what the coordinator does and says nothing (`--quiet`, `--json`); every method returns at once."""
 
     def message(self, text: str) -> None:
         """One line worth knowing."""
@@ -32,28 +32,6 @@ class View(Protocol):
 
     def close(self) -> None:
         """Nothing more will come."""
-
-
-class SilentView:
-    """Says nothing (`--quiet`, `--json`)."""
-
-    def message(self, text: str) -> None:
-        """Nothing."""
-
-    def begin(self, study: str, total: int, done: int) -> None:
-        """Nothing."""
-
-    def started(self, number: int, name: str, epochs: int) -> None:
-        """Nothing."""
-
-    def epoch(self, number: int, epoch: int, metrics: dict[str, float]) -> None:
-        """Nothing."""
-
-    def finished(self, number: int, state: str, score: float | None, reason: str) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
 
 
 @dataclass
@@ -98,7 +76,7 @@ class Progress:
         return max(0.0, left * (time.monotonic() - self.began) / worked)
 
 
-class PlainView:
+class PlainView(View):
     """One line an event, for logs and pipes."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -134,11 +112,8 @@ class PlainView:
         because = f" ({reason})" if reason else ""
         self._write(f"trial {number:>3} {state:<10} {shown}{because}{tail}")
 
-    def close(self) -> None:
-        """Nothing to clean."""
 
-
-class LiveView:
+class LiveView(View):
     """A table that redraws itself, for a person at a terminal."""
 
     def __init__(self, console: Any) -> None:
@@ -226,7 +201,7 @@ class LiveView:
 def open_view(*, quiet: bool) -> View:
     """The view that fits where standard output goes; `quiet` says nothing at all."""
     if quiet:
-        return SilentView()
+        return View()
     if sys.stdout.isatty():
         from rich.console import Console
 

@@ -22,8 +22,8 @@ help:
 
 sweep: .venv
 	@$(BIN)/harness sweep sweeps/quickstart.yaml
-	@$(BIN)/harness promote quickstart
-	@$(BIN)/python -c "$$FOUND" promoted/quickstart
+	@$(BIN)/harness promote sweeps/quickstart.yaml
+	@$(BIN)/python -c "$$FOUND"
 
 ui: .venv
 	@$(BIN)/harness ui
@@ -38,14 +38,14 @@ test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 define FOUND
-import json, sys
-bundle = sys.argv[1]
-with open(bundle + "/evidence.json", encoding="utf-8") as file:
-    evidence = json.load(file)
+import json, pathlib
+latest = max(pathlib.Path("promoted").glob("*/evidence.json"), key=lambda path: path.stat().st_mtime)
+evidence, bundle = json.loads(latest.read_text(encoding="utf-8")), latest.parent
 test, configuration = evidence["test"], evidence["trial"]["name"].partition(" ")[2]
 print(f"""
-Found: {configuration} is the best of {evidence['trials_compared']} trials. On {test['windows']} test windows of {test['clusters']} speakers, none of
-which it was trained or chosen on, it scores {test['value']:.3f} [{test['low']:.3f}, {test['high']:.3f}]; a coin scores 0.500.
+Found: {configuration} is the best of {evidence['trials_compared']} trials. On {test['windows']} test windows of {test['clusters']} speakers,
+from chapters that it was neither trained nor chosen on, it scores {test['value']:.3f} [{test['low']:.3f}, {test['high']:.3f}];
+a coin scores 0.500.
 The model: {bundle}/model.onnx    Its evidence: {bundle}/card.md
 
 Next:

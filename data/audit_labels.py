@@ -76,10 +76,10 @@ def _digest_in_child(label_map: LabelMap, hash_seed: str) -> str:
     environment = {
         **os.environ,
         "PYTHONHASHSEED": hash_seed,
-        "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     child = subprocess.run(
-        [sys.executable, "-m", "data.rebuild_labels"],
+        [sys.executable, "-P", "-m", "data.rebuild_labels"],
         input=json.dumps({"rule": label_map.rule, "speakers": speakers}),
         capture_output=True,
         text=True,

@@ -61,7 +61,7 @@ def prepare(
     build_once(folder, job.run)
     if not all(is_complete(windows) for windows in job.windows_folders(folder)):
         # Somebody cleaned the window store: the manifests alone are of no use.
-        (folder / RECORD).unlink()
+        (folder / RECORD).unlink(missing_ok=True)
         build_once(folder, job.run)
     return load_prepared(folder)
 

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.guards import Guard
-from harness.spool import write_json
 from harness.statistics import ClusteredInterval
 
 
@@ -19,11 +18,6 @@ def write_golden(folder: Path, waveform: npt.NDArray[np.float32], logits: npt.ND
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "waveform.npy", waveform, allow_pickle=False)
     np.save(folder / "logits.npy", logits, allow_pickle=False)
-
-
-def write_evidence(path: Path, evidence: dict[str, Any]) -> None:
-    """evidence.json: what was measured, on what, and what every guard said."""
-    write_json(path, evidence)
 
 
 def write_card(path: Path, evidence: dict[str, Any], test: ClusteredInterval, guards: list[Guard]) -> None:
@@ -43,9 +37,10 @@ def write_card(path: Path, evidence: dict[str, Any], test: ClusteredInterval, gu
         f"| task | {data['task']} / {data['variant']}, {evidence['split_rule']} |",
         f"| trained on | {data['corpus']} {data['subset']}, {evidence['windows']['train']} windows |",
         f"| configuration | {trial['name']} |",
-        f"| test, opened for the {evidence['test_openings']}. time by this study | {test} |",
+        f"| test (opening {evidence['test_openings']} of these windows by this study, "
+        f"{evidence['test_openings_by_all']} in all) | {test} |",
         f"| validation score (best trailing 3-epoch median) | {trial['score']:.3f}, "
-        f"of which about {evidence['optimism']:.3f} is the luck of the best of many |",
+        f"{luck_line(evidence['optimism'], evidence['trials_compared'])} |",
         f"| latency, batch 1 | P50 {evidence['latency']['p50_ms']:.1f} ms, P99 {evidence['latency']['p99_ms']:.1f} ms, "
         f"{evidence['latency']['provider']} |",
         "",
@@ -62,6 +57,13 @@ def write_card(path: Path, evidence: dict[str, Any], test: ClusteredInterval, gu
         "",
     ]  # fmt: skip
     path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def luck_line(luck: float | None, trials: int) -> str:
+    """How far the validation score may be trusted."""
+    if luck is None:
+        return f"best of {trials} trials: every window alike, so how much of it is luck cannot be said"
+    return f"best of {trials} trials: about {luck:.3f} of it may be luck"
 
 
 def put_in_place(aside: Path, final: Path) -> None:

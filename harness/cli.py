@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
 import click
 
@@ -22,6 +23,35 @@ MORE = {
 
 class LazyGroup(click.Group):
     """Commands by name and one line of help; the module is imported when the command is called."""
+
+    def main(  # type: ignore[override]  # click's overloads tell what `standalone_mode` returns
+        self, args: Any = None, *, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
+        """Run, print errors (as one JSON document where `--json` stands among the words) and exit."""
+        if not standalone_mode:
+            return super().main(args, standalone_mode=False, **extra)
+        words = list(sys.argv[1:] if args is None else args)
+        as_json = "--json" in words
+        try:
+            code = super().main(words, standalone_mode=False, **extra)
+        except click.Abort:  # Ctrl-C before a command began
+            _fail("stopped", 130, as_json=as_json)
+            code = 130
+        except click.ClickException as error:
+            code = error.exit_code
+            if as_json:
+                _fail(error.format_message(), code, as_json=True)
+            else:
+                error.show()
+        except Exception as error:
+            if not as_json:
+                raise
+            import traceback
+
+            traceback.print_exc()
+            code = 1
+            _fail(f"{type(error).__name__}: {error}", code, as_json=True)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every command, the everyday ones first."""
@@ -53,6 +83,12 @@ class LazyGroup(click.Group):
         for title, commands in (("Commands", FIRST), ("More", MORE)):
             with formatter.section(title):
                 formatter.write_dl([(name, text) for name, (_, text) in commands.items()])
+
+
+def _fail(message: str, code: int, *, as_json: bool) -> None:
+    from harness.commands.options import print_error
+
+    print_error(message, code, as_json=as_json)
 
 
 @click.group(

@@ -8,21 +8,29 @@ ask -> (duplicate? told at once) -> spool/trial.json -> worker
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.asking import Asking
-from harness.executors.protocol import EpochDone, Event, Executor, Job, TrialDone, TrialFailed, WorkerLost
+from harness.executors.protocol import (
+    EpochDone,
+    Event,
+    Executor,
+    Job,
+    TrialDone,
+    TrialFailed,
+    WorkerLost,
+    WorkersFailedError,
+)
 from harness.provenance import Provenance
 from harness.record import Record
 from harness.run_page import run_name, trial_header, verdict_of
 from harness.search_space import Values
+from harness.signals import handling_signals
 from harness.spool import TrialSpool
 from harness.study import Study, TrialSummary
 from harness.trial_config import TrialConfig, derived_seed
@@ -36,6 +44,8 @@ if TYPE_CHECKING:
 
 # A trial whose worker dies is tried again this often, from its checkpoint.
 MAX_RETRIES = 2
+# Trials that may fail in a row for one and the same reason.
+MAX_ALIKE = 5
 # How long an interrupted sweep waits for its workers to reach a step's end.
 STOP_S = 60.0
 POLL_S = 0.2
@@ -78,15 +88,21 @@ class Coordinator:
         self.new_trials = 0
         self._interrupted_at: float | None = None
         self._spent = 0
-        self._told_away = False
+        self.out_of_time = False
+        self._failures_alike: list[str] = []
         hours = study.sweep.budget.hours
         self._deadline = time.monotonic() + hours * 3600 if hours is not None else None
 
     def run(self) -> None:
         """Run the study. Signals: the first stops at the next step and keeps checkpoints, the second leaves."""
-        with _signals(self._on_signal):
+        with handling_signals(self._on_signal):
             resumable = self._recover()
-            self.view.begin(self.study.name, self.study.sweep.budget.trials, self._spent - len(resumable))
+            self.view.begin(
+                self.study.name,
+                self.study.sweep.budget.trials,
+                self._spent - len(resumable),
+                self._best_so_far(),
+            )
             try:
                 self._loop(resumable)
             finally:
@@ -105,7 +121,8 @@ class Coordinator:
                 return
             for event in self.executor.poll(POLL_S):
                 self._handle(event)
-            self._tell_about_server()
+            if (news := self.writer.news()) is not None:
+                self.view.message(news)
 
     # Starting trials
 
@@ -158,7 +175,12 @@ class Coordinator:
         return True
 
     def _past_deadline(self) -> bool:
-        return self._deadline is not None and time.monotonic() > self._deadline
+        self.out_of_time = self._deadline is not None and time.monotonic() > self._deadline
+        return self.out_of_time
+
+    def _best_so_far(self) -> tuple[int, float] | None:
+        best = self.study.best()
+        return (best.number, best.score) if best is not None and best.score is not None else None
 
     def _start(self, trial: optuna.Trial, values: Values, config: TrialConfig) -> None:
         name = run_name(trial.number, values, self.study.space.searched)
@@ -203,7 +225,7 @@ class Coordinator:
         self.running[trial.number] = _Running(trial, config, name, spool, job)
         self.executor.submit(job)
         self.writer.poke(spool)
-        self.view.started(trial.number, name, config.training.epochs)
+        self.view.started(trial.number, name, config.training.epochs, len(spool.epochs()))
 
     # Hearing from trials
 
@@ -243,6 +265,7 @@ class Coordinator:
             self._end(run, TrialState.PRUNED, None, reason)
         else:
             self._end(run, TrialState.COMPLETE, float(outcome["score"]), "")
+            self._failures_alike.clear()
 
     def _on_failed(self, run: _Running, event: TrialFailed) -> None:
         from optuna.trial import TrialState
@@ -256,6 +279,15 @@ class Coordinator:
             run.spool.artifacts.mkdir(parents=True, exist_ok=True)
             (run.spool.artifacts / "traceback.txt").write_text(event.traceback, "utf-8")
         self._end(run, TrialState.FAIL, None, f"{event.kind}: {event.reason}")
+        self._stop_failing_alike(event.reason)
+
+    def _stop_failing_alike(self, reason: str) -> None:
+        """A broken machine must not burn the budget: trials that all fail one way are not the trials' fault."""
+        self._failures_alike = [*(one for one in self._failures_alike if one == reason), reason]
+        if len(self._failures_alike) >= MAX_ALIKE:
+            raise WorkersFailedError(
+                f"{MAX_ALIKE} trials in a row failed the same way, the sweep stops: {reason}"
+            )
 
     def _retry(self, run: _Running, reason: str) -> None:
         from optuna.trial import TrialState
@@ -267,10 +299,7 @@ class Coordinator:
             return
         run.retries += 1
         self.view.message(f"trial {run.trial.number}: {reason}; going on from its checkpoint")
-        if self.executor.idle > 0:
-            self.executor.submit(run.job)
-        else:  # the slot that is free was given away already: give the trial up to the next launch
-            self._end(run, TrialState.FAIL, None, f"infrastructure: {reason}")
+        self.executor.submit(run.job)  # its own slot is the free one
 
     def _end(self, run: _Running, state: optuna.trial.TrialState, value: float | None, reason: str) -> None:
         number = run.trial.number
@@ -292,14 +321,15 @@ class Coordinator:
     def _on_signal(self, number: int, frame: object) -> None:
         del frame
         if self.signal is not None:
+            self.view.leave()
             os._exit(128 + number)
         self.signal = number  # the loop passes it on: a handler must not write into a socket in use
 
     def _interrupt(self) -> None:
         if self.signal is not None and self._interrupted_at is None:
             self._interrupted_at = time.monotonic()
-            self.view.message("stopping: every trial keeps its last epoch; Ctrl-C again leaves at once")
             self.executor.interrupt()
+            self.view.message("stopping: every trial keeps its last epoch; Ctrl-C again leaves at once")
 
     def _gave_up_waiting(self) -> bool:
         if self._interrupted_at is None:
@@ -314,31 +344,5 @@ class Coordinator:
         for run in self.running.values():
             self.study.storage.set_trial_state_values(run.trial._trial_id, TrialState.WAITING)
             self.asking.abandon(run.trial.number)
+        for run in self.running.values():
             self.view.finished(run.trial.number, "interrupted", None, "")
-
-    def _tell_about_server(self) -> None:
-        away = self.writer.unreachable_since is not None
-        if away and not self._told_away:
-            self.view.message(
-                f"MLflow does not answer ({self.writer.problem}); training goes on, nothing is lost"
-            )
-        elif self._told_away and not away:
-            self.view.message("MLflow answers again")
-        self._told_away = away
-
-
-class _signals:  # noqa: N801 - reads as a statement
-    """Handle INT, TERM and HUP by one function for the time of a block (in the main thread only)."""
-
-    def __init__(self, handler: Callable[[int, object], None]) -> None:
-        self._handler = handler
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                self._before[number] = signal.signal(number, self._handler)
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -16,6 +16,8 @@ SPEED = {"cpu": 18e9, "cuda": 2e12}
 START_S = 15.0
 TRIAL_S = 2.0
 SAMPLES = 100
+# Figures, predictions and labels of one trial, in bytes.
+TRIAL_BYTES = 300_000
 # Three passes of arithmetic a training window (forward, and twice backward), one a scored window.
 PASSES = 3
 
@@ -44,12 +46,23 @@ def estimate(space: SearchSpace, trials: int, workers: int, device: str, windows
     seconds = (
         fmean(_macs(config, *windows[config.data.digest()]) for config in configs) / SPEED[device] + TRIAL_S
     )
-    disk = fmean(2 * 4 * config.model.num_parameters(config.feature.num_features) for config in configs)
+    outputs = fmean(2 * 4 * config.model.num_parameters(config.feature.num_features) for config in configs)
     rounds = max(1, -(-trials // workers))
-    return Cost(trials, START_S + rounds * seconds if trials else 0.0, trials * (disk + 300_000), workers)
+    disk = trials * (outputs + TRIAL_BYTES) + _feature_bytes(configs, trials, windows)
+    return Cost(trials, START_S + rounds * seconds if trials else 0.0, disk, workers)
 
 
 def _macs(config: TrialConfig, train: int, val: int) -> float:
     window = config.model.macs(config.feature.num_features, config.feature.num_frames())
     scored = val + min(config.training.train_score_windows, train)
     return float(window * config.training.epochs * (PASSES * train + scored))
+
+
+def _feature_bytes(configs: list[TrialConfig], trials: int, windows: Windows) -> float:
+    """What the feature store holds: float32, once for each front end and data configuration."""
+    stored = {}
+    for config in configs[:trials]:
+        if config.feature.kind != "waveform":
+            size = 4 * config.feature.num_features * config.feature.num_frames()
+            stored[config.data.digest(), config.feature.digest()] = size * sum(windows[config.data.digest()])
+    return float(sum(stored.values()))

@@ -22,7 +22,8 @@ PLATEAU = 0.002
 GAP = (-0.05, 0.10)
 MIN_TEST_LOWER = 0.55
 MIN_CLUSTERS = 10
-MAX_ECE = 0.10
+MAX_ECE = 0.05
+CONTROL_LEVEL = 0.999
 MAX_P99_MS = 10.0
 
 
@@ -130,23 +131,39 @@ def gap_guard(train: Predictions, val: Predictions) -> Guard:
     )
 
 
-def test_guards(test: Predictions, ece: float) -> list[Guard]:
-    """What the frozen test says."""
+def frozen_test_guards(test: Predictions, ece: float, *, negative_control: bool = False) -> list[Guard]:
+    """What the frozen test says; of a negative control, that nothing was there to be learned."""
     interval = test.interval("lower")
+    if negative_control:
+        return [_control_guard(test), _cluster_guard(interval)]
     return [
         Guard(
             "test balanced accuracy, lower bound", "quality", interval.low > MIN_TEST_LOWER, f"{interval.low:.3f}",
             f"> {MIN_TEST_LOWER}", "Nothing shows that it beats chance on the test windows.",
         ),
-        Guard(
-            "clusters in the test", "quality", interval.clusters >= MIN_CLUSTERS, f"K = {interval.clusters}",
-            f">= {MIN_CLUSTERS}", "Few clusters: this proves that the path works, not that the model does.",
-        ),
+        _cluster_guard(interval),
         Guard(
             "calibration error (ECE)", "quality", ece <= MAX_ECE, f"{ece:.3f}", f"<= {MAX_ECE}",
             "Its probabilities are not to be taken literally.",
         ),
     ]  # fmt: skip
+
+
+def _cluster_guard(interval: ClusteredInterval) -> Guard:
+    return Guard(
+        "clusters in the test", "quality", interval.clusters >= MIN_CLUSTERS, f"K = {interval.clusters}",
+        f">= {MIN_CLUSTERS}", "Few clusters: this proves that the path works, not that the model does.",
+    )  # fmt: skip
+
+
+def _control_guard(test: Predictions) -> Guard:
+    """A control that beats chance beyond doubt has heard the answer somewhere; few clusters say nothing."""
+    interval = clustered_interval(test.correct, test.clusters, level=CONTROL_LEVEL, side="lower")
+    broken = interval.low > 0.5 and interval.clusters >= MIN_CLUSTERS
+    return Guard(
+        "negative control at chance", "quality", not broken, f"lower bound {interval.low:.3f} (99.9 %)", "<= .5",
+        "Something leaks: on this task nothing can be learned. Trust no other study of this corpus.",
+    )  # fmt: skip
 
 
 def latency_guard(p99_ms: float, provider: str) -> Guard:

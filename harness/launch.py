@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,17 +28,9 @@ from harness.writer import Writer
 # How long the end of a launch waits for MLflow to take what is spooled.
 DRAIN_S = 120.0
 # The same after a signal: somebody waits, and the spool keeps the rest.
-DRAIN_AFTER_SIGNAL_S = 15.0
-LIBRARIES = (
-    "diarization-harness",
-    "torch",
-    "torchaudio",
-    "optuna",
-    "mlflow",
-    "onnx",
-    "onnxruntime-gpu",
-    "numpy",
-)
+DRAIN_AFTER_SIGNAL_S = 5.0
+# How long a thread that hangs on a silent server is waited for.
+JOIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +45,7 @@ class Launch:
     seconds: float
     signal: int | None
     exhausted: bool
+    out_of_time: bool
     unstored: list[Path]
     problem: str | None
     budget: int
@@ -76,17 +70,16 @@ def launch(sweep: Sweep, settings: Settings, view: View) -> Launch:
     record.open()
     with TrackingServer(record) as server:
         study = open_study(record, sweep)
-        lock = record.lock_study(study.name)
         try:
             study.check_manifests({i.prepared.config.digest(): i.digests for i in inspections})
             _announce(study, inspections, settings, view)
             coordinator, unstored, problem = _run(study, record, server, inspections, settings, view)
         finally:
-            lock.release()
+            study.release()
     return Launch(
         study.name, study.resumed, study.trials(), coordinator.new_trials, inspections,
-        time.monotonic() - began, coordinator.signal, coordinator.asking.exhausted, unstored, problem,
-        sweep.budget.trials,
+        time.monotonic() - began, coordinator.signal, coordinator.asking.exhausted, coordinator.out_of_time,
+        unstored, problem, sweep.budget.trials,
     )  # fmt: skip
 
 
@@ -109,7 +102,8 @@ def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[Inspe
 def _announce(study: Study, inspections: list[Inspection], settings: Settings, view: View) -> None:
     if study.note:
         view.message(study.note)
-    left = max(0, study.sweep.budget.trials - study.spent())
+    ended = sum(trial.state in ("complete", "pruned", "failed") for trial in study.trials())
+    left = max(0, study.sweep.budget.trials - ended)
     if left:
         view.message(cost_line(expected_cost(study.space, left, inspections, settings)))
 
@@ -148,43 +142,57 @@ def _run(
     settings: Settings,
     view: View,
 ) -> tuple[Coordinator, list[Path], str | None]:
-    code = provenance()
-    writer = Writer(server, lambda uri: open_tracking(uri, study, code, inspections, record))
+    code = provenance(settings.resolved_device)
+    launched = time.time_ns()
+    writer = Writer(server, lambda uri: open_tracking(uri, study, code, inspections, launched))
     count = min(slots(study.sweep, settings), max(1, study.sweep.budget.trials))
     executor = LocalExecutor(count, settings.resolved_device, record.root / "logs")
     prepared = {inspection.prepared.config.digest(): inspection.prepared for inspection in inspections}
     coordinator = Coordinator(study, record, prepared, executor, writer, view, code, settings.cache)
+    unstored: list[Path] = []
     try:
         coordinator.run()
     finally:
         view.close()
         executor.close()
         unstored = writer.drain(DRAIN_S if coordinator.signal is None else DRAIN_AFTER_SIGNAL_S)
-        writer.stop()
-    if writer.opened is not None and not unstored:
-        tracking = writer.opened
+        writer.stop(JOIN_S)
+        _close_runs(writer, coordinator)
+    problem = writer.problem or "MLflow did not answer"
+    return coordinator, unstored, problem if unstored else None
+
+
+def _close_runs(writer: Writer, coordinator: Coordinator) -> None:
+    """Show in MLflow what does not run any more. What fails here, the next launch puts right."""
+    tracking = writer.opened
+    if tracking is None or tracking.parent is None or writer.unreachable_since is not None:
+        return
+    state = "interrupted" if coordinator.running else "complete"
+    try:
         for number in coordinator.running:
             tracking.pause(number)
-        state = "interrupted" if coordinator.signal is not None else "complete"
-        assert tracking.parent is not None
         tracking.end(
-            tracking.parent, "KILLED" if coordinator.signal else "FINISHED", {"harness.state": state}, {}
+            tracking.parent, "KILLED" if coordinator.running else "FINISHED", {"harness.state": state}, {}
         )
-    return coordinator, unstored, writer.problem if unstored else None
+    except Exception as error:  # a study that is finished must not end in a traceback of its shop window
+        writer.problem = str(error)
 
 
 def open_tracking(
-    uri: str, study: Study, code: Provenance, inspections: list[Inspection], record: Record
+    uri: str, study: Study, code: Provenance, inspections: list[Inspection], launched: int
 ) -> Tracking:
     """The study's experiment, with a parent run for this launch that holds the sweep and the audit."""
-    tracking = Tracking(connect(uri), study.name, study.sweep.description)
-    started = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    tracking = Tracking(connect(uri), study.name, study.sweep.description, study.identity)
+    key = f"{study.identity}/launch/{launched}"
+    if tracking.find(key) is None:
+        tracking.end_orphans("launch")
+    started = datetime.fromtimestamp(launched / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     tags = {**code.tags, "harness.kind": "launch", "harness.study": study.name, "harness.state": "running"}
-    tracking.parent = tracking.run(f"{study.name}/launch/{time.time_ns()}", f"launch {started}", tags)
-    folder = record.spool / f".launch-{study.name}"
-    write_json(folder / "sweep.json", study.sweep.model_dump(mode="json", by_alias=True))
-    write_json(folder / "audit.json", [inspection.as_json() for inspection in inspections])
-    tracking.client.log_artifacts(tracking.parent, str(folder))
+    tracking.parent = tracking.run(key, f"launch {started}", tags)
+    with tempfile.TemporaryDirectory(prefix="harness-launch-") as folder:
+        write_json(Path(folder) / "sweep.json", study.sweep.model_dump(mode="json", by_alias=True))
+        write_json(Path(folder) / "audit.json", [inspection.as_json() for inspection in inspections])
+        tracking.client.log_artifacts(tracking.parent, folder)
     return tracking
 
 
@@ -200,8 +208,9 @@ def summary_json(result: Launch) -> dict[str, Any]:
         "seconds": round(result.seconds, 1),
         "interrupted": result.signal is not None,
         "exhausted": result.exhausted,
+        "out_of_time": result.out_of_time,
         "best": best.as_json() if best is not None else None,
-        "trials": [trial.as_json() for trial in result.trials],
+        "trials": [trial.as_json() for trial in result.trials if trial.state != "abandoned"],
         "data": [inspection.as_json() for inspection in result.inspections],
         "unstored": [str(path) for path in result.unstored],
         "problem": result.problem,

@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from data.audit import audit
 from data.prepare import Prepared, prepare
-from harness.bundle import put_in_place, write_card, write_evidence, write_golden
+from data.tasks import TASKS
+from harness.bundle import put_in_place, write_card, write_golden
+from harness.choosing import choose, trial_of_run
 from harness.guards import (
     Guard,
     Predictions,
+    frozen_test_guards,
     gap_guard,
     latency_guard,
     parity_guard,
     prediction_guards,
-    test_guards,
 )
 from harness.latency import Latency, measure
+from harness.ledger import Openings, open_test
 from harness.metrics import expected_calibration_error, softmax
 from harness.provenance import provenance
 from harness.record import Record
-from harness.registry import register
+from harness.registry import champion_of, register
 from harness.server import TrackingServer
 from harness.settings import Settings
 from harness.spool import write_json
 from harness.statistics import ClusteredInterval, optimism
-from harness.study import Study, StudyError, TrialSummary, load_study
+from harness.study import DataChangedError, Study, TrialSummary, load_study
 from harness.tracking import Tracking, connect
 from harness.trial import build_specification, sha256_of
 from harness.trial_config import TrialConfig
@@ -106,8 +108,13 @@ def promote(
     study = load_study(record, study_name)
     if run is None or run.isdecimal():
         choose(study, run)  # what is wrong with the request is said before a server starts
-    with TrackingServer(record) as server, tempfile.TemporaryDirectory(prefix="harness-promote-") as scratch:
-        tracking = Tracking(connect(server.uri), study.name)
+    with (
+        _only_promotion(record),
+        TrackingServer(record) as server,
+        tempfile.TemporaryDirectory(prefix="harness-promote-") as scratch,
+    ):
+        tracking = Tracking(connect(server.uri), study.name, identity=study.identity)
+        tracking.end_orphans("promotion")
         trial = choose(study, run if run is None or run.isdecimal() else trial_of_run(tracking, run))
         config = TrialConfig.model_validate(trial.config)
         progress(f"candidate: trial {trial.number} ({trial.name}), validation score {trial.score or 0:.3f}")
@@ -122,55 +129,6 @@ def promote(
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def choose(study: Study, run: str | None) -> TrialSummary:
-    """The trial of this number, else the best by score.
-
-    Raises
-    ------
-    StudyError
-        No such trial, a trial that did not complete, or trials that were judged on different windows.
-    """
-    complete = [trial for trial in study.trials() if trial.state == "complete"]
-    if not complete:
-        raise StudyError(
-            f"study {study.name} has no complete trial to promote; see: harness status {study.name}"
-        )
-    if run is not None:
-        named = [trial for trial in study.trials() if trial.number == int(run)]
-        if not named:
-            raise StudyError(f"study {study.name} has no trial {run}; it has 0 to {len(study.trials()) - 1}")
-        if named[0].state != "complete":
-            raise StudyError(
-                f"trial {run} is {named[0].state} ({named[0].reason or 'no reason'}), not complete"
-            )
-        return named[0]
-    manifests = study.optuna_study.user_attrs.get("manifests", {})
-    digests = {manifests[_data_digest(trial)]["val"] for trial in complete}
-    if len(digests) > 1:
-        shown = ", ".join(sorted(digest[:12] for digest in digests))
-        raise StudyError(
-            f"the trials of {study.name} were judged on different validation windows ({shown}) and do not rank; "
-            f"set data.evaluate_on, or name one with --run"
-        )
-    best = study.best()
-    assert best is not None
-    return best
-
-
-def trial_of_run(tracking: Tracking, run_id: str) -> str:
-    """Number of the trial whose MLflow run has this id; StudyError where the study has no such run."""
-    number = tracking.trial_of(run_id)
-    if number is None:
-        raise StudyError(
-            f"study {tracking.study} has no trial with the run id {run_id!r}; give its number instead"
-        )
-    return number
-
-
-def _data_digest(trial: TrialSummary) -> str:
-    return TrialConfig.model_validate(trial.config).data.digest()
-
-
 def _fetch(
     study: Study,
     trial: TrialSummary,
@@ -180,14 +138,13 @@ def _fetch(
     folder: Path,
 ) -> Candidate:
     """Download the trial's weights and predictions, and check each against the digest taken in the worker."""
-    run_id = tracking.find(f"{study.name}/trial/{trial.number}")
+    run_id = tracking.find(tracking.trial_key(trial.number))
     if run_id is None:
         raise PromotionError(
             f"MLflow has no run of trial {trial.number}; run the sweep again, it stores what is left"
         )
     for name in ("model/weights.pt", "predictions.npz"):
-        path = Path(tracking.client.download_artifacts(run_id, name, str(folder)))
-        path = path.rename(folder / Path(name).name)
+        path = _download(tracking, run_id, name, folder).rename(folder / Path(name).name)
         wanted, found = trial.outcome["sha256"][name], sha256_of(path)
         if wanted != found:
             raise PromotionError(
@@ -196,11 +153,33 @@ def _fetch(
     manifests = study.optuna_study.user_attrs["manifests"][config.data.digest()]
     for split, part in prepared.splits.items():
         if part.manifest.digest != manifests[split]:
-            raise PromotionError(
+            raise DataChangedError(
                 f"the {split} windows have changed since the sweep: digest {part.manifest.digest[:12]}, "
                 f"then {manifests[split][:12]}; restore the corpus, or run the sweep again under another name"
             )
     return Candidate(study, trial, config, prepared, run_id, folder)
+
+
+def _download(tracking: Tracking, run_id: str, name: str, folder: Path) -> Path:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(tracking.client.download_artifacts(run_id, name, str(folder)))
+    except (MlflowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PromotionError(
+            f"MLflow does not hold {name} of run {run_id} ({reason}); run the sweep again, it stores what is left"
+        ) from error
+
+
+@contextmanager
+def _only_promotion(record: Record) -> Iterator[None]:
+    """One promotion of a record at a time: they share the registry and the folder of bundles."""
+    try:
+        with FileLock(record.locks / "promotion.lock", timeout=0):
+            yield
+    except Timeout:
+        raise PromotionError(f"another promotion works on {record.root}; wait for it") from None
 
 
 def _promote(
@@ -211,7 +190,7 @@ def _promote(
     model = config.model.build(config.feature.num_features)
     model.load_state_dict(load_weights(candidate.folder / "weights.pt"))
     model.eval()
-    code = provenance()
+    code = provenance(settings.resolved_device)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     fields = {"run_id": candidate.run_id, "versions": dict(code.versions)}
     specification = build_specification(fields, config, candidate.prepared, created)
@@ -223,21 +202,31 @@ def _promote(
     latency = measure(aside / "model.onnx")
     guards.append(latency_guard(latency.p99_ms, latency.provider))
     progress("the frozen test is opened")
-    openings = open_test(record, study.name, trial.number, candidate.prepared)
+    openings = open_test(record.root, study.name, trial.number, candidate.prepared.test.manifest.digest)
     test = _test_predictions(candidate, aside / "model.onnx")
     ece = expected_calibration_error(softmax(test.logits), test.labels)
-    guards += test_guards(test, ece)
+    control = TASKS[config.data.task].negative_control(config.data.variant)
+    guards += frozen_test_guards(test, ece, negative_control=control)
     interval = test.interval()
     name = f"{config.data.task}-{config.data.variant}"
     evidence = _evidence(
         candidate, interval, guards, latency, openings, name, specification.model_dump(mode="json")
     )
     write_json(aside / "specification.json", specification.model_dump(mode="json"))
-    write_evidence(aside / "evidence.json", evidence)
+    write_json(aside / "evidence.json", evidence)
     write_card(aside / "card.md", evidence, interval, guards)
     (aside / "SHA256SUMS").write_text(_sums(aside), "utf-8")
-    progress(f"registered as {name}, alias champion")
-    version = register(tracking, candidate.run_id, study.name, trial.number, aside, name, interval, code.tags)
+    manifest = candidate.prepared.test.manifest.digest
+    replaced = champion_of(tracking, name)
+    version = register(
+        tracking, candidate.run_id, study.name, trial.number, aside, name, interval, manifest, code.tags
+    )
+    progress(f"registered as {name} version {version}, alias champion")
+    if replaced is not None:
+        compared = (
+            "the same test" if replaced[1] == manifest else "OTHER test windows: the scores do not compare"
+        )
+        progress(f"it replaces version {replaced[0]}, which was tested on {compared}")
     put_in_place(aside, final)
     return Promotion(study.name, trial, interval, guards, latency, final, name, version, evidence)
 
@@ -281,41 +270,27 @@ def _parity(candidate: Candidate, model: FastDiarizationModel, aside: Path) -> G
     return parity_guard(difference, same, len(waveforms), PARITY_BOUND)
 
 
-def open_test(record: Record, study: str, trial: int, prepared: Prepared) -> int:
-    """Write the opening of the frozen test into the record's ledger; how often this study has opened it now."""
-    ledger = record.root / "test_openings.jsonl"
-    digest = prepared.splits["test"].manifest.digest
-    row = {
-        "study": study,
-        "trial": trial,
-        "manifest": digest,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    with ledger.open("a+", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-        file.seek(0)
-        rows = [json.loads(line) for line in file if line.endswith("}\n")]
-    return sum(row["study"] == study and row["manifest"] == digest for row in rows)
-
-
 def _test_predictions(candidate: Candidate, model: Path) -> Predictions:
     manifest = candidate.prepared.splits["test"].manifest
     logits = run_onnx(open_session(model), _waveforms(candidate.prepared, "test"))
     return Predictions(logits, manifest.labels(), manifest.clusters())
 
 
+def expected_luck(trial: TrialSummary, trials: int) -> float | None:
+    """How much of the best of so many looks is luck; None where every window is right, or none is."""
+    value, n_eff = trial.outcome["at_best"]["val/balanced_accuracy"], trial.outcome["interval"]["n_eff"]
+    if not 0 < value < 1:
+        return None  # no variance is seen, which is not to say that there is none
+    return optimism(value, n_eff, trials, trial.epochs, trial.outcome["lag1"])
+
+
 def _evidence(
-    candidate: Candidate, test: ClusteredInterval, guards: list[Guard], latency: Latency, openings: int,
+    candidate: Candidate, test: ClusteredInterval, guards: list[Guard], latency: Latency, openings: Openings,
     name: str, specification: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     study, trial, prepared = candidate.study, candidate.trial, candidate.prepared
     trials = [one for one in study.trials() if one.state in ("complete", "pruned")]
-    luck = optimism(
-        trial.outcome["at_best"]["val/balanced_accuracy"], trial.outcome["interval"]["n_eff"],
-        len(trials), trial.epochs, trial.outcome["lag1"],
-    )  # fmt: skip
+    luck = expected_luck(trial, len(trials))
     return {
         "study": study.name,
         "registered_name": name,
@@ -331,12 +306,12 @@ def _evidence(
         "manifests": {split: part.manifest.digest for split, part in sorted(prepared.splits.items())},
         "label_map_digest": prepared.label_map.digest,
         "test": asdict(test),
-        "test_openings": openings,
+        "test_openings": openings.by_study,
+        "test_openings_by_all": openings.by_all,
         "optimism": luck,
         "latency": asdict(latency),
         "guards": [guard.as_json() for guard in guards],
         "specification": specification,
-        "seconds": time.process_time(),
     }
 
 

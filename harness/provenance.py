@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 LIBRARIES = (
     "diarization-harness", "torch", "torchaudio", "optuna", "mlflow", "onnx", "onnxruntime-gpu", "onnxruntime",
@@ -22,26 +23,38 @@ class Provenance:
     versions: Mapping[str, str]
 
 
-def provenance() -> Provenance:
-    """Versions of what is installed, the commit of the working directory, the user."""
+def provenance(device: str) -> Provenance:
+    """Versions of what is installed, the commit of the code, the user and the kind of device."""
     versions = {name: version for name in LIBRARIES if (version := _version(name))}
     tags = {f"version.{name}": version for name, version in versions.items()}
     tags |= {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
-    return Provenance({**tags, **_git_tags()}, versions)
+    return Provenance({**tags, **_git_tags(), "harness.device": device}, versions)
 
 
 def _git_tags() -> dict[str, str]:
-    """Commit of the working directory and whether it was changed; nothing outside a repository."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
+    """Commit of this code where it runs from a clone, and of the working directory, where sweep files lie."""
+    here = Path(__file__)
+    tags: dict[str, str] = {}
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is not None:
+        tags |= _state_of(here.parent, "mlflow.source.git.commit", "harness.git.dirty")
+    return tags | _state_of(Path.cwd(), "harness.cwd.git.commit", "harness.cwd.git.dirty")
+
+
+def _state_of(folder: Path, commit: str, dirty: str) -> dict[str, str]:
+    head = _git(folder, "rev-parse", "HEAD")
+    if head is None:
         return {}
-    dirty = _git("status", "--porcelain", "--untracked-files=no")
-    return {"mlflow.source.git.commit": commit, "harness.git.dirty": str(bool(dirty)).lower()}
+    return {
+        commit: head,
+        dirty: str(bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))).lower(),
+    }
 
 
-def _git(*words: str) -> str | None:
+def _git(folder: Path, *words: str) -> str | None:
     try:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -1,10 +1,12 @@
 """`mlruns/`: the whole record in one folder that can move.
 
-mlflow.db        runs, metrics, registered models (written by an MLflow server only)
-optuna.journal   studies and trials (written by the coordinator of the study only)
-artifacts/       what the runs logged, addressed `mlflow-artifacts:/`
-spool/           what workers wrote and MLflow does not hold yet
-locks/           kernel locks; a lock dies with the process that holds it
+mlflow.db              runs, metrics, registered models (written by an MLflow server)
+optuna.journal         studies and trials (written by the coordinator of the study only)
+artifacts/             what the runs logged, addressed `mlflow-artifacts:/`
+spool/                 what workers wrote and MLflow does not hold yet
+test_openings.jsonl    each opening of a frozen test
+locks/  logs/          kernel locks, which die with their holder; what workers printed
+server.log  VERSION    what the MLflow server printed; the layout of this folder
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Record:
             raise RecordError(
                 f"no record at {self.root}: run `harness sweep FILE` first, or name one with --record DIR"
             )
+        self._check_version()
         return self
 
     def open(self) -> Record:
@@ -79,6 +82,7 @@ class Record:
             raise RecordError(
                 f"{self.root} has {free / 1e9:.2f} GB free; a sweep needs {MIN_FREE_BYTES / 1e9:.1f} GB or more"
             )
+        self._check_version()
         with FileLock(self.locks / "record.lock"):
             if not self.exists:
                 for leftover in self.root.glob(".creating-*"):
@@ -86,20 +90,28 @@ class Record:
                 self._create()
         return self
 
+    def _check_version(self) -> None:
+        path = self.root / "VERSION"
+        found = path.read_text("utf-8").strip() if path.is_file() else LAYOUT_VERSION
+        if found != LAYOUT_VERSION:
+            raise RecordError(
+                f"{self.root} has layout {found}, this version knows {LAYOUT_VERSION}: use the version that made it"
+            )
+
     def _create(self) -> None:
         with tempfile.TemporaryDirectory(prefix=".creating-", dir=self.root) as aside:
             fresh = Path(aside) / "mlflow.db"
             program = (
-                "import sqlite3, sys\n"
+                "import sqlite3\n"
                 "from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore\n"
-                "store = SqlAlchemyStore('sqlite:///' + sys.argv[1], 'mlflow-artifacts:/')\n"
+                "store = SqlAlchemyStore('sqlite:///mlflow.db', 'mlflow-artifacts:/')\n"
                 "store.engine.dispose()\n"
-                "database = sqlite3.connect(sys.argv[1])\n"
+                "database = sqlite3.connect('mlflow.db')\n"
                 "database.execute('PRAGMA journal_mode=WAL')\n"
                 "database.close()\n"
             )
             made = subprocess.run(
-                [sys.executable, "-c", program, str(fresh)],
+                [sys.executable, "-P", "-c", program],
                 env=quiet_environment(),
                 cwd=aside,
                 capture_output=True,

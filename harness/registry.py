@@ -10,6 +10,8 @@ from harness.statistics import ClusteredInterval
 from harness.tracking import Tracking
 
 CHAMPION = "champion"
+# Tag of a version: digest of the windows it was tested on.
+MANIFEST = "harness.test_manifest"
 REQUIREMENTS = ["onnxruntime", "numpy"]
 
 
@@ -21,6 +23,7 @@ def register(
     bundle: Path,
     name: str,
     test: ClusteredInterval,
+    manifest: str,
     tags: Mapping[str, str],
 ) -> str:
     """Log the bundle and the model in a promotion run of their own, register it, point the alias at it.
@@ -41,10 +44,9 @@ def register(
             "harness.state": "running",
         },
     )
+    own = {"harness.study": study, "harness.trial": str(trial), MANIFEST: manifest}
     try:
-        version = _new_version(
-            tracking, run_id, bundle, name, {"harness.study": study, "harness.trial": str(trial)}
-        )
+        version = _new_version(tracking, run_id, bundle, name, own)
     except Exception:
         tracking.end(run_id, "FAILED", {"harness.state": "failed"}, {})
         raise
@@ -55,6 +57,17 @@ def register(
     tracking.end(run_id, "FINISHED", {"harness.state": "promoted", "harness.version": version}, metrics)
     client.set_registered_model_alias(name, CHAMPION, version)
     return version
+
+
+def champion_of(tracking: Tracking, name: str) -> tuple[str, str] | None:
+    """Version and test manifest of the present champion; None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = tracking.client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException:
+        return None
+    return str(version.version), str(version.tags.get(MANIFEST, ""))
 
 
 def _new_version(tracking: Tracking, run_id: str, bundle: Path, name: str, tags: dict[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -86,8 +87,11 @@ class SearchSpace:
 
     def combinations(self) -> Iterator[Values] | None:
         """Every distinct set of active values in a fixed order; None where the space has no such list."""
-        sizes = [form.size for form in self.parameters.values()]
-        if None in sizes or math.prod(size or 1 for size in sizes) > MAX_ENUMERATED:
+        if any(form.size is None or form.size > MAX_ENUMERATED for form in self.parameters.values()):
+            return None
+        # Counted by walking: parameters that exclude each other do not multiply.
+        counted = self._walk(list(self.parameters), {}, _grid)
+        if sum(1 for _ in itertools.islice(counted, MAX_ENUMERATED + 1)) > MAX_ENUMERATED:
             return None
         return self._walk(list(self.parameters), {}, _grid)
 

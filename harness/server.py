@@ -13,9 +13,13 @@ import urllib.request
 from contextlib import suppress
 from types import TracebackType
 
-from harness.record import Record, RecordError, quiet_environment
+from harness.record import Record, quiet_environment
 
 START_TIMEOUT_S = 120.0
+
+
+class ServerError(RuntimeError):
+    """The MLflow server does not come up; the message names its log."""
 
 
 class TrackingServer:
@@ -28,6 +32,7 @@ class TrackingServer:
         self.record = record
         self.team_uri = os.environ.get("MLFLOW_TRACKING_URI")
         self.port = port or free_port()
+        self._fixed = port is not None
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
 
@@ -45,18 +50,22 @@ class TrackingServer:
         if self.team_uri or (self._process is not None and self._process.poll() is None):
             return
         self.stop()  # one that died has a pipe to close
+        if not self._fixed and not is_free(self.port):
+            self.port = free_port()  # somebody took it meanwhile
         self._ready = False
         command = [
-            sys.executable, "-m", "mlflow", "server",
-            "--backend-store-uri", f"sqlite:///{self.record.database}",
-            "--artifacts-destination", str(self.record.artifacts),
+            # -P: a `models.py` or `data/` of the user's own must not stand before the packages.
+            sys.executable, "-P", "-m", "mlflow", "server",
+            # Relative to the record: no letter of its path can be mistaken for a part of a URL.
+            "--backend-store-uri", f"sqlite:///{self.record.database.name}",
+            "--artifacts-destination", self.record.artifacts.name,
             "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
             # Any port of loopback: an ssh tunnel may come in through another one. Foreign names get 403.
             "--allowed-hosts", "localhost:*,127.0.0.1:*",
         ]  # fmt: skip
-        with self.record.server_log.open("wb") as log:
+        with self.record.server_log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.supervisor", *command],
+                [sys.executable, "-P", "-m", "harness.supervisor", *command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -71,7 +80,7 @@ class TrackingServer:
 
         Raises
         ------
-        RecordError
+        ServerError
             The server ended, or did not answer in time; its log is named.
         """
         if self.team_uri:
@@ -80,11 +89,11 @@ class TrackingServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._ready:
             if self._process is None or self._process.poll() is not None:
-                raise RecordError(
+                raise ServerError(
                     f"the MLflow server ended while starting; its log: {self.record.server_log}"
                 )
             if time.monotonic() > deadline:
-                raise RecordError(
+                raise ServerError(
                     f"the MLflow server did not answer in {START_TIMEOUT_S:.0f} s; its log: {self.record.server_log}"
                 )
             self._ready = _answers(f"{address}/health")

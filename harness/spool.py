@@ -89,6 +89,7 @@ class TrialSpool:
 
     def remove(self) -> None:
         """Delete the folder: the record holds everything."""
+        (self.folder / "trial.json").unlink(missing_ok=True)  # first: without it nothing is replayed
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock
 
 from harness.record import Record, RecordError
 from harness.search_space import SearchSpace
@@ -60,7 +61,7 @@ class TrialSummary:
 
 @dataclass
 class Study:
-    """An open study; its one writer is the coordinator that holds its lock."""
+    """A study; its one writer is the coordinator that holds its lock."""
 
     name: str
     sweep: Sweep
@@ -69,6 +70,17 @@ class Study:
     storage: BaseStorage
     resumed: bool
     note: str = ""
+    lock: BaseFileLock | None = None
+
+    @property
+    def identity(self) -> str:
+        """What tells this study from all others of its name, on a server that many records share."""
+        return str(self.optuna_study.user_attrs["identity"])
+
+    def release(self) -> None:
+        """Let others run this study."""
+        if self.lock is not None:
+            self.lock.release()
 
     def trials(self) -> list[TrialSummary]:
         """Every trial, in order."""
@@ -108,7 +120,13 @@ class Study:
 
 
 def open_study(record: Record, sweep: Sweep) -> Study:
-    """The study of this sweep: resumed where the definition is unchanged, else NAME, NAME-2, ..."""
+    """The study of this sweep, locked: resumed where the definition is unchanged, else NAME, NAME-2, ...
+
+    Raises
+    ------
+    RecordError
+        Another coordinator runs it; nothing of it was touched.
+    """
     import optuna
 
     digest = sweep.digest()
@@ -119,14 +137,19 @@ def open_study(record: Record, sweep: Sweep) -> Study:
         while name in existing and existing[name].user_attrs.get("sweep_digest", digest) != digest:
             count += 1
             name = f"{sweep.name}-{count}"
+        lock = record.lock_study(name)
         study = optuna.create_study(
             study_name=name, storage=storage, direction="maximize",
             load_if_exists=True, pruner=build_pruner(sweep.pruner, _longest(sweep)),
         )  # fmt: skip
+        if "identity" not in study.user_attrs:
+            study.set_user_attr("identity", uuid.uuid4().hex)
         study.set_user_attr("sweep", json.loads(sweep.model_dump_json(by_alias=True)))
         study.set_user_attr("sweep_digest", digest)  # last: a study without it was killed while being made
     note = f"{sweep.name} exists with another definition: this one is {name}" if count > 1 else ""
-    return Study(name, sweep, SearchSpace(sweep), study, storage, resumed=name in existing, note=note)
+    return Study(
+        name, sweep, SearchSpace(sweep), study, storage, resumed=name in existing, note=note, lock=lock
+    )
 
 
 def load_study(record: Record, name: str) -> Study:
@@ -148,6 +171,24 @@ def load_study(record: Record, name: str) -> Study:
     study = optuna.load_study(study_name=name, storage=storage)
     sweep = Sweep.model_validate(study.user_attrs["sweep"])
     return Study(name, sweep, SearchSpace(sweep), study, storage, resumed=True)
+
+
+def study_of(record: Record, sweep: Sweep) -> str:
+    """Name of the study that runs this very definition.
+
+    Raises
+    ------
+    StudyError
+        No study does: the file was never run, or was edited since.
+    """
+    digest = sweep.digest()
+    summaries = _summaries(record.require().storage())
+    names = [name for name, study in summaries.items() if study.user_attrs.get("sweep_digest") == digest]
+    if not names:
+        raise StudyError(
+            f"no study in {record.root} runs this sweep ({sweep.name}) as it stands: run it first"
+        )
+    return names[-1]
 
 
 def study_names(record: Record) -> list[str]:

@@ -22,6 +22,8 @@ MAX_TAG = 5_000
 MAX_PARAM = 6_000
 BATCH_METRICS = 1_000
 BATCH_ROWS = 100
+# The tag by which the UI knows that a run has images.
+LOGGED_IMAGES = "mlflow.loggedImages"
 
 
 def connect(uri: str) -> MlflowClient:
@@ -50,29 +52,54 @@ def study_links(client: MlflowClient, url: str) -> dict[str, str]:
     return {str(one.name): f"{url}/#/experiments/{one.experiment_id}/runs?{query}" for one in found}
 
 
+class TrackingError(RuntimeError):
+    """MLflow cannot hold this study as it is."""
+
+
 class Tracking:
     """One study's runs in one MLflow experiment."""
 
-    def __init__(self, client: MlflowClient, study: str, description: str = "") -> None:
+    def __init__(
+        self, client: MlflowClient, study: str, description: str = "", identity: str | None = None
+    ) -> None:
         self.client = client
         self.study = study
+        # A team's server may know another study of the same name, of another record: names are not keys.
+        self.identity = identity or study
         self.experiment_id = self._experiment(description)
         self.parent: str | None = None
         self._run_ids: dict[str, str] = {}
+        self._described: set[str] = set()
         self._epochs_stored: dict[str, int] = {}
 
     def _experiment(self, description: str) -> str:
-        found = self.client.get_experiment_by_name(self.study)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":  # by hand, in the UI; its study goes on
-                self.client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
         tags = {
             "harness.study": self.study,
+            "harness.identity": self.identity,
             "mlflow.note.content": description[:MAX_TAG],
             "mlflow.experimentKind": "custom_model_development",  # the UI opens on runs, not on chat traces
         }
-        return str(self.client.create_experiment(self.study, tags=tags))
+        for name in (self.study, f"{self.study} ({self.identity[:8]})"):
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                return str(self.client.create_experiment(name, tags=tags))
+            if found.tags.get("harness.identity") == self.identity:
+                if found.lifecycle_stage == "deleted":  # by hand, in the UI; its study goes on
+                    self.client.restore_experiment(found.experiment_id)
+                return str(found.experiment_id)
+        raise TrackingError(
+            f"MLflow has other experiments called {self.study!r}: give the study another --name"
+        )
+
+    def trial_key(self, number: int) -> str:
+        """What makes the run of a trial findable, whoever made it."""
+        return f"{self.identity}/trial/{number}"
+
+    def end_orphans(self, kind: str) -> None:
+        """End the runs of this kind that a killed process left running; call it under that kind's lock."""
+        running = f"tags.`harness.kind` = '{kind}' and attributes.status = 'RUNNING'"
+        for run in self.client.search_runs([self.experiment_id], running):
+            self.end(run.info.run_id, "KILLED", {"harness.state": "abandoned"}, {})
 
     def find(self, key: str) -> str | None:
         """The id of the run that carries this key, if the record has it."""
@@ -126,12 +153,12 @@ class Tracking:
         """Bring the run of a spooled trial up to date; true when it is complete and ended."""
         trial = spool.read("trial")
         assert trial is not None, f"{spool.folder} has no trial.json"
-        key = f"{self.study}/trial/{trial['number']}"
-        fresh = key not in self._run_ids
+        key = self.trial_key(trial["number"])
         run_id = self.run(key, trial["run_name"], trial["tags"], trial["params"], trial["time_ms"])
-        if fresh:
+        if key not in self._described:
             self._log_datasets(run_id, trial["datasets"])
             self._set_running(run_id)
+            self._described.add(key)
         self._log_epochs(key, run_id, spool)
         verdict = spool.read("verdict")
         if verdict is None:
@@ -161,7 +188,7 @@ class Tracking:
 
     def pause(self, number: int) -> None:
         """Show an interrupted trial's run as waiting, not as running."""
-        run_id = self.find(f"{self.study}/trial/{number}")
+        run_id = self.find(self.trial_key(number))
         if run_id is not None:
             self.client.set_tag(run_id, "harness.state", "interrupted")
             self.client.update_run(run_id, status="SCHEDULED")
@@ -207,8 +234,10 @@ class Tracking:
             self.client.log_artifacts(run_id, str(spool.artifacts))
         images = sorted(spool.images.glob("*.png")) if spool.images.is_dir() else []
         stored = [file.path for file in self.client.list_artifacts(run_id, "images")] if images else []
+        tagged = bool(images) and LOGGED_IMAGES in self.client.get_run(run_id).data.tags
         for path in images:
-            if not any(name.startswith(f"images/{path.stem}+") and name.endswith(".png") for name in stored):
+            endings = {Path(name).suffix for name in stored if name.startswith(f"images/{path.stem}+")}
+            if not (tagged and endings >= {".png", ".webp"}):  # MLflow writes both, then the tag
                 self._log_image(run_id, path)
 
     def _log_image(self, run_id: str, path: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from harness.record import RecordError
-from harness.server import TrackingServer
+from harness.server import ServerError, TrackingServer
 from harness.spool import TrialSpool
 from harness.tracking import Tracking
 
@@ -24,10 +24,12 @@ class Writer:
         self._server = server
         self._open = open_tracking
         self._tracking: Tracking | None = None
+        self._uri = ""
         self._dirty: dict[Path, None] = {}
         self._refusals: dict[Path, int] = {}
         self._changed = threading.Condition()
         self._stopping = False
+        self._told_away = False
         self._busy = False
         self.unreachable_since: float | None = None
         self.problem: str | None = None
@@ -52,18 +54,29 @@ class Writer:
                 self._changed.wait(min(left, 0.5))
             return sorted({*self._dirty, *self.left})
 
-    def stop(self) -> None:
-        """End the thread after the operation it is in."""
+    def stop(self, timeout_s: float) -> None:
+        """End the thread after the operation it is in; one that takes longer ends with the process."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=timeout_s)
 
     def tracking(self) -> Tracking:
         """The study's tracking; opens it where the thread has not done so yet."""
-        if self._tracking is None:
-            self._tracking = self._open(self._server.uri)
+        uri = self._server.uri
+        if self._tracking is None or uri != self._uri:  # a restarted server may have another port
+            self._tracking, self._uri = self._open(uri), uri
         return self._tracking
+
+    def news(self) -> str | None:
+        """One line when MLflow stops or begins again to answer, since the last call."""
+        away = self.unreachable_since is not None
+        if away == self._told_away:
+            return None
+        self._told_away = away
+        if away:
+            return f"MLflow does not answer ({self.problem}); training goes on, nothing is lost"
+        return "MLflow answers again"
 
     @property
     def opened(self) -> Tracking | None:
@@ -83,6 +96,7 @@ class Writer:
                 self._busy = True
             try:
                 self._store(folder)
+                self._refusals.pop(folder, None)
                 failures, self.unreachable_since = 0, None
             except Exception as error:  # whatever the client raises, training goes on and the spool keeps it
                 failures += 1
@@ -95,6 +109,8 @@ class Writer:
 
     def _store(self, folder: Path) -> None:
         spool = TrialSpool(folder)
+        if folder in self.left:
+            self.left.remove(folder)  # it has something new: try again
         if spool.read("trial") is None:
             return  # stored completely since somebody asked
         if self.tracking().store_trial(spool):
@@ -110,7 +126,8 @@ class Writer:
         elif self.unreachable_since is None:
             self.unreachable_since = time.time()
         if not self._server.alive:
-            self._server.start()
+            with suppress(OSError):  # tried again with the next pause
+                self._server.start()
         with self._changed:
             self._dirty = {folder: None, **self._dirty}
 
@@ -126,4 +143,4 @@ def _is_server_trouble(error: Exception) -> bool:
     code = getattr(error, "error_code", None)
     if code is not None:
         return code not in refusals
-    return isinstance(error, OSError | RecordError)  # requests' errors are OSErrors
+    return isinstance(error, OSError | ServerError)  # requests' errors are OSErrors

@@ -60,7 +60,7 @@ def command(file: Path, as_json: bool, quiet: bool) -> None:
 
         print_json({"file": str(file), "name": slug(file.stem)})
     elif not quiet:
-        click.echo(f"wrote {file}. Next: {program()} sweep {shlex.quote(str(file))}")
+        click.echo(f"wrote {file}. Next: {shlex.join([program(), 'sweep', str(file)])}")
 
 
 def study_name(file: Path) -> str:

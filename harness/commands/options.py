@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 
 EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED = 1, 2, 3
+# Errors that nothing in the input causes.
+FAILURES = (
+    "OutOfSpaceError", "WorkersFailedError", "PromotionError", "ServerError", "ExportError", "WeightsError",
+)  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -60,14 +69,35 @@ def settings(**options: Any) -> Any:
     """The settings of a command's options."""
     from harness.settings import Settings, default_cache
 
-    cache = options.get("cache") or default_cache()
+    data_root = options.get("data_root")
     return Settings(
-        record=Path(options.get("record") or "mlruns"),
-        cache=Path(cache).expanduser().absolute(),
-        data_root=Path(options["data_root"]).expanduser().absolute() if options.get("data_root") else None,
+        record=home(Path(options.get("record") or "mlruns")),
+        cache=home(Path(options.get("cache") or default_cache())).absolute(),
+        data_root=home(Path(data_root)).absolute() if data_root else None,
         workers=options.get("workers"),
         device=options.get("device") or "auto",
     )
+
+
+def home(path: Path) -> Path:
+    """A path with its leading ~ replaced, as the shell does (not in `--record=~/x`, nor from the environment)."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise click.UsageError(f"{path}: there is no such user's home folder") from None
+
+
+def typed(*names: str) -> list[str]:
+    """The options of these names as given on the command line; what the environment sets stays in force by itself."""
+    context = click.get_current_context()
+    words: list[str] = []
+    for option in context.command.params:
+        given = option.name is not None and context.get_parameter_source(option.name)
+        if isinstance(option, click.Option) and option.name in names and given is ParameterSource.COMMANDLINE:
+            value = context.params[option.name]
+            for one in value if option.multiple else (value,):
+                words += [option.opts[0], str(one)]
+    return words
 
 
 def program() -> str:
@@ -88,7 +118,64 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False))
 
 
-def apply_environment(**options: Any) -> None:
+def print_error(message: str, code: int, *, as_json: bool) -> None:
+    """An error as one JSON document on standard output, or as text on standard error."""
+    with reader_may_be_gone():
+        if as_json:
+            print_json({"error": message, "exit_code": code})
+        else:
+            click.echo(message if code > 128 else f"error: {message}", err=True)
+
+
+@contextmanager
+def reader_may_be_gone() -> Iterator[None]:
+    """Print in this block; a closed pipe or terminal changes nothing, not the exit code either."""
+    from harness.view import silence
+
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError:
+        silence(sys.stdout)
+        silence(sys.stderr)
+
+
+class Stopped(KeyboardInterrupt):
+    """INT, TERM or HUP, raised in the main thread where nobody else handles them."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """In this block a signal raises `Stopped`, so that servers are ended; the second one leaves at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        del frame
+        if seen:
+            os._exit(128 + number)
+        seen.append(number)
+        raise Stopped(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if number != signal.SIGHUP or before[number] != signal.SIG_IGN:  # nohup
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def apply_environment() -> None:
     """Nothing of a run is told to third parties."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -98,20 +185,26 @@ def _ending(function: Command) -> Command:
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> Any:
         apply_environment()
-        try:
-            return function(*args, **options)
-        except click.ClickException:
-            raise
-        except KeyboardInterrupt:
-            _leave("stopped", 130, as_json=options.get("as_json", False))
-        except BrokenPipeError:
-            sys.stderr.close()
-            sys.exit(EXIT_FAILED)
-        except Exception as error:
-            code = exit_code_of(error)
-            if code is None:
+        as_json = bool(options.get("as_json", False))
+        with _signals_raise():
+            try:
+                return function(*args, **options)
+            except click.ClickException:
                 raise
-            _leave(str(error), code, as_json=options.get("as_json", False))
+            except KeyboardInterrupt as error:
+                number = error.number if isinstance(error, Stopped) else signal.SIGINT
+                _leave("stopped; the same command goes on", 128 + number, as_json=as_json)
+            except BrokenPipeError:
+                from harness.view import silence
+
+                silence(sys.stdout)
+                silence(sys.stderr)
+                sys.exit(EXIT_FAILED)
+            except Exception as error:
+                code = exit_code_of(error)
+                if code is None:
+                    raise
+                _leave(message_of(error), code, as_json=as_json)
 
     return run  # type: ignore[return-value]
 
@@ -121,7 +214,7 @@ def exit_code_of(error: Exception) -> int | None:
     name = type(error).__name__
     if name in ("GateRefusedError", "GuardRefusedError", "DataChangedError"):
         return EXIT_REFUSED
-    if name in ("OutOfSpaceError", "WorkersFailedError", "PromotionError"):
+    if name in FAILURES or _of_mlflow(error) or _disk_is_full(error):
         return EXIT_FAILED
     if name in ("DeviceRefusedError", "DeviceError"):
         return EXIT_INPUT
@@ -130,9 +223,28 @@ def exit_code_of(error: Exception) -> int | None:
     return EXIT_INPUT if ours and isinstance(error, ValueError) else None
 
 
+def message_of(error: Exception) -> str:
+    """What people read of an error: its own words where they are ours."""
+    if _of_mlflow(error):
+        lines = str(error).strip().splitlines()
+        return f"MLflow: {lines[0] if lines else type(error).__name__}"
+    if _disk_is_full(error) and isinstance(error, OSError):
+        return (
+            f"no space left on {error.filename or 'the disk'}: free some space and run the same command again"
+        )
+    return str(error)
+
+
+def _of_mlflow(error: Exception) -> bool:
+    """Whether MLflow, or the connection to it, failed; told by names, because importing them takes seconds."""
+    known = {("mlflow", "MlflowException"), ("requests", "ConnectionError"), ("requests", "Timeout")}
+    return any((kind.__module__.split(".")[0], kind.__name__) in known for kind in type(error).__mro__)
+
+
+def _disk_is_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _leave(message: str, code: int, *, as_json: bool) -> NoReturn:
-    if as_json:
-        print_json({"error": message, "exit_code": code})
-    else:
-        click.echo(message if code == 130 else f"error: {message}", err=True)
+    print_error(message, code, as_json=as_json)
     sys.exit(code)

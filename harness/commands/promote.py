@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.commands.options import common, print_json, settings
+from harness.commands.options import common, home, print_json, settings
 
 if TYPE_CHECKING:
     from harness.promotion import Promotion
@@ -24,23 +24,29 @@ if TYPE_CHECKING:
 def command(study: str, run: str | None, output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     """Check, export, test and register the best model of STUDY. Trains nothing.
 
-    Integrity guards refuse (exit 3, nothing changed), quality guards warn. The frozen test is
-    opened once, the result is registered under the alias `champion` and stamped unconfirmed.
+    STUDY is a study's name, or the sweep file that it runs. Integrity guards refuse (exit 3,
+    nothing changed), quality guards warn. The frozen test is opened once, the result is
+    registered under the alias `champion` and stamped unconfirmed.
 
     \b
     --json prints: study, trial, registered_name, version, bundle, stamp, test (value, low,
-    high, windows, clusters), guards (name, level, ok, measured, bound, advice), latency, optimism.
+    high, windows, clusters), guards (name, level, ok, measured, bound, advice), latency,
+    optimism, test_openings, test_openings_by_all.
     """
     from harness.record import Record
-    from harness.study import load_study
+    from harness.study import load_study, study_of
+    from harness.sweep import load_sweep
 
     where = settings(**options)
-    load_study(Record(where.record).require(), study)  # before torch: a wrong name is answered at once
+    record = Record(where.record).require()
+    if study.endswith((".yaml", ".yml")):
+        study = study_of(record, load_sweep(Path(study)))
+    load_study(record, study)  # before torch: a wrong name is answered at once
     from harness.promotion import promote
 
     silent = quiet or as_json
     progress = (lambda text: None) if silent else (lambda text: click.echo(text, err=True))
-    result = promote(study, run, where, output, progress)
+    result = promote(study, run, where, home(output), progress)
     if as_json:
         print_json(_document(result))
     else:
@@ -49,17 +55,20 @@ def command(study: str, run: str | None, output: Path, as_json: bool, quiet: boo
 
 def _document(result: Promotion) -> dict[str, Any]:
     evidence = result.evidence
+    measured = ("stamp", "test", "guards", "latency", "optimism", "test_openings", "test_openings_by_all")
     return {
         "study": result.study,
         "trial": evidence["trial"],
         "registered_name": result.registered_name,
         "version": result.version,
         "bundle": str(result.bundle),
-        **{key: evidence[key] for key in ("stamp", "test", "guards", "latency", "optimism", "test_openings")},
+        **{key: evidence[key] for key in measured},
     }
 
 
 def _lines(result: Promotion) -> list[str]:
+    from harness.bundle import luck_line
+
     trial, evidence = result.trial, result.evidence
     passed = sum(guard.ok for guard in result.guards)
     lines = [f"guards: {passed} of {len(result.guards)} pass"]
@@ -67,9 +76,9 @@ def _lines(result: Promotion) -> list[str]:
     lines += [
         f"promoted trial {trial.number} ({trial.name}) as {result.registered_name} version {result.version}, "
         f"alias champion",
-        f"test: {result.test}, opening {evidence['test_openings']} of this test by this study",
-        f"validation score {trial.score or 0:.3f}, best of {evidence['trials_compared']} trials: "
-        f"about {evidence['optimism']:.3f} of it may be luck",
+        f"test: {result.test}, opening {evidence['test_openings']} of this test by this study, "
+        f"{evidence['test_openings_by_all']} in all",
+        f"validation score {trial.score or 0:.3f}, {luck_line(evidence['optimism'], evidence['trials_compared'])}",
         f"latency: P50 {result.latency.p50_ms:.1f} ms, P99 {result.latency.p99_ms:.1f} ms ({result.latency.provider})",
         evidence["stamp"],
         f"bundle: {result.bundle}/ (model.onnx, card.md, evidence.json, golden/)",

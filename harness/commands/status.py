@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,7 +11,8 @@ import click
 from harness.commands.options import common, print_json, settings
 
 if TYPE_CHECKING:
-    from harness.study import Study
+    from harness.record import Record
+    from harness.study import Study, TrialSummary
 
 
 @click.command()
@@ -29,19 +32,43 @@ def command(study: str | None, as_json: bool, **options: Any) -> None:
     if study is not None:
         loaded = load_study(record, study)
         if as_json:
-            print_json(_document(loaded))
+            print_json(_document(loaded, _trials(loaded, record)))
         else:
-            _print_trials(loaded)
+            _print_trials(_trials(loaded, record))
         return
     studies = [load_study(record, name) for name in study_names(record)]
+    rows = [_row(one, _trials(one, record)) for one in studies]
     if as_json:
-        print_json({"studies": [_row(one) for one in studies]})
+        print_json({"studies": rows})
     else:
-        _print_studies(studies)
+        _print_studies(studies, rows)
 
 
-def _row(study: Study) -> dict[str, Any]:
-    trials = study.trials()
+def _trials(study: Study, record: Record) -> list[TrialSummary]:
+    """The trials that ever started; one that runs in a study that nobody runs was interrupted."""
+    trials = [trial for trial in study.trials() if trial.state != "abandoned"]
+    if not any(trial.state == "running" for trial in trials) or _is_run(record, study.name):
+        return trials
+    return [replace(trial, state="interrupted") if trial.state == "running" else trial for trial in trials]
+
+
+def _is_run(record: Record, name: str) -> bool:
+    """Whether a process holds the study's lock, as far as one that may not write here can tell."""
+    from filelock import FileLock, Timeout
+
+    lock = record.locks / f"study-{name}.lock"
+    if not lock.is_file():
+        return False
+    if not os.access(lock, os.W_OK) or not os.access(record.locks, os.W_OK):
+        return True
+    try:
+        with FileLock(lock).acquire(timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
+def _row(study: Study, trials: list[TrialSummary]) -> dict[str, Any]:
     best = study.best()
     states = ("complete", "pruned", "failed", "duplicate", "running", "interrupted")
     return {
@@ -53,14 +80,14 @@ def _row(study: Study) -> dict[str, Any]:
     }
 
 
-def _document(study: Study) -> dict[str, Any]:
+def _document(study: Study, trials: list[TrialSummary]) -> dict[str, Any]:
     best = study.best()
     return {
         "study": study.name,
         "budget": study.sweep.budget.trials,
         "spent": study.spent(),
         "best": best.as_json() if best is not None else None,
-        "trials": [trial.as_json() for trial in study.trials()],
+        "trials": [trial.as_json() for trial in trials],
     }
 
 
@@ -73,14 +100,13 @@ def _console() -> Any:
     return Console() if sys.stdout.isatty() else Console(width=240)
 
 
-def _print_studies(studies: list[Study]) -> None:
+def _print_studies(studies: list[Study], rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("study", "trials", "complete", "pruned", "failed", "best", "configuration"):
         table.add_column(heading, justify="left" if heading in ("study", "configuration") else "right")
-    for study in studies:
-        row = _row(study)
+    for study, row in zip(studies, rows, strict=True):
         best = row["best"]
         table.add_row(
             study.name, f"{study.spent()}/{row['budget']}", str(row["complete"]), str(row["pruned"]),
@@ -89,19 +115,19 @@ def _print_studies(studies: list[Study]) -> None:
     _console().print(table)
 
 
-def _print_trials(study: Study) -> None:
+def _print_trials(trials: list[TrialSummary]) -> None:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("trial", "configuration", "state", "epochs", "score", "interval", "K", "reason"):
         table.add_column(heading, justify="right" if heading in ("trial", "epochs", "score", "K") else "left")
     ranked = sorted(
-        study.trials(), key=lambda trial: (trial.state != "complete", -(trial.score or 0.0), trial.number)
+        trials, key=lambda trial: (trial.state != "complete", -(trial.score or 0.0), trial.number)
     )
     for trial in ranked:
         interval = trial.outcome.get("interval")
         table.add_row(
-            str(trial.number), trial.name[4:], trial.state, str(trial.epochs or ""),
+            str(trial.number), trial.name.partition(" ")[2], trial.state, str(trial.epochs or ""),
             f"{trial.score:.3f}" if trial.score is not None else "",
             f"[{interval['low']:.3f}, {interval['high']:.3f}]".replace("[", r"\[") if interval else "",
             str(interval["clusters"]) if interval else "", trial.reason,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.commands.options import common, print_json, program, settings
+from harness.commands.options import common, print_json, program, reader_may_be_gone, settings, typed
 
 if TYPE_CHECKING:
     from harness.launch import Launch
@@ -33,7 +34,7 @@ def command(
 
     \b
     --json prints: study, resumed, budget, spent, new_trials, seconds, interrupted,
-    exhausted, best and trials (number, state, name, score, epochs, reason, parameters,
+    exhausted, out_of_time, best and trials (number, state, name, score, epochs, reason, parameters,
     interval, best_epoch, fingerprint), data (the audits), unstored, problem.
     """
     from harness.launch import launch, summary_json
@@ -45,19 +46,18 @@ def command(
     sweep = load_sweep(file, (*overrides, *budget, *naming))
     where = settings(**options)
     result = launch(sweep, where, open_view(quiet=quiet or as_json))
-    if as_json:
-        print_json(summary_json(result))
-    else:
-        click.echo("\n".join(_closing(result, file, options)))
+    with reader_may_be_gone():
+        if as_json:
+            print_json(summary_json(result))
+        else:
+            click.echo("\n".join(_closing(result, file)))
     if result.signal is not None:
         sys.exit(128 + result.signal)
     if result.best is None:
         sys.exit(1)
 
 
-def _closing(result: Launch, file: Path, options: dict[str, Any]) -> list[str]:
-    record = options.get("record")
-    again = f" --record {record}" if record and str(record) != "mlruns" else ""
+def _closing(result: Launch, file: Path) -> list[str]:
     lines = [_counts(result)]
     if result.best is not None:
         lines.append(_best_line(result))
@@ -66,19 +66,34 @@ def _closing(result: Launch, file: Path, options: dict[str, Any]) -> list[str]:
             f"{len(result.unstored)} runs wait in the spool for MLflow ({result.problem}); the next launch stores them"
         )
     if result.signal is not None:
-        lines.append(f"stopped. To go on: {program()} sweep {file}{again}")
-    elif result.new_trials == 0 and not result.exhausted:
-        lines.append(
-            f"the budget of {result.budget} trials is spent. For more: "
-            f"{program()} sweep {file} --trials {result.budget * 2}{again}"
-        )
+        lines.append(f"stopped. To go on: {_again(file)}")
     elif result.exhausted:
         lines.append("every combination of the parameters has been run")
+    elif result.spent >= result.budget:
+        more = _again(file, trials=result.spent + result.budget)
+        lines.append(f"the budget of {result.budget} trials is spent. For more: {more}")
+    elif result.out_of_time:
+        lines.append(f"stopped after budget.hours; to go on: {_again(file)}")
     if result.best is None:
-        lines.append(f"no trial completed; see: {program()} status {result.study}{again}")
+        lines.append(f"no trial completed; see: {_command('status', result.study, *typed('record'))}")
     else:
-        lines += [f"compare: {program()} ui{again}", f"export:  {program()} promote {result.study}{again}"]
+        promote = _command("promote", result.study, *typed("record", "data_root", "cache"))
+        lines += [f"compare: {_command('ui', *typed('record'))}", f"export:  {promote}"]
     return lines
+
+
+def _again(file: Path, trials: int | None = None) -> str:
+    """The command that goes on with this study: what was typed, with another total of trials if given."""
+    words = typed("overrides", "name", *(() if trials else ("trials",)))
+    total = ["--trials", str(trials)] if trials else []
+    name = f"./{file}" if str(file).startswith("-") else str(file)
+    return _command(
+        "sweep", name, *words, *total, *typed("record", "data_root", "cache", "workers", "device")
+    )
+
+
+def _command(*words: str) -> str:
+    return shlex.join([program(), *words])
 
 
 def _counts(result: Launch) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import click
 
-from harness.commands.options import common, print_json, settings
+from harness.commands.options import EXIT_FAILED, common, print_json, settings
+
+if TYPE_CHECKING:
+    from harness.record import Record
 
 # Studies whose addresses are printed; the others are a click away.
 SHOWN = 10
@@ -23,7 +28,8 @@ SHOWN = 10
 def command(port: int | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Open MLflow on the record at 127.0.0.1 until Ctrl-C.
 
-    Prints the address of every study's trials, best score first.
+    Prints the address of every study's trials, best score first. Where MLFLOW_TRACKING_URI names
+    a team's server, prints its addresses and starts none.
 
     --json prints url, record and studies (name: address of its trials) once MLflow answers.
     """
@@ -31,26 +37,47 @@ def command(port: int | None, as_json: bool, quiet: bool, **options: Any) -> Non
     from harness.server import TrackingServer, free_port, is_free
     from harness.tracking import connect, study_links
 
-    record = Record(settings(**options).record).require()
+    record = Record(settings(**options).record)
+    team = os.environ.get("MLFLOW_TRACKING_URI")
+    if team:
+        url = _public(team)
+        links = study_links(connect(team), url)
+        _show(f"MLFLOW_TRACKING_URI is set; the runs are on {url}", url, record, links, as_json, quiet)
+        return
+    record.require()
     if port is not None and not is_free(port):
         raise click.UsageError(f"port {port} of 127.0.0.1 is taken; leave --port out for a free one")
     chosen = port or (5000 if is_free(5000) else free_port())
     stopped: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: stopped.append(number))
     with TrackingServer(record, chosen) as server:
         url = server.uri
         links = study_links(connect(url), url)
-        if as_json:
-            print_json({"url": url, "record": str(record.root), "studies": links})
-        elif not quiet:
-            click.echo(f"MLflow on {record.root}: {url}  (Ctrl-C stops)")
-            for name, link in list(links.items())[:SHOWN]:
-                click.echo(f"  {name}: {link}")
-        sys.stdout.flush()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # until here a signal raises
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda number, frame: stopped.append(number))
+        _show(f"MLflow on {record.root}: {url}  (Ctrl-C stops)", url, record, links, as_json, quiet)
         while not stopped and server.alive:
             time.sleep(0.2)
     if stopped and stopped[0] != signal.SIGINT:
         sys.exit(128 + stopped[0])
-    if not stopped:
-        raise click.ClickException(f"the MLflow server ended; its log: {record.server_log}")
+    if not stopped:  # not as JSON: the one document is printed already
+        click.echo(f"error: the MLflow server ended; its log: {record.server_log}", err=True)
+        sys.exit(EXIT_FAILED)
+
+
+def _show(heading: str, url: str, record: Record, links: dict[str, str], as_json: bool, quiet: bool) -> None:
+    if as_json:
+        print_json({"url": url, "record": str(record.root), "studies": links})
+    elif quiet:
+        click.echo(url)
+    else:
+        click.echo(heading)
+        for name, link in list(links.items())[:SHOWN]:
+            click.echo(f"  {name}: {link}")
+    sys.stdout.flush()
+
+
+def _public(uri: str) -> str:
+    """The address without the password that it may carry."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")

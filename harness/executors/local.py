@@ -15,7 +15,15 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from harness.executors.protocol import EpochDone, Event, Job, TrialDone, TrialFailed, WorkerLost
+from harness.executors.protocol import (
+    EpochDone,
+    Event,
+    Job,
+    TrialDone,
+    TrialFailed,
+    WorkerLost,
+    WorkersFailedError,
+)
 
 # One thread of arithmetic a worker: two workers with two threads each are 4-23x slower (spinning barriers).
 THREADS = dict.fromkeys(
@@ -34,10 +42,6 @@ THREADS = dict.fromkeys(
 MAX_DEATHS = 3
 
 
-class WorkersFailedError(RuntimeError):
-    """Workers end before they can take a trial; the message holds the end of their log."""
-
-
 class DeviceRefusedError(RuntimeError):
     """The device cannot be used on this machine; the message says why."""
 
@@ -48,7 +52,7 @@ class _Worker:
         self.log = log
         with log.open("ab") as out, theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "harness.executors.worker", str(theirs.fileno()), device],
+                [sys.executable, "-P", "-m", "harness.executors.worker", str(theirs.fileno()), device],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -144,6 +148,7 @@ class LocalExecutor:
         worker.end()
         code = worker.process.returncode
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        how += ": out of memory, perhaps" if code == -9 else ""
         self._deaths_in_a_row += not worker.ready
         if self._deaths_in_a_row > MAX_DEATHS:
             raise WorkersFailedError(
@@ -166,6 +171,8 @@ class LocalExecutor:
 
     def close(self) -> None:
         """End every worker; a trial that still runs keeps its checkpoint."""
+        for worker in self._workers:
+            worker.connection.close()  # all hear of it at once
         for worker in self._workers:
             worker.end()
 

@@ -57,6 +57,10 @@ class WorkerLost:
     reason: str
 
 
+class WorkersFailedError(RuntimeError):
+    """Workers cannot do their work here, whatever the trial; the message says how they end."""
+
+
 Event = EpochDone | TrialDone | TrialFailed | WorkerLost
 
 

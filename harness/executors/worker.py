@@ -101,7 +101,12 @@ def failure_kind(error: BaseException) -> FailureKind:
 
     if isinstance(error, DivergedError):
         return "diverged"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    # torch says a CPU's lack of memory with a plain RuntimeError
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "allocate memory" in str(error)
+    ):
         return "out_of_memory"
     if isinstance(error, OSError):
         return "infrastructure"

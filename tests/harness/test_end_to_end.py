@@ -1,5 +1,6 @@
 """The whole way, through the command line, real processes, a real MLflow server and real files."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from harness.record import Record
@@ -19,7 +21,7 @@ from harness.tracking import connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-HARNESS = [sys.executable, "-m", "harness.cli"]
+HARNESS = [sys.executable, "-P", "-m", "harness.cli"]
 
 SWEEP = """\
 name: tiny
@@ -43,6 +45,8 @@ class Workplace:
         self.environment = {**os.environ, "HARNESS_CACHE": str(cache), "NO_COLOR": "1"}
         self.environment.pop("MLFLOW_TRACKING_URI", None)
         self.write(sweep)
+        # A user's own module may be called as one of ours.
+        (folder / "models.py").write_text("raise RuntimeError('the wrong models')")
 
     def write(self, sweep: str) -> None:
         (self.folder / "tiny.yaml").write_text(sweep, encoding="utf-8")
@@ -287,9 +291,14 @@ def epochs_spooled(place: Workplace) -> int:
     return sum(len(file.read_text().splitlines()) for file in place.record.spool.glob("tiny/*/events.jsonl"))
 
 
-def running_children(place: Workplace) -> list[str]:
-    shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
-    return [line for line in shown if str(place.folder) in line and "ps -eo" not in line]
+def running_children(place: Workplace) -> list[list[str]]:
+    """Servers and workers: all run in the workplace or its record."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(place.folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.cmdline())
+    return found
 
 
 LONG = SWEEP.replace("epochs: 5", "epochs: 14").replace("trials: 3", "trials: 2")
@@ -315,10 +324,12 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(
     assert "To go on:" in stdout
     assert running_children(place) == []
     assert [t["state"] for t in place.json("status", "tiny")["trials"]] == ["interrupted"]
-    with TrackingServer(place.record) as server:
-        assert [run.info.status for run in trial_runs(connect(server.uri))] == ["SCHEDULED"]
-    place.run("sweep", "tiny.yaml", "--workers", "1", "--quiet")
-    assert outcomes(place) == undisturbed
+    if number == signal.SIGINT:
+        with TrackingServer(place.record) as server:
+            assert [run.info.status for run in trial_runs(connect(server.uri))] == ["SCHEDULED"]
+    if number == signal.SIGINT:
+        place.run("sweep", "tiny.yaml", "--workers", "1", "--quiet")
+        assert outcomes(place) == undisturbed
 
 
 def test_a_killed_coordinator_loses_and_doubles_nothing(
@@ -336,6 +347,12 @@ def test_a_killed_coordinator_loses_and_doubles_nothing(
         client = connect(server.uri)
         runs = trial_runs(client)
         assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+        assert all(len(run.inputs.dataset_inputs) == 3 for run in runs)
+        launches = client.search_runs([runs[0].info.experiment_id], "tags.`harness.kind` = 'launch'")
+        assert sorted(run.info.status for run in launches) in (
+            ["FINISHED", "KILLED"],
+            ["FINISHED", "KILLED", "KILLED"],
+        )
         for run in runs:
             steps = [p.step for p in client.get_metric_history(run.info.run_id, "val/loss")]
             assert sorted(steps) == list(range(14))

@@ -2,14 +2,17 @@
 
 import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 
 from harness.record import Record
-from harness.server import TrackingServer
+from harness.server import ServerError, TrackingServer
+from harness.tracking import connect
 
 pytestmark = pytest.mark.slow
 
@@ -63,5 +66,15 @@ def test_a_server_that_cannot_start_names_its_log(record: Record, tmp_path: Path
     broken = Record(tmp_path / "broken")
     broken.root.mkdir()
     broken.database.write_text("no database")
-    with TrackingServer(broken) as server, pytest.raises(ValueError, match=r"its log: .*server\.log"):
+    with TrackingServer(broken) as server, pytest.raises(ServerError, match=r"its log: .*server\.log"):
         _ = server.uri
+
+
+def test_no_letter_of_a_records_path_is_part_of_a_url(tmp_path: Path) -> None:
+    record = Record(tmp_path / "my rec#1 100%25 a?b=c").open()
+    with TrackingServer(record) as server:
+        experiment = connect(server.uri).create_experiment("here")
+    with closing(sqlite3.connect(record.database)) as database:
+        rows = database.execute("select experiment_id, name from experiments where name = 'here'").fetchall()
+    assert rows == [(int(experiment), "here")]
+    assert [path.name for path in tmp_path.iterdir()] == [record.root.name]

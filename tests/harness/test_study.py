@@ -24,6 +24,13 @@ from harness.study import (
 from harness.sweep import Pruner, Sweep
 
 
+def opened(record: Record, definition: Sweep) -> Study:
+    """The study as the next launch finds it: nobody holds it any more."""
+    study = open_study(record, definition)
+    study.release()
+    return study
+
+
 @pytest.fixture
 def record(tmp_path: Path) -> Record:
     """What Optuna's half needs, without the seconds that MLflow's database takes."""
@@ -50,16 +57,16 @@ OTHER = {"feature": ["mfcc", "waveform"]}
 
 
 def test_a_new_study_is_not_resumed_and_an_unchanged_one_is(record: Record) -> None:
-    first = open_study(record, sweep())
-    again = open_study(record, sweep())
+    first = opened(record, sweep())
+    again = opened(record, sweep())
     assert (first.name, first.resumed, first.note) == ("demo", False, "")
     assert (again.name, again.resumed, again.note) == ("demo", True, "")
 
 
 def test_an_edited_sweep_is_another_study_and_says_so(record: Record) -> None:
-    open_study(record, sweep())
-    second = open_study(record, sweep(parameters=OTHER))
-    third = open_study(record, sweep(seed=7))
+    opened(record, sweep())
+    second = opened(record, sweep(parameters=OTHER))
+    third = opened(record, sweep(seed=7))
     assert [(one.name, one.resumed) for one in (second, third)] == [("demo-2", False), ("demo-3", False)]
     assert "demo exists with another definition" in second.note
     assert second.note.count("\n") == 0
@@ -67,24 +74,24 @@ def test_an_edited_sweep_is_another_study_and_says_so(record: Record) -> None:
 
 def test_going_back_to_a_definition_resumes_its_study(record: Record) -> None:
     for definition in (sweep(), sweep(parameters=OTHER)):
-        open_study(record, definition)
-    assert (open_study(record, sweep()).name, open_study(record, sweep()).resumed) == ("demo", True)
+        opened(record, definition)
+    assert (opened(record, sweep()).name, opened(record, sweep()).resumed) == ("demo", True)
     assert (
-        open_study(record, sweep(parameters=OTHER)).name,
-        open_study(record, sweep(parameters=OTHER)).resumed,
+        opened(record, sweep(parameters=OTHER)).name,
+        opened(record, sweep(parameters=OTHER)).resumed,
     ) == ("demo-2", True)
     assert study_names(record) == ["demo", "demo-2"]
 
 
 def test_a_larger_budget_resumes(record: Record) -> None:
-    open_study(record, sweep())
-    again = open_study(record, sweep(budget={"trials": 30}, workers=4, description="more of it"))
+    opened(record, sweep())
+    again = opened(record, sweep(budget={"trials": 30}, workers=4, description="more of it"))
     assert (again.name, again.resumed) == ("demo", True)
     assert load_study(record, "demo").sweep.budget.trials == 30
 
 
 def test_another_record_object_sees_the_same_study(record: Record) -> None:
-    study = open_study(record, sweep())
+    study = opened(record, sweep())
     tell(study, 0.5)
     assert [trial.score for trial in load_study(Record(record.root), "demo").trials()] == [0.5]
     assert load_study(Record(record.root), "demo").sweep == sweep()
@@ -93,7 +100,7 @@ def test_another_record_object_sees_the_same_study(record: Record) -> None:
 def test_an_unknown_study_names_the_nearest(record: Record) -> None:
     with pytest.raises(StudyError, match="there is none yet"):
         load_study(record, "demo")
-    open_study(record, sweep())
+    opened(record, sweep())
     with pytest.raises(StudyError, match="did you mean demo\\?"):
         load_study(record, "demos")
     with pytest.raises(StudyError, match="there is demo"):
@@ -120,7 +127,7 @@ def tell(study: Study, value: float | None, state: TrialState = TrialState.COMPL
 
 
 def test_the_budget_counts_what_ran_or_runs(record: Record) -> None:
-    study = open_study(record, sweep())
+    study = opened(record, sweep())
     tell(study, 0.5)
     tell(study, None, TrialState.PRUNED)
     tell(study, None, TrialState.FAIL)
@@ -143,7 +150,7 @@ def test_the_budget_counts_what_ran_or_runs(record: Record) -> None:
 
 
 def test_a_parked_trial_shows_as_interrupted(record: Record) -> None:
-    study = open_study(record, sweep())
+    study = opened(record, sweep())
     trial = study.optuna_study.ask()
     trial.set_user_attr("fingerprint", "f")
     study.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
@@ -151,7 +158,7 @@ def test_a_parked_trial_shows_as_interrupted(record: Record) -> None:
 
 
 def test_a_pruned_trial_shows_the_score_it_had(record: Record) -> None:
-    study = open_study(record, sweep())
+    study = opened(record, sweep())
     tell(study, None, TrialState.PRUNED, outcome={"score": 0.4, "epochs": 3})
     assert [(one.score, one.epochs) for one in study.trials()] == [(0.4, 3)]
     assert study.best() is None
@@ -206,15 +213,15 @@ def test_an_interrupted_study_asks_what_an_undisturbed_one_asks(
         record.locks.mkdir(parents=True)
         asked: list[Values] = []
         for piece in pieces:
-            asked += run_trials(open_study(record, sweep(sampler=sampler)), piece)
+            asked += run_trials(opened(record, sweep(sampler=sampler)), piece)
         found.append(asked)
     assert found[0] == found[1]
     assert len({str(values) for values in found[0]}) > 5
 
 
 def test_another_seed_asks_other_things(record: Record) -> None:
-    one = run_trials(open_study(record, sweep(seed=1)), 4)
-    assert one != run_trials(open_study(record, sweep(seed=2)), 4)
+    one = run_trials(opened(record, sweep(seed=1)), 4)
+    assert one != run_trials(opened(record, sweep(seed=2)), 4)
 
 
 @pytest.mark.parametrize("kind", ["tpe", "random", "grid"])
@@ -234,7 +241,7 @@ def test_every_pruner_of_the_schema_can_be_built(kind: Any, expected: str) -> No
 
 
 def test_other_windows_are_refused_and_both_digests_are_named(record: Record) -> None:
-    study = open_study(record, sweep())
+    study = opened(record, sweep())
     digests = {"c": {"train": "a" * 64, "val": "b" * 64, "test": "c" * 64}}
     study.check_manifests(digests)
     study.check_manifests(digests)
@@ -247,7 +254,7 @@ def test_other_windows_are_refused_and_both_digests_are_named(record: Record) ->
 
 
 def test_windows_of_another_configuration_are_added(record: Record) -> None:
-    study = open_study(record, sweep())
+    study = opened(record, sweep())
     study.check_manifests({"c": {"val": "b"}})
     study.check_manifests({"d": {"val": "e"}})
     with pytest.raises(DataChangedError):
@@ -259,6 +266,6 @@ def test_windows_of_another_configuration_are_added(record: Record) -> None:
 def test_a_study_killed_while_it_was_made_is_taken_over(record: Record) -> None:
     optuna.create_study(study_name="demo", storage=record.storage(), direction="maximize")
     assert study_names(record) == []
-    opened = open_study(record, sweep())
-    assert opened.name == "demo"
+    study = opened(record, sweep())
+    assert study.name == "demo"
     assert study_names(record) == ["demo"]

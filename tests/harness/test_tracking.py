@@ -256,7 +256,7 @@ def test_a_killed_server_is_started_again_and_everything_arrives(
         ended(spool, "FINISHED", "complete")
         writer.poke(spool)
     assert writer.drain(120) == []
-    writer.stop()
+    writer.stop(5.0)
     rows = everything(connect(server.uri), opened[-1])
     assert sorted(row["name"] for row in rows) == ["000 mfcc", "001 mfcc", "002 mfcc"]
     assert {row["status"] for row in rows} == {"FINISHED"}
@@ -282,3 +282,44 @@ def _group(process: psutil.Process) -> int:
         return os.getpgid(process.pid)
     except ProcessLookupError:
         return -1
+
+
+def test_two_records_on_one_server_keep_their_studies_apart(client: MlflowClient, tmp_path: Path) -> None:
+    mine = Tracking(client, "shared", identity="a" * 32)
+    theirs = Tracking(client, "shared", identity="b" * 32)
+    assert mine.experiment_id != theirs.experiment_id
+    assert mine.store_trial(ended(spooled(tmp_path / "mine"), "FINISHED", "complete"))
+    assert theirs.store_trial(ended(spooled(tmp_path / "theirs", epochs=1), "FAILED", "failed"))
+    assert [run.info.status for run in client.search_runs([mine.experiment_id])] == ["FINISHED"]
+    assert [run.info.status for run in client.search_runs([theirs.experiment_id])] == ["FAILED"]
+    assert Tracking(client, "shared", identity="b" * 32).experiment_id == theirs.experiment_id
+
+
+def test_a_refused_dataset_is_logged_the_next_time(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking = Tracking(client, "interrupted")
+    spool = spooled(tmp_path, epochs=1)
+    log_inputs, calls = client.log_inputs, []
+
+    def failing_once(*args: Any, **kwargs: Any) -> None:
+        calls.append(args)
+        if len(calls) == 1:
+            raise ConnectionError("gone")
+        log_inputs(*args, **kwargs)
+
+    monkeypatch.setattr(client, "log_inputs", failing_once)
+    with pytest.raises(ConnectionError):
+        tracking.store_trial(spool)
+    tracking.store_trial(spool)
+    [run] = client.search_runs([tracking.experiment_id])
+    assert len(run.inputs.dataset_inputs) == 2
+
+
+def test_orphaned_launches_are_ended_and_trials_left_alone(client: MlflowClient) -> None:
+    tracking = Tracking(client, "orphans")
+    launch = tracking.run("k1", "launch", {"harness.kind": "launch"})
+    trial = tracking.run("k2", "000", {"harness.kind": "trial"})
+    tracking.end_orphans("launch")
+    assert client.get_run(launch).info.status == "KILLED"
+    assert client.get_run(trial).info.status == "RUNNING"

@@ -1,0 +1,56 @@
+"""Which trial is promoted: the one that is named, else the best of those that compare."""
+
+from __future__ import annotations
+
+from harness.study import Study, StudyError, TrialSummary
+from harness.tracking import Tracking
+from harness.trial_config import TrialConfig
+
+
+def choose(study: Study, run: str | None) -> TrialSummary:
+    """The trial of this number, else the best by score.
+
+    Raises
+    ------
+    StudyError
+        No such trial, a trial that did not complete, or trials that were judged on different windows.
+    """
+    complete = [trial for trial in study.trials() if trial.state == "complete"]
+    if not complete:
+        raise StudyError(
+            f"study {study.name} has no complete trial to promote; see: harness status {study.name}"
+        )
+    if run is not None:
+        named = [trial for trial in study.trials() if trial.number == int(run)]
+        if not named:
+            raise StudyError(f"study {study.name} has no trial {run}; it has 0 to {len(study.trials()) - 1}")
+        if named[0].state != "complete":
+            raise StudyError(
+                f"trial {run} is {named[0].state} ({named[0].reason or 'no reason'}), not complete"
+            )
+        return named[0]
+    manifests = study.optuna_study.user_attrs.get("manifests", {})
+    digests = {manifests[_data_digest(trial)]["val"] for trial in complete}
+    if len(digests) > 1:
+        shown = ", ".join(sorted(digest[:12] for digest in digests))
+        raise StudyError(
+            f"the trials of {study.name} were judged on different validation windows ({shown}) and do not rank; "
+            f"set data.evaluate_on, or name one with --run"
+        )
+    best = study.best()
+    assert best is not None
+    return best
+
+
+def trial_of_run(tracking: Tracking, run_id: str) -> str:
+    """Number of the trial whose MLflow run has this id; StudyError where the study has no such run."""
+    number = tracking.trial_of(run_id)
+    if number is None:
+        raise StudyError(
+            f"study {tracking.study} has no trial with the run id {run_id!r}; give its number instead"
+        )
+    return number
+
+
+def _data_digest(trial: TrialSummary) -> str:
+    return TrialConfig.model_validate(trial.config).data.digest()

@@ -65,7 +65,7 @@ class DemoReader(LibriSpeechReader):
     """Writes the parts that are missing under ``<cache>/demo/<version>``, then reads them like any other."""
 
     def locate(self, parts: Sequence[str], data_root: Path | None, cache: Path, progress: Progress) -> Path:
-        """Return the folder of the generated corpus, making ``parts`` first (about 15 s each)."""
+        """Return the folder of the generated corpus, making ``parts`` first (about 20 s each)."""
         del data_root
         root = cache / "demo" / VERSION
         for part in parts:
@@ -73,7 +73,7 @@ class DemoReader(LibriSpeechReader):
                 raise DataError(unknown("part of corpus demo", part, PARTS))
         for part in parts:
             if not is_complete(root / part):
-                progress(f"generating demo/{part}: {SPEAKERS} speakers, about 15 s and 205 MB")
+                progress(f"generating demo/{part}: {SPEAKERS} speakers, about 20 s and 205 MB")
                 build_once(root / part, partial(_write_part, part, progress))
         if not (root / TABLE).is_file():
             aside = root / f".{TABLE}.{os.getpid()}"

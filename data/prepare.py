@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data.config import DataConfig
 from data.corpora import CORPORA
-from data.corpora.base import FileStamp, LostRecording, Progress, Reader, Scan
+from data.corpora.base import FileStamp, LostRecording, Progress, Reader, Request, Scan
 from data.cutting import Cutter
 from data.digests import digest_of
 from data.errors import DataError
@@ -53,7 +53,9 @@ def prepare(
     cache = cache.expanduser().absolute()
     reader = CORPORA[config.corpus].reader()
     parts = _parts(config)
-    root = reader.locate(parts, data_root.expanduser() if data_root else None, cache, progress)
+    root = reader.locate(
+        Request(tuple(parts), data_root.expanduser() if data_root else None, cache, progress)
+    )
     files = reader.listing(root, parts)
     state = [IMPLEMENTATION, config.digest(), [[f.path, f.size, f.mtime_ns] for f in files]]
     folder = cache / "prepared" / digest_of(state)[:32]

@@ -30,7 +30,10 @@ class Segment:
 class Recording:
     """One audio file, known from its header; ``num_samples`` counts samples at 16 kHz.
 
-    ``chapter`` is what was recorded in one sitting (a book's chapter, a meeting).
+    ``chapter`` is what was recorded in one sitting (a book's chapter, a meeting). A ``conversation`` has
+    several speakers and its segments are the reference of who speaks when; an utterance has one
+    speaker and its segment is the whole file. Recordings of one ``group`` share speakers (a meeting
+    series); "" for utterances.
     """
 
     id: str
@@ -41,6 +44,8 @@ class Recording:
     sample_rate: int
     segments: tuple[Segment, ...]
     sex: Mapping[str, str] = field(default_factory=dict)
+    conversation: bool = False
+    group: str = ""
 
     @property
     def key(self) -> str:
@@ -86,11 +91,30 @@ class FileStamp:
     mtime_ns: int
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of a corpus, so that a reader which fetches can fetch only that.
+
+    ``windows`` says how many 3 s windows are wanted of each part at most, ``speakers`` how many speakers;
+    ``partition`` and ``revision`` mean what they mean in the data section of a sweep.
+    """
+
+    parts: tuple[str, ...]
+    data_root: Path | None
+    cache: Path
+    progress: Progress
+    windows: Mapping[str, int] = field(default_factory=dict)
+    speakers: int | None = None
+    max_download_gb: float | None = None
+    partition: str | None = None
+    revision: str | None = None
+
+
 class Reader(Protocol):
     """How a corpus is opened. ``locate`` may make or fetch it; the rest only read."""
 
-    def locate(self, parts: Sequence[str], data_root: Path | None, cache: Path, progress: Progress) -> Path:
-        """Return the folder that holds ``parts``; DataError when one is missing."""
+    def locate(self, request: Request) -> Path:
+        """Return the folder that holds the parts of ``request``; DataError when one is missing."""
         ...
 
     def listing(self, root: Path, parts: Sequence[str]) -> list[FileStamp]:

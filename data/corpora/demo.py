@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 
 from data.audio import to_int16
-from data.corpora.base import SAMPLE_RATE, WINDOW_SAMPLES, Progress
+from data.corpora.base import SAMPLE_RATE, WINDOW_SAMPLES, Progress, Request
 from data.corpora.librispeech import TABLE, LibriSpeechReader
 from data.corpora.voices import BINS_HZ, Float, Voice, make_voice, speak
 from data.errors import DataError, unknown
@@ -64,10 +64,10 @@ def _generator(purpose: str, *key: int) -> np.random.Generator:
 class DemoReader(LibriSpeechReader):
     """Writes the parts that are missing under ``<cache>/demo/<version>``, then reads them like any other."""
 
-    def locate(self, parts: Sequence[str], data_root: Path | None, cache: Path, progress: Progress) -> Path:
-        """Return the folder of the generated corpus, making ``parts`` first (about 20 s each)."""
-        del data_root
-        root = cache / "demo" / VERSION
+    def locate(self, request: Request) -> Path:
+        """Return the folder of the generated corpus, making its parts first (about 20 s each)."""
+        parts, progress = request.parts, request.progress
+        root = request.cache / "demo" / VERSION
         for part in parts:
             if part not in PARTS:
                 raise DataError(unknown("part of corpus demo", part, PARTS))

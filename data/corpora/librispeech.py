@@ -11,8 +11,8 @@ from data.corpora.base import (
     UNKNOWN_SEX,
     FileStamp,
     LostRecording,
-    Progress,
     Recording,
+    Request,
     Scan,
     Segment,
 )
@@ -26,9 +26,9 @@ FOLDER = "LibriSpeech"
 class LibriSpeechReader:
     """Reads a folder that somebody downloaded; changes nothing in it."""
 
-    def locate(self, parts: Sequence[str], data_root: Path | None, cache: Path, progress: Progress) -> Path:
-        """Return ``data_root`` or the LibriSpeech folder in it, whichever holds all ``parts``."""
-        del cache, progress
+    def locate(self, request: Request) -> Path:
+        """Return the data root or the LibriSpeech folder in it, whichever holds all parts asked for."""
+        parts, data_root = request.parts, request.data_root
         if data_root is None:
             raise DataError(
                 "corpus librispeech is read from a folder, and none was given: pass --data-root DIR, "

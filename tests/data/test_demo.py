@@ -6,6 +6,7 @@ import pytest
 from data.audit import audit
 from data.config import DataConfig
 from data.corpora import demo
+from data.corpora.base import Request
 from data.corpora.demo import CHAPTERS, SPEAKERS, DemoReader, DemoSpeaker, make_utterance
 from data.errors import DataError
 from data.parts import SPLITS
@@ -22,7 +23,7 @@ def small_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "SPEAKERS", 8)
         patch.setattr(demo, "CHAPTERS", SHORT)
-        DemoReader().locate(["clean", "other"], None, cache, lambda message: None)
+        DemoReader().locate(Request(("clean", "other"), None, cache, lambda message: None))
     return cache
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from data.corpora.base import Request
 from data.corpora.librispeech import LibriSpeechReader, read_speakers
 from data.errors import DataError
 
@@ -11,7 +12,7 @@ READER = LibriSpeechReader()
 
 
 def locate(root, *parts):
-    return READER.locate(parts, root, root, print)
+    return READER.locate(Request(tuple(parts), root, root, print))
 
 
 def scan(root, *parts):
@@ -74,7 +75,7 @@ def test_a_missing_part_is_named_with_what_is_there(make_corpus):
 @pytest.mark.parametrize("root", [None, "nowhere"])
 def test_a_missing_root_says_what_to_pass(tmp_path, root):
     with pytest.raises(DataError, match="--data-root DIR"):
-        READER.locate(["part-a"], tmp_path / root if root else None, tmp_path, print)
+        READER.locate(Request(("part-a",), tmp_path / root if root else None, tmp_path, print))
 
 
 def test_decomposed_names_give_the_same_ids(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from data.audit import audit
 from data.config import DataConfig
+from data.corpora.base import Request
 from data.corpora.librispeech import LibriSpeechReader, read_speakers
 from data.parts import SPLITS
 from data.prepare import prepare
@@ -30,7 +31,7 @@ def test_the_table_knows_every_speaker_of_the_cut():
     sexes = read_speakers(CORPORA / "LibriSpeech" / "SPEAKERS.TXT")
     assert len(sexes) > 2_400
     reader = LibriSpeechReader()
-    root = reader.locate(["test-other"], CORPORA, CORPORA, print)
+    root = reader.locate(Request(("test-other",), CORPORA, CORPORA, print))
     scan = reader.scan(root, reader.listing(root, ["train-clean-100", "test-other", "dev-clean"]))
     assert {part: len(recordings) for part, recordings in scan.recordings.items()} == {
         "train-clean-100": 157,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +23,10 @@ __all__ = [
     "WINDOW_SAMPLES",
     "Audio",
     "Header",
+    "digest_audio",
     "load_audio",
     "read_audio",
+    "read_excerpt",
     "read_header",
     "to_int16",
 ]
@@ -33,6 +37,7 @@ RATES = (4_000, 384_000)  # Hz
 # Digital silence packs about 300 samples into a byte of FLAC; a broken header claims far more.
 MOST_SAMPLES_PER_BYTE = 4_096
 _BLOCK = 1 << 20
+_MARGIN_S = 1  # decoded around an excerpt that is resampled, so that its ends are right
 
 Float = npt.NDArray[np.float32]
 Int16 = npt.NDArray[np.int16]
@@ -96,28 +101,43 @@ def _reason(error: RuntimeError) -> str:
     return str(getattr(error, "error_string", error)).strip().rstrip(".")
 
 
-def _decode(path: Path, header: Header) -> Float:
-    """Return ``(frame, channel)``; grows with what is decoded, never with what a header claims."""
-    blocks: list[Float] = []
+def _blocks(path: Path, header: Header) -> Iterator[Float]:
+    """Yield ``(frame, channel)`` blocks; grows with what is decoded, never with what a header claims."""
+    decoded = 0
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:
             while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-                blocks.append(block)
+                decoded += len(block)
+                yield _checked(block)
     except (OSError, RuntimeError) as error:
         reason = _reason(error) if isinstance(error, RuntimeError) else str(error)
         raise AudioError(f"unreadable: {reason}") from error
-    decoded = sum(map(len, blocks))
     if decoded == 0:
         raise AudioError("empty: it holds no samples")
     if decoded != header.frames:
         raise AudioError(f"truncated: {decoded} of the {header.frames} samples in its header")
-    return np.concatenate(blocks)
 
 
-def _digest(samples: Float, sample_rate: int) -> str:
-    digest = hashlib.sha256(f"{sample_rate} {samples.shape[1]} ".encode())
-    digest.update(np.ascontiguousarray(samples, dtype="<f4").data)
-    return digest.hexdigest()
+def _checked(block: Float) -> Float:
+    if not np.isfinite(block).all():
+        raise AudioError("it holds samples that are not finite (NaN or Inf)")
+    peak = float(np.abs(block).max())
+    if peak > LARGEST_PEAK:
+        raise AudioError(f"peak {peak:.4g} is out of range; float samples must lie in -1..1")
+    return block
+
+
+def _start_digest(header: Header) -> hashlib._Hash:
+    return hashlib.sha256(f"{header.sample_rate} {header.channels} ".encode())
+
+
+def _raw(block: Float) -> memoryview:
+    return np.ascontiguousarray(block, dtype="<f4").data
+
+
+def _require_sound(peak: float) -> None:
+    if peak < SILENCE_PEAK:
+        raise AudioError(f"silent: peak {peak:.1e} is below {SILENCE_PEAK:.0e} (-80 dBFS)")
 
 
 def load_audio(path: Path) -> Audio:
@@ -133,22 +153,62 @@ def load_audio(path: Path) -> Audio:
         or with a header that claims an absurd length.
     """
     header = read_header(path)
-    decoded = _decode(path, header)
-    if not np.isfinite(decoded).all():
-        raise AudioError("it holds samples that are not finite (NaN or Inf)")
-    peak = float(np.abs(decoded).max())
-    if peak > LARGEST_PEAK:
-        raise AudioError(f"peak {peak:.4g} is out of range; float samples must lie in -1..1")
-    mono = decoded.mean(axis=1, dtype=np.float32)
-    peak = float(np.abs(mono).max())
-    if peak < SILENCE_PEAK:
-        raise AudioError(f"silent: peak {peak:.1e} is below {SILENCE_PEAK:.0e} (-80 dBFS)")
-    if header.sample_rate != SAMPLE_RATE:
-        mono = soxr.resample(mono, header.sample_rate, SAMPLE_RATE).astype(np.float32, copy=False)
+    digest = _start_digest(header)
+    blocks = []
+    for block in _blocks(path, header):
+        digest.update(_raw(block))
+        blocks.append(block.mean(axis=1, dtype=np.float32))
+    mono = np.concatenate(blocks)
+    _require_sound(float(np.abs(mono).max()))
+    return Audio(_at_16_khz(mono, header.sample_rate, header.num_samples), digest.hexdigest())
+
+
+def digest_audio(path: Path) -> str:
+    """Return the digest that `load_audio` gives, after the same checks, a block at a time.
+
+    For recordings of hours: memory does not grow with the length.
+    """
+    header = read_header(path)
+    digest, peak = _start_digest(header), 0.0
+    for block in _blocks(path, header):
+        digest.update(_raw(block))
+        peak = max(peak, float(np.abs(block.mean(axis=1, dtype=np.float32)).max()))
+    _require_sound(peak)
+    return digest.hexdigest()
+
+
+def read_excerpt(path: Path, start_sample: int, num_samples: int) -> Float:
+    """Return ``num_samples`` samples at 16 kHz from ``start_sample``, found by seeking: (sample,) float32.
+
+    Raises
+    ------
+    AudioError
+        Unreadable there, or not finite.
+    """
+    header = read_header(path)
+    shared = math.gcd(header.sample_rate, SAMPLE_RATE)
+    samples, frames = SAMPLE_RATE // shared, header.sample_rate // shared  # of one common period
+    margin = 0 if header.sample_rate == SAMPLE_RATE else _MARGIN_S * shared
+    first = max(0, start_sample // samples - margin)
+    last = -(-(start_sample + num_samples) // samples) + margin
+    try:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            file.seek(first * frames)
+            read = _checked(file.read((last - first) * frames, dtype="float32", always_2d=True))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise AudioError(f"unreadable from {start_sample / SAMPLE_RATE:.2f} s: {error}") from error
+    wanted = start_sample - first * samples + num_samples
+    mono = _at_16_khz(read.mean(axis=1, dtype=np.float32), header.sample_rate, wanted)
+    return mono[-num_samples:]
+
+
+def _at_16_khz(mono: Float, sample_rate: int, num_samples: int) -> Float:
+    """Return the first ``num_samples`` at 16 kHz."""
+    if sample_rate != SAMPLE_RATE:
+        mono = soxr.resample(mono, sample_rate, SAMPLE_RATE).astype(np.float32, copy=False)
     # A resampler may round the last sample either way; windows were planned from the header.
-    missing = max(0, header.num_samples - len(mono))
-    samples = np.pad(mono, (0, missing))[: header.num_samples]
-    return Audio(samples, _digest(decoded, header.sample_rate))
+    missing = max(0, num_samples - len(mono))
+    return np.pad(mono, (0, missing))[:num_samples]
 
 
 def read_audio(path: Path) -> Float:

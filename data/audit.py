@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -24,12 +24,23 @@ Shared = Unit | Literal["audio"]
 # A class needs this many (speakers, windows) in a split to be learnt, or to be measured at all.
 MINIMUM: dict[Split, tuple[int, int]] = {"train": (2, 16), "val": (1, 8), "test": (1, 8)}
 
-_KEYS: dict[Shared, Callable[[Window], str]] = {
-    "speaker": lambda window: window.speaker,
-    "chapter": lambda window: f"{window.speaker}/{window.chapter}",
-    "utterance": lambda window: window.recording_id,
-    "audio": lambda window: window.audio_sha256,
-}
+
+def _names(window: Window, unit: Shared) -> dict[str, str]:
+    """Return what ``window`` holds of ``unit``: what must not be shared -> how it is named."""
+    if unit == "speaker":
+        return {speaker: speaker for speaker in window.speakers}
+    names: dict[str, str] = {}
+    for source in window.sources:
+        key = {
+            "group": source.group,
+            # Two speakers read chapters of one book; a meeting's id is its own.
+            "chapter": f"{source.speaker}/{source.chapter}" if source.speaker else source.chapter,
+            "utterance": source.recording_id,
+            "audio": source.audio_sha256,
+        }[unit]
+        names[key] = source.recording_id if unit == "audio" else key
+    names.pop("", None)
+    return names
 
 
 @dataclass(frozen=True)
@@ -67,11 +78,11 @@ def audit(prepared: Prepared) -> Audit:
     """Run every check on ``prepared``; it is read, never changed, and no window is opened."""
     manifests = {split: prepared.splits[split].manifest for split in SPLITS}
     everyone = [manifests[split] for split in SPLITS]
+    dealt = bool(prepared.label_map.classes)  # else labels come from who speaks when
     checks = [
         *(_label_share(manifest, prepared.flags) for manifest in everyone),
         *map(_class_sizes, everyone),
-        check_balance(prepared.label_map),
-        check_digest(prepared.label_map),
+        *((check_balance(prepared.label_map), check_digest(prepared.label_map)) if dealt else ()),
         *_leakage(everyone, prepared.split_rule),
         *_seen_speakers(manifests, prepared.split_rule),
         *(_clusters(manifests[split]) for split in SPLITS if split != "train"),
@@ -96,7 +107,7 @@ def _class_sizes(manifest: Manifest) -> Check:
     sizes = []
     for label in (0, 1):
         windows = [window for window in manifest.windows if window.label == label]
-        sizes.append((len({window.speaker for window in windows}), len(windows)))
+        sizes.append((len({s for window in windows for s in window.speakers}), len(windows)))
     ok = all(speakers >= least_speakers and count >= least_windows for speakers, count in sizes)
     found = "; ".join(f"class {label}: {s} speakers, {n} windows" for label, (s, n) in enumerate(sizes))
     bound = f">= {least_speakers} speakers and >= {least_windows} windows a class"
@@ -121,11 +132,11 @@ def _shared(manifests: Sequence[Manifest], unit: Shared, rule_name: str) -> Chec
     """Compare each two splits: training with evaluation, and validation with the test."""
     found: dict[str, list[str]] = {}
     for one, other in combinations(manifests, 2):
-        names: dict[str, str] = {}
-        for window in (*other.windows, *one.windows):
-            names[_KEYS[unit](window)] = window.recording_id if unit == "audio" else _KEYS[unit](window)
-        keys = [{_KEYS[unit](window) for window in manifest.windows} for manifest in (one, other)]
-        if both := sorted(keys[0] & keys[1]):
+        names, theirs = (
+            {key: name for window in manifest.windows for key, name in _names(window, unit).items()}
+            for manifest in (one, other)
+        )
+        if both := sorted(names.keys() & theirs.keys()):
             found[f"{one.split} and {other.split}"] = [names[key] for key in both]
     count = sum(map(len, found.values()))
     if not found:
@@ -142,8 +153,8 @@ def _shared(manifests: Sequence[Manifest], unit: Shared, rule_name: str) -> Chec
 def _seen_speakers(manifests: dict[Split, Manifest], rule_name: str) -> list[Check]:
     if not SPLIT_RULES[rule_name].same_speakers:
         return []
-    trained = {window.speaker for window in manifests["train"].windows}
-    evaluated = {window.speaker for split in SPLITS for window in manifests[split].windows}
+    trained = {s for window in manifests["train"].windows for s in window.speakers}
+    evaluated = {s for split in SPLITS for window in manifests[split].windows for s in window.speakers}
     absent = sorted(evaluated - trained)
     message = (
         f"{len(absent)} speakers are evaluated but not trained on: {listed(absent, 8)}. A class of an unmet "

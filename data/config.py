@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -33,8 +33,16 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    corpus: str = Field("demo", description="Where recordings come from: demo (generated) or librispeech.")
-    subset: str = Field("clean", description="The subset of the corpus that training windows come from.")
+    corpus: str = Field(
+        "demo",
+        description="Where recordings come from: demo (generated), librispeech or ami (folders), "
+        "librispeech_hub or ami_hub (the hub, or its parquet files in a folder).",
+    )
+    subset: str = Field(
+        "clean",
+        description="The subset that training windows come from: clean, other, ami. One that the corpus "
+        "lacks is looked for in its companions (ami beside librispeech or demo).",
+    )
     evaluate_on: tuple[str, ...] = Field(
         (),
         description="Subsets whose windows are pooled, in equal numbers, for validation and test; "
@@ -46,7 +54,9 @@ class DataConfig(BaseModel):
         "a list alone means the same parts for all three.",
     )
     task: str = Field("pseudo", description="The rule that turns segments into labelled windows.")
-    variant: str = Field("seen", description="Variant of the task; pseudo has seen and unseen.")
+    variant: str = Field(
+        "", description="Variant of the task; pseudo has seen and unseen. Empty is the task's first."
+    )
     labels: str = Field("rank", description="Rule that deals classes to speakers.")
     speakers: int | None = Field(
         None, ge=2, description="Use at most this many speakers, sex-balanced; null means all."
@@ -57,14 +67,40 @@ class DataConfig(BaseModel):
     seed: int = Field(
         0, ge=0, description="Seed of the draw of training windows; validation and test do not depend on it."
     )
+    voice_variants: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="Variants of each training utterance, its pitch and tempo changed, beside it.",
+    )
+    pitch_semitones: float = Field(
+        2.0, ge=0, le=6, description="Largest pitch shift of a voice variant, up or down."
+    )
+    stretch: float = Field(
+        0.1, ge=0, le=0.3, description="Largest change of a voice variant's tempo: .1 is 0.9 to 1.1 times."
+    )
+    partition: Literal["full-corpus-asr", "lists"] = Field(
+        "full-corpus-asr",
+        description="Which meetings of AMI are train, dev and test: the official partition Full-corpus-ASR, or "
+        "the folder's own lists.",
+    )
+    revision: str | None = Field(
+        None, description="Revision of a hub's dataset instead of the pinned one: a commit of its repository."
+    )
+    max_download_gb: float | None = Field(
+        None, gt=0, description="Refuse to download more than this from a hub; null asks nothing."
+    )
     max_lost_share: float = Field(
         0.05, ge=0, le=1, description="Share of recordings that may be unusable before preparation stops."
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _plugins_first(cls, value: Any) -> Any:
+    def _first_variant(cls, value: Any) -> Any:
         load_plugins()
+        if isinstance(value, dict) and not value.get("variant"):
+            task = TASKS.get(value.get("task", cls.model_fields["task"].default))
+            value = {**value, "variant": task.variants[0] if task else ""}
         return value
 
     @field_validator("corpus")
@@ -92,21 +128,40 @@ class DataConfig(BaseModel):
     @model_validator(mode="after")
     def _names_agree(self) -> DataConfig:
         _known(f"variant of task {self.task}", self.variant, TASKS[self.task].variants)
-        subsets = {**CORPORA[self.corpus].subsets, **self.parts}
+        known = {s for corpus in self._searched() for s in CORPORA[corpus].subsets}
         for name in (self.subset, *self.evaluate_on):
-            _known(f"subset of corpus {self.corpus}", name, subsets)
+            _known(f"subset of corpus {self.corpus}", name, {*known, *self.parts})
+        if self.voice_variants and not (self.pitch_semitones or self.stretch):
+            raise ValueError(
+                f"voice_variants is {self.voice_variants}, but pitch_semitones and stretch are 0: "
+                "a variant would be a copy; set one of them"
+            )
         if len(set(self.evaluate_on)) < len(self.evaluate_on):
             raise ValueError(f"evaluate_on names a subset twice: {list(self.evaluate_on)}; name it once")
         return self
+
+    @property
+    def question(self) -> str:
+        """What a model of this data answers: the task, and its variant where it has several."""
+        return self.task if len(TASKS[self.task].variants) == 1 else f"{self.task}/{self.variant}"
 
     @property
     def evaluated(self) -> tuple[str, ...]:
         """Subsets that validation and test windows come from, sorted."""
         return tuple(sorted(self.evaluate_on or (self.subset,)))
 
+    def _searched(self) -> list[str]:
+        """Corpora that a subset is looked for in, in order."""
+        return [name for name in (self.corpus, *CORPORA[self.corpus].companions) if name in CORPORA]
+
+    def corpus_of(self, subset: str) -> str:
+        """Return the corpus that holds ``subset``: this one, else a companion that has it."""
+        holders = [name for name in self._searched() if subset in CORPORA[name].subsets]
+        return holders[0] if holders else self.corpus
+
     def parts_of(self, subset: str) -> Parts:
         """Return the parts of ``subset``, those given here before the corpus's own."""
-        return self.parts[subset] if subset in self.parts else CORPORA[self.corpus].subsets[subset]
+        return self.parts[subset] if subset in self.parts else CORPORA[self.corpus_of(subset)].subsets[subset]
 
     def digest(self) -> str:
         """Sha256 of every field."""

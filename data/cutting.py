@@ -1,63 +1,119 @@
-"""Cutting planned windows: each recording is decoded once, its windows go to one scratch file."""
+"""Making windows: recordings are examined once, then excerpts are faded, scaled, summed and stored."""
 
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from data.audio import WINDOW_SAMPLES, Int16, load_audio, to_int16
+from data.audio import (
+    WINDOW_SAMPLES,
+    Audio,
+    Float,
+    Int16,
+    digest_audio,
+    load_audio,
+    read_excerpt,
+    to_int16,
+)
 from data.corpora.base import Progress, Recording
-from data.errors import AudioError
+from data.errors import AudioError, DataError
 from data.prepared import WINDOWS_FILE
-from data.tasks.base import PlannedWindow
+from data.speech import Speech, measure
+from data.tasks.base import Piece, PlannedWindow
+from data.variants import load_variant
 
-_CHUNK = 64  # recordings decoded at a time: bounds memory, keeps the threads busy
-_ROW_BYTES = 2 * WINDOW_SAMPLES
+FADE = 80  # samples, 5 ms: of every end of an excerpt that is not the window's own end
+_LIMIT = 0.99  # no sum may clip: clipping would mark the windows that hold more voices
+_CHUNK = 64
+_KEPT_SAMPLES = 64_000_000  # of decoded utterances, 256 MB
+T = TypeVar("T")
 
 
-class Cutter:
-    """Keeps decoded windows in ``folder``; knows each recording's digest, or why it was lost.
+class Examiner:
+    """Decodes recordings once: the digest of each, or why it is lost, and the speech of an utterance.
 
-    Threads decode (libsndfile and sha256 release the interpreter lock); results are stored in the
-    order of the plan, so nothing depends on their timing.
+    Threads decode (libsndfile and sha256 release the interpreter lock); results are stored in the order
+    of the keys, so nothing depends on their timing.
     """
 
-    def __init__(self, folder: Path, progress: Progress) -> None:
+    def __init__(self, cache: Path, progress: Progress) -> None:
         self.sha256: dict[str, str] = {}
+        self.speech: dict[str, Speech] = {}
         self.failures: dict[str, str] = {}
-        self._rows: dict[tuple[str, int], int] = {}
-        self._path = folder / "scratch.int16"
-        self._path.touch()
-        self._progress = progress
+        self._cache, self._progress = cache, progress
 
-    def cut(self, windows: Iterable[PlannedWindow]) -> None:
-        """Decode what ``windows`` need and was not cut yet; failures are noted, not raised."""
-        starts: dict[str, list[int]] = defaultdict(list)
-        recordings: dict[str, Recording] = {}
-        for window in windows:
-            if window.key not in self._rows:
-                recordings[window.recording.key] = window.recording
-                starts[window.recording.key].append(window.start_sample)
-        jobs = [(recordings[key], sorted(set(starts[key]))) for key in sorted(starts)]
-        done = 0
-        with self._path.open("ab") as scratch, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            for chunk in _chunks(jobs):
-                for (recording, at), result in zip(chunk, pool.map(_load, chunk), strict=True):
-                    if isinstance(result, str):
-                        self.failures[recording.key] = result
-                        continue
-                    cut, self.sha256[recording.key] = result
-                    scratch.write(cut.tobytes())
-                    for start in at:
-                        self._rows[recording.key, start] = len(self._rows)
-                done += len(chunk)
-                self._progress(f"cutting windows: {done} of {len(jobs)} recordings")
+    def examine(self, recordings: Iterable[Recording], *, speech: bool) -> None:
+        """Look at what was not looked at yet; failures are noted, not raised."""
+        seen = self.speech if speech else self.sha256
+        todo = {r.key: r for r in recordings if r.key not in seen and r.key not in self.failures}
+        jobs = [todo[key] for key in sorted(todo)]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            for done, chunk in _chunks(jobs):
+                results = pool.map(partial(_examined, cache=self._cache, speech=speech), chunk)
+                for recording, result in zip(chunk, results, strict=True):
+                    self._note(recording, result)
+                _tell(self._progress, "reading audio files", done, len(jobs))
+
+    def _note(self, recording: Recording, result: tuple[str, Speech | None] | str) -> None:
+        if isinstance(result, str):
+            self.failures[recording.key] = result
+            return
+        self.sha256[recording.key], speech = result
+        if speech is not None:
+            self.speech[recording.key] = speech
+
+
+def _chunks(items: Sequence[T]) -> Iterator[tuple[int, list[T]]]:
+    iterator, done = iter(items), 0
+    while chunk := list(islice(iterator, _CHUNK)):
+        done += len(chunk)
+        yield done, chunk
+
+
+def _tell(progress: Progress, what: str, done: int, total: int) -> None:
+    """Say how far it is about ten times, and at the end."""
+    step = max(_CHUNK, total // 10)
+    if done == total or done % step < _CHUNK:
+        progress(f"{what}: {done} of {total}")
+
+
+def _load(recording: Recording, cache: Path) -> Audio:
+    """Return the audio of an utterance, or of its voice variant."""
+    if recording.variant is None:
+        audio = load_audio(recording.path)
+    else:
+        audio = load_variant(recording.path, recording.variant, cache / "variants")
+    if len(audio.samples) != recording.num_samples:
+        raise AudioError("changed while it was being prepared")
+    return audio
+
+
+def _examined(recording: Recording, cache: Path, speech: bool) -> tuple[str, Speech | None] | str:
+    """Return the digest and the speech, or the reason why the recording is lost."""
+    try:
+        if recording.conversation:
+            return digest_audio(recording.path), None
+        audio = _load(recording, cache)
+    except AudioError as error:
+        return str(error)
+    return audio.sha256, measure(audio.samples) if speech else None
+
+
+class Maker:
+    """Makes planned windows; utterances in use are kept decoded, conversations are read by seeking."""
+
+    def __init__(self, sha256: dict[str, str], cache: Path, progress: Progress) -> None:
+        self._sha256, self._cache, self._progress = sha256, cache, progress
+        self._kept: OrderedDict[str, Float] = OrderedDict()
+        self._kept_samples = 0
 
     def write(self, windows: Sequence[PlannedWindow], folder: Path) -> None:
         """Write ``windows`` as ``windows.npy``, ``(window, 48000)`` int16, in their order."""
@@ -65,30 +121,70 @@ class Cutter:
         if not windows:
             np.save(folder / WINDOWS_FILE, np.empty(shape, dtype=np.int16))
             return
-        scratch = np.memmap(self._path, dtype=np.int16, mode="r", shape=(len(self._rows), WINDOW_SAMPLES))
         target = np.lib.format.open_memmap(folder / WINDOWS_FILE, mode="w+", dtype=np.int16, shape=shape)
-        for row, window in enumerate(windows):
-            target[row] = scratch[self._rows[window.key]]
+        # Neighbours share recordings, so that few are decoded twice.
+        order = sorted(range(len(windows)), key=lambda row: (windows[row].pieces[0].recording.key, row))
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            for done, rows in _chunks(order):
+                self._keep(rows, windows, pool)
+                for row, window in zip(rows, pool.map(self._make, [windows[r] for r in rows]), strict=True):
+                    target[row] = window
+                _tell(self._progress, "making windows", done, len(windows))
         target.flush()
 
+    def _keep(self, rows: Sequence[int], windows: Sequence[PlannedWindow], pool: ThreadPoolExecutor) -> None:
+        """Decode the utterances of a chunk; forget those that were used longest ago."""
+        wanted = {p.recording.key: p.recording for r in rows for p in windows[r].pieces}
+        utterances = [wanted[key] for key in sorted(wanted) if not wanted[key].conversation]
+        for recording in utterances:
+            if recording.key in self._kept:
+                self._kept.move_to_end(recording.key)
+        missing = [recording for recording in utterances if recording.key not in self._kept]
+        for recording, samples in zip(missing, pool.map(self._decode, missing), strict=True):
+            self._kept[recording.key] = samples
+            self._kept_samples += len(samples)
+        while self._kept_samples > _KEPT_SAMPLES and len(self._kept) > len(utterances):
+            self._kept_samples -= len(self._kept.popitem(last=False)[1])
 
-Job = tuple[Recording, list[int]]
+    def _decode(self, recording: Recording) -> Float:
+        audio = _load(recording, self._cache)
+        if audio.sha256 != self._sha256[recording.key]:
+            raise DataError(f"{recording.path} changed while it was being prepared; prepare again")
+        return audio.samples
+
+    def _make(self, window: PlannedWindow) -> Int16:
+        return to_int16(mix(window, [self._excerpt(piece) for piece in window.pieces]))
+
+    def _excerpt(self, piece: Piece) -> Float:
+        recording, start, end = piece.recording, piece.start_sample, piece.start_sample + piece.num_samples
+        if recording.conversation:
+            return read_excerpt(recording.path, start, piece.num_samples)
+        return self._kept[recording.key][start:end]
 
 
-def _chunks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    iterator = iter(jobs)
-    while chunk := list(islice(iterator, _CHUNK)):
-        yield chunk
+def mix(window: PlannedWindow, excerpts: Sequence[Float]) -> Float:
+    """Return ``(48000,)`` float32: the sum of ``excerpts``, one a piece, scaled, faded and levelled.
 
+    ::
 
-def _load(job: Job) -> tuple[Int16, str] | str:
-    """Return the job's windows ``(window, 48000)`` and the audio's digest, or the reason it is lost."""
-    recording, starts = job
-    try:
-        audio = load_audio(recording.path)
-    except AudioError as error:
-        return str(error)
-    if len(audio.samples) != recording.num_samples:
-        return "changed while it was being prepared"
-    cut = [to_int16(audio.samples[start : start + WINDOW_SAMPLES]) for start in starts]
-    return np.stack(cut), audio.sha256
+        A     |----------\\                  two pieces that share 5 ms cross-fade: a splice
+        B               \\/-----------|
+        C          /-------\\                a piece inside fades in and out
+              0                    3 s      ends at the window's ends are not faded
+    """
+    total = np.zeros(WINDOW_SAMPLES, dtype=np.float32)
+    for piece, excerpt in zip(window.pieces, excerpts, strict=True):
+        end = piece.at_sample + piece.num_samples
+        shaped = excerpt * np.float32(10 ** (piece.gain_db / 20))
+        ramp = (np.arange(FADE, dtype=np.float32) + 0.5) / FADE
+        if piece.at_sample > 0:
+            shaped[:FADE] *= ramp
+        if end < WINDOW_SAMPLES:
+            shaped[-FADE:] *= ramp[::-1]
+        total[piece.at_sample : end] += shaped
+    if window.level_dbfs is None:
+        return total
+    level = float(np.sqrt(np.mean(total.astype(np.float64) ** 2)))
+    gain = 10 ** (window.level_dbfs / 20) / max(level, 1e-8)
+    peak = float(np.abs(total).max()) * gain
+    return total * np.float32(gain * min(1.0, _LIMIT / max(peak, 1e-8)))

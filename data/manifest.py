@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.errors import DataError
 from data.parts import Split
@@ -19,21 +19,52 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """One labelled window of 48 000 samples from ``start_sample`` (at 16 kHz) of a recording."""
+class Source:
+    """An excerpt of a recording in a window; samples at 16 kHz, as in `data.tasks.base.Piece`.
+
+    ``speaker`` and ``chapter`` are an utterance's; a conversation has its ``group`` and no one speaker.
+    ``audio_sha256`` is of the file, whatever voice ``variant`` ("": none) was made of it.
+    """
 
     recording_id: str
     part: str
-    audio_sha256: str
-    start_sample: int
-    label: int
     speaker: str
     chapter: str
+    group: str
+    audio_sha256: str
+    variant: str
+    start_sample: int
+    num_samples: int
+    at_sample: int
+    gain_db: float
+
+    @property
+    def content(self) -> list[str | int | float]:
+        """What decides the samples: names and folders are left out."""
+        where = [self.start_sample, self.num_samples, self.at_sample, self.gain_db]
+        return [self.audio_sha256, self.variant, *where]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One labelled window of 48 000 samples at 16 kHz: the sum of its sources, at ``level_dbfs``.
+
+    ``speaker`` is whom it is counted for, ``speakers`` all who may be heard in it, ``subset`` where its
+    score belongs, ``cluster`` what its prediction is not independent of.
+    """
+
+    sources: tuple[Source, ...]
+    label: int
+    subset: str
+    speaker: str
+    speakers: tuple[str, ...]
     sex: str
     cluster: str
+    level_dbfs: float | None = None
 
 
 _COLUMNS = tuple(column.name for column in fields(Window))
+_SOURCE_COLUMNS = tuple(column.name for column in fields(Source))
 
 
 @dataclass(frozen=True)
@@ -45,13 +76,14 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """Sha256 over audio digest, start, label and speaker of each window, in order.
+        """Sha256 over the sources' content, level, label and speakers of each window, in order.
 
         File names, folders and times are left out: the same audio gives the same digest anywhere.
         """
         digest = hashlib.sha256()
         for window in self.windows:
-            row = [window.audio_sha256, window.start_sample, window.label, window.speaker]
+            sources = [source.content for source in window.sources]
+            row = [sources, window.level_dbfs, window.label, list(window.speakers)]
             digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         return digest.hexdigest()
 
@@ -68,30 +100,43 @@ class Manifest:
         """Return the cluster of each window; predictions within one are not independent."""
         return [window.cluster for window in self.windows]
 
+    def subsets(self) -> list[str]:
+        """Return the subset of each window."""
+        return [window.subset for window in self.windows]
+
     @property
     def share_1(self) -> float:
         """Share of windows labelled 1; nan for no windows."""
         return sum(window.label for window in self.windows) / len(self) if self.windows else float("nan")
 
     def save(self, path: Path) -> None:
-        """Write the manifest as JSON, one list a window under named columns."""
+        """Write the manifest as JSON, one list a window (and a source) under named columns."""
         rows = ",\n".join(json.dumps(astuple(window), ensure_ascii=False) for window in self.windows)
-        head = json.dumps({"split": self.split, "digest": self.digest, "columns": _COLUMNS})[:-1]
+        columns = {"columns": _COLUMNS, "source_columns": _SOURCE_COLUMNS}
+        head = json.dumps({"split": self.split, "digest": self.digest, **columns})[:-1]
         path.write_text(f'{head}, "windows": [\n{rows}\n]}}\n', encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
         """Read a manifest and check it against the digest written with it (DataError if it differs)."""
         content = json.loads(path.read_text(encoding="utf-8"))
-        if tuple(content["columns"]) != _COLUMNS:
+        if (tuple(content["columns"]), tuple(content.get("source_columns", ()))) != (
+            _COLUMNS,
+            _SOURCE_COLUMNS,
+        ):
             raise DataError(f"{path} has columns {content['columns']}; remove its folder and prepare again")
-        manifest = cls(content["split"], tuple(Window(*row) for row in content["windows"]))
+        manifest = cls(content["split"], tuple(map(_window, content["windows"])))
         if manifest.digest != content["digest"]:
             raise DataError(
                 f"{path} was changed: its digest is {manifest.digest[:12]}, recorded "
                 f"{content['digest'][:12]}; remove its folder and prepare again"
             )
         return manifest
+
+
+def _window(row: Sequence[Any]) -> Window:
+    sources, label, subset, speaker, speakers, *rest = row
+    return Window(tuple(Source(*one) for one in sources), label, subset, speaker, tuple(speakers), *rest)
 
 
 def label_histogram(manifest: Manifest) -> dict[str, dict[str, object]]:
@@ -108,4 +153,4 @@ def label_histogram(manifest: Manifest) -> dict[str, dict[str, object]]:
 
 
 def _counts(windows: Sequence[Window]) -> dict[str, int]:
-    return {"windows": len(windows), "speakers": len({window.speaker for window in windows})}
+    return {"windows": len(windows), "speakers": len({s for w in windows for s in w.speakers})}

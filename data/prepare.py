@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from data.config import DataConfig
-from data.corpora import CORPORA
-from data.corpora.base import FileStamp, LostRecording, Progress, Reader, Request, Scan
-from data.cutting import Cutter
+from data.corpora.base import UNKNOWN_SEX, LostRecording, Progress, Recording, Scan
+from data.cutting import Examiner, Maker
 from data.digests import digest_of
 from data.errors import DataError
 from data.labels import LabelMap, build_label_map
 from data.manifest import Manifest, Window
+from data.manifest import Source as Excerpt
 from data.parts import SPLITS, Split
 from data.prepared import LABEL_MAP, RECORD, Prepared, SplitData, load_prepared, manifest_path
+from data.sources import Source, described, open_sources, places, scan_all
 from data.store import build_once, is_complete
 from data.tasks import TASKS
 from data.tasks.base import Draw, Plan, PlannedWindow, Pool
+from data.variants import variants_for
 
 __all__ = ["Prepared", "SplitData", "load_prepared", "prepare"]
 
 # Raised when the same configuration and files would give other manifests or other samples.
-IMPLEMENTATION = 1
+IMPLEMENTATION = 2
+MIXED_SEX = "mixed"
 _LISTED = 20
 
 
@@ -51,15 +53,10 @@ def prepare(
         A missing folder or part, or more unusable recordings than ``max_lost_share``, with the list.
     """
     cache = cache.expanduser().absolute()
-    reader = CORPORA[config.corpus].reader()
-    parts = _parts(config)
-    root = reader.locate(
-        Request(tuple(parts), data_root.expanduser() if data_root else None, cache, progress)
-    )
-    files = reader.listing(root, parts)
-    state = [IMPLEMENTATION, config.digest(), [[f.path, f.size, f.mtime_ns] for f in files]]
+    sources = open_sources(config, data_root.expanduser() if data_root else None, cache, progress)
+    state = [IMPLEMENTATION, config.digest(), [source.state for source in sources]]
     folder = cache / "prepared" / digest_of(state)[:32]
-    job = _Preparation(config, reader, root, files, cache, progress)
+    job = _Preparation(config, sources, cache, progress)
     build_once(folder, job.run)
     if not all(is_complete(windows) for windows in job.windows_folders(folder)):
         # Somebody cleaned the window store: the manifests alone are of no use.
@@ -68,46 +65,38 @@ def prepare(
     return load_prepared(folder)
 
 
-def _parts(config: DataConfig) -> list[str]:
-    """Return the parts that are read, sorted."""
-    roles = TASKS[config.task].roles(config.variant)
-    subsets = {config.subset, *config.evaluated}
-    return sorted({part for s in subsets for split in roles for part in config.parts_of(s).of(split)})
-
-
 @dataclass(frozen=True)
 class _Preparation:
     config: DataConfig
-    reader: Reader
-    root: Path
-    files: Sequence[FileStamp]
+    sources: Sequence[Source]
     cache: Path
     progress: Progress
 
     def run(self, aside: Path) -> None:
         """Fill ``aside`` with the label map, the manifests and the record, and the store with windows."""
-        self.progress(f"reading {len(self.files)} headers of {self.config.corpus}")
-        scan = self.reader.scan(self.root, self.files)
-        self._check_share([(lost.path, lost.reason) for lost in scan.lost], len(self.files), "headers read")
+        self.progress(f"reading the headers of {described(self.sources)}")
+        scan = scan_all(self.sources)
+        examined = sum(map(len, scan.recordings.values())) + len(scan.lost)
+        self._check_share([(lost.path, lost.reason) for lost in scan.lost], examined, "headers read")
         pool = self._pool(scan)
         # Made of everyone in the scan: a file that fails to decode changes nobody's class.
         speakers = TASKS[self.config.task].speakers(pool, self.config.variant, self._draw())
         label_map = build_label_map(self.config.labels, speakers)
-        with tempfile.TemporaryDirectory(dir=aside.parent, prefix=".cut-") as scratch:
-            cutter = Cutter(Path(scratch), self.progress)
-            plan = self._cut(pool, label_map, cutter)
-            digests = self._store(plan, cutter, aside)
+        examiner = Examiner(self.cache, self.progress)
+        plan = self._plan(pool, label_map, examiner)
+        digests = self._store(plan, examiner, aside)
         label_map.save(aside / LABEL_MAP)
-        paths = {r.key: r.path for rs in scan.recordings.values() for r in rs}
+        at = places(self.sources, scan)
         failed = [
-            LostRecording(paths[key].relative_to(self.root).as_posix(), reason)
-            for key, reason in cutter.failures.items()
+            LostRecording(at.get(key.partition("~")[0], key), reason)
+            for key, reason in examiner.failures.items()
         ]
         record = {
             "config": self.config.model_dump(mode="json"),
             "split_rule": plan.split_rule,
             "flags": [*plan.flags, *scan.remarks],
-            "examined": len(self.files),
+            "dropped": {split: dict(plan.dropped.get(split, {})) for split in SPLITS},
+            "examined": examined,
             "lost": [asdict(lost) for lost in sorted([*scan.lost, *failed], key=lambda lost: lost.path)],
             "splits": digests,
         }
@@ -130,19 +119,28 @@ class _Preparation:
     def _pool(self, scan: Scan) -> Pool:
         config = self.config
         parts = {s: config.parts_of(s) for s in sorted({config.subset, *config.evaluated})}
-        return Pool(config.subset, config.evaluated, parts, scan.recordings)
+        varied = partial(_varied, config)
+        return Pool(config.subset, config.evaluated, parts, scan.recordings, varied=varied)
 
-    def _cut(self, pool: Pool, label_map: LabelMap, cutter: Cutter) -> Plan:
-        """Plan and cut until every planned window exists: what fails to decode is planned around."""
+    def _plan(self, pool: Pool, label_map: LabelMap, examiner: Examiner) -> Plan:
+        """Plan until every planned recording is known: what is lost or ambiguous is planned around.
+
+        Each round only adds to what is known, and the windows are the first of a fixed order that the
+        known allows, so the outcome does not depend on the rounds.
+        """
         while True:
-            usable = pool.without(cutter.failures)
-            plan = TASKS[self.config.task].plan(usable, self.config.variant, self._draw(), label_map)
-            failed_before = len(cutter.failures)
-            cutter.cut(window for split in SPLITS for window in plan.splits[split])
-            if len(cutter.failures) == failed_before:
-                return plan
-            examined = len(cutter.sha256) + len(cutter.failures)
-            self._check_share(sorted(cutter.failures.items()), examined, "decoded")
+            known = pool.knowing(examiner.speech, examiner.failures)
+            plan = TASKS[self.config.task].plan(known, self.config.variant, self._draw(), label_map)
+            failed_before = len(examiner.failures)
+            if plan.unmeasured:
+                examiner.examine(plan.unmeasured, speech=True)
+            else:
+                windows = (window for split in SPLITS for window in plan.splits[split])
+                examiner.examine((p.recording for w in windows for p in w.pieces), speech=False)
+                if len(examiner.failures) == failed_before:
+                    return plan
+            examined = len(examiner.sha256) + len(examiner.failures)
+            self._check_share(sorted(examiner.failures.items()), examined, "decoded")
 
     def _check_share(self, lost: Sequence[tuple[str, str]], examined: int, what: str) -> None:
         if not lost or len(lost) <= self.config.max_lost_share * examined:
@@ -155,16 +153,17 @@ class _Preparation:
             f"data.max_lost_share:\n{shown}{rest}"
         )
 
-    def _store(self, plan: Plan, cutter: Cutter, aside: Path) -> dict[str, dict[str, object]]:
+    def _store(self, plan: Plan, examiner: Examiner, aside: Path) -> dict[str, dict[str, object]]:
         """Write manifests aside and their windows into the store; return what the record says of them."""
         stored: dict[str, dict[str, object]] = {}
         for split in SPLITS:
             planned = plan.splits[split]
-            manifest = Manifest(split, tuple(_window(w, cutter.sha256[w.recording.key]) for w in planned))
+            manifest = Manifest(split, tuple(_window(w, examiner.sha256) for w in planned))
             manifest.save(manifest_path(aside, split))
             name = digest_of([IMPLEMENTATION, manifest.digest])[:32]
             self.progress(f"storing {len(planned)} {split} windows")
-            build_once(self.cache / "windows" / name, partial(cutter.write, planned))
+            maker = Maker(examiner.sha256, self.cache, self.progress)
+            build_once(self.cache / "windows" / name, partial(maker.write, planned))
             stored[split] = {
                 "manifest_digest": manifest.digest,
                 "windows": f"../../windows/{name}",
@@ -173,16 +172,47 @@ class _Preparation:
         return stored
 
 
-def _window(planned: PlannedWindow, sha256: str) -> Window:
-    recording = planned.recording
+def _varied(config: DataConfig, recording: Recording) -> list[Recording]:
+    """Return the voice variants of an utterance, each a recording of the same speaker and chapter."""
+    if recording.conversation or not config.voice_variants:
+        return []
+    variants = variants_for(recording.key, config.voice_variants, config.pitch_semitones, config.stretch)
+    return [
+        replace(
+            recording,
+            id=f"{recording.id}~{variant.name}",
+            num_samples=variant.num_samples(recording.num_samples),
+            variant=variant,
+        )
+        for variant in variants
+    ]
+
+
+def _window(planned: PlannedWindow, sha256: Mapping[str, str]) -> Window:
+    sexes = {p.recording.sex.get(s, UNKNOWN_SEX) for p in planned.pieces for s in planned.speakers
+             if s in p.recording.sex}  # fmt: skip
     return Window(
-        recording_id=recording.id,
-        part=recording.part,
-        audio_sha256=sha256,
-        start_sample=planned.start_sample,
+        sources=tuple(
+            Excerpt(
+                recording_id=piece.recording.id,
+                part=piece.recording.part,
+                speaker="" if piece.recording.conversation else piece.recording.speaker,
+                chapter=piece.recording.chapter,
+                group=piece.recording.group,
+                audio_sha256=sha256[piece.recording.key],
+                variant=piece.recording.variant.name if piece.recording.variant else "",
+                start_sample=piece.start_sample,
+                num_samples=piece.num_samples,
+                at_sample=piece.at_sample,
+                gain_db=piece.gain_db,
+            )
+            for piece in planned.pieces
+        ),
         label=planned.label,
+        subset=planned.subset,
         speaker=planned.speaker,
-        chapter=recording.chapter,
-        sex=recording.sex[planned.speaker],
+        speakers=planned.speakers,
+        sex=next(iter(sexes)) if len(sexes) == 1 else MIXED_SEX if sexes else UNKNOWN_SEX,
         cluster=planned.cluster,
+        level_dbfs=planned.level_dbfs,
     )

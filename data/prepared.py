@@ -58,6 +58,7 @@ class Prepared:
     label_map: LabelMap
     split_rule: str
     flags: tuple[str, ...]
+    dropped: Mapping[Split, Mapping[str, int]]
     lost: tuple[LostRecording, ...]
     examined: int
     splits: Mapping[Split, SplitData]
@@ -76,6 +77,16 @@ class Prepared:
     def test(self) -> SplitData:
         """The test split; promotion alone opens its windows."""
         return self.splits["test"]
+
+    @property
+    def dropped_line(self) -> str:
+        """Ambiguous windows that were dropped, counted by split and reason; "" for none."""
+        reasons = (
+            f"{split} {sum(counts.values())} ({', '.join(f'{n} {why}' for why, n in sorted(counts.items()))})"
+            for split, counts in self.dropped.items()
+            if counts
+        )
+        return "; ".join(reasons)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -116,6 +127,7 @@ def load_prepared(folder: Path) -> Prepared:
         label_map=LabelMap.load(folder / LABEL_MAP),
         split_rule=record["split_rule"],
         flags=tuple(record["flags"]),
+        dropped=record["dropped"],
         lost=tuple(LostRecording(**lost) for lost in record["lost"]),
         examined=record["examined"],
         splits=splits,

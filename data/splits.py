@@ -10,7 +10,7 @@ from typing import Literal
 from data.digests import rank
 from data.parts import Split
 
-Unit = Literal["speaker", "chapter", "utterance"]
+Unit = Literal["speaker", "group", "chapter", "utterance"]
 DEALT: dict[Split, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
 _TRAIN: Split = "train"
 _EVALUATION: tuple[Split, ...] = ("test", "val")
@@ -33,7 +33,9 @@ SPLIT_RULES: dict[str, SplitRule] = {
     for rule in (
         SplitRule("chapter-disjoint", "chapter", ("chapter", "utterance"), same_speakers=True),
         SplitRule("utterance-disjoint", "utterance", ("utterance",), same_speakers=True),
-        SplitRule("speaker-disjoint", "speaker", ("speaker", "chapter", "utterance"), same_speakers=False),
+        SplitRule(
+            "speaker-disjoint", "speaker", ("speaker", "group", "chapter", "utterance"), same_speakers=False
+        ),
     )
 }
 

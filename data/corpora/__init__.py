@@ -18,6 +18,7 @@ CORPORA: dict[str, Corpus] = {
             description="generated voices: 96 speakers with 3 chapters each; no download, 205 MB a part",
             subsets={"clean": _same("clean"), "other": _same("other")},
             reader_at="data.corpora.demo:DemoReader",
+            companions=("ami",),
         ),
         Corpus(
             name="librispeech",
@@ -27,6 +28,31 @@ CORPORA: dict[str, Corpus] = {
                 "other": Parts(train=("train-other-500",), val=("dev-other",), test=("test-other",)),
             },
             reader_at="data.corpora.librispeech:LibriSpeechReader",
+            companions=("ami",),
+        ),
+        Corpus(
+            name="librispeech_hub",
+            description="LibriSpeech in parquet: openslr/librispeech_asr on the hub, or its files in the data root",
+            subsets={
+                "clean": Parts(train=("train.clean.100",), val=("validation.clean",), test=("test.clean",)),
+                "other": Parts(train=("train.other.500",), val=("validation.other",), test=("test.other",)),
+            },
+            reader_at="data.corpora.librispeech_hub:LibriSpeechHubReader",
+            companions=("ami_hub", "ami"),
+        ),
+        Corpus(
+            name="ami",
+            description="meetings of 3-5 speakers, from a folder with amicorpus/ and only_words/ (data root)",
+            subsets={"ami": Parts(train=("train",), val=("dev",), test=("test",))},
+            reader_at="data.corpora.ami:AmiReader",
+            companions=("librispeech",),
+        ),
+        Corpus(
+            name="ami_hub",
+            description="AMI in parquet: diarizers-community/ami on the hub, or its files in the data root",
+            subsets={"ami": Parts(train=("train",), val=("validation",), test=("test",))},
+            reader_at="data.corpora.ami_hub:AmiHubReader",
+            companions=("librispeech_hub", "librispeech"),
         ),
     )
 }

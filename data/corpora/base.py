@@ -6,9 +6,12 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from data.parts import Parts
+
+if TYPE_CHECKING:
+    from data.variants import Variant
 
 SAMPLE_RATE = 16_000
 WINDOW_S = 3.0
@@ -33,7 +36,7 @@ class Recording:
     ``chapter`` is what was recorded in one sitting (a book's chapter, a meeting). A ``conversation`` has
     several speakers and its segments are the reference of who speaks when; an utterance has one
     speaker and its segment is the whole file. Recordings of one ``group`` share speakers (a meeting
-    series); "" for utterances.
+    series); "" for utterances. A ``variant`` changes the voice of the file when it is decoded.
     """
 
     id: str
@@ -46,6 +49,7 @@ class Recording:
     sex: Mapping[str, str] = field(default_factory=dict)
     conversation: bool = False
     group: str = ""
+    variant: Variant | None = None
 
     @property
     def key(self) -> str:
@@ -128,12 +132,17 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Corpus:
-    """A registered corpus: its subsets, and where its reader is imported from (``module:class``)."""
+    """A registered corpus: its subsets, and where its reader is imported from (``module:class``).
+
+    A subset that it lacks is looked for in its ``companions``, so that one sweep may train on read speech
+    and be evaluated on meetings.
+    """
 
     name: str
     description: str
     subsets: Mapping[str, Parts]
     reader_at: str
+    companions: tuple[str, ...] = ()
 
     def reader(self) -> Reader:
         """Import and return the reader."""

@@ -1,58 +1,116 @@
-"""What a task is: a rule that turns recordings into labelled, split windows, from headers alone."""
+"""What a task is: a rule that turns recordings into labelled, split windows, from headers and speech times."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from data.corpora.base import WINDOW_SAMPLES, Recording
 from data.labels import LabelMap, Speaker
 from data.parts import Parts, Split
+from data.speech import Speech
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """An excerpt of a recording, laid into a window; all in samples at 16 kHz.
+
+    ::
+
+        recording   |-----[start_sample  num_samples]--------|
+                            \\                 \\   * gain_db, faded 5 ms where it meets no edge
+        window      |--------[at_sample        ]-----|
+    """
+
+    recording: Recording
+    start_sample: int
+    num_samples: int = WINDOW_SAMPLES
+    at_sample: int = 0
+    gain_db: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedWindow:
-    """A window that a task wants cut."""
+    """A window that a task wants made: the sum of its pieces, brought to ``level_dbfs`` (None: as it is).
 
-    recording: Recording
-    start_sample: int
+    ``speakers`` are all who may be heard in it, sorted; ``speaker`` is whom the draw counts it for.
+    """
+
+    pieces: tuple[Piece, ...]
     label: int
     speaker: str
     cluster: str
+    speakers: tuple[str, ...]
+    subset: str
+    level_dbfs: float | None = None
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> tuple[str | int, ...]:
         """Which audio it is."""
-        return self.recording.key, self.start_sample
+        return tuple(part for p in self.pieces for part in (p.recording.id, p.start_sample))
+
+
+def whole(recording: Recording, start: int, label: int, subset: str) -> PlannedWindow:
+    """Return the window of one speaker's utterance from ``start``, as it is."""
+    speaker = recording.speaker
+    return PlannedWindow((Piece(recording, start),), label, speaker, speaker, (speaker,), subset)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Usable recordings by part, the parts of each subset, and which subsets train and evaluate."""
+    """Usable recordings by part, the parts of each subset, and which subsets train and evaluate.
+
+    ``speech`` holds what was measured of utterances, by the recording's key; a task may plan with what is
+    not measured yet and ask for it (`Plan.unmeasured`).
+    """
 
     subset: str
     evaluated: tuple[str, ...]
     parts: Mapping[str, Parts]
     by_part: Mapping[str, tuple[Recording, ...]]
+    speech: Mapping[str, Speech] = field(default_factory=dict)
+    varied: Callable[[Recording], Sequence[Recording]] = lambda recording: ()
 
     def of(self, subset: str, split: Split) -> list[Recording]:
         """Return the recordings of the parts that ``split`` of ``subset`` names."""
         return [r for part in self.parts[subset].of(split) for r in self.by_part.get(part, ())]
 
-    def without(self, keys: Collection[str]) -> Pool:
-        """Return the pool less the recordings named by ``keys``."""
-        kept = {part: tuple(r for r in rs if r.key not in keys) for part, rs in self.by_part.items()}
-        return Pool(self.subset, self.evaluated, self.parts, kept)
+    def with_variants(self, recordings: Sequence[Recording]) -> list[Recording]:
+        """Return ``recordings`` and the voice variants of each: what is trained on."""
+        return [one for recording in recordings for one in (recording, *self.varied(recording))]
+
+    def knowing(self, speech: Mapping[str, Speech], lost: Collection[str]) -> Pool:
+        """Return the pool with ``speech`` measured, less the recordings named by ``lost``."""
+        kept = {part: tuple(r for r in rs if r.key not in lost) for part, rs in self.by_part.items()}
+
+        def varied(recording: Recording) -> list[Recording]:
+            return [variant for variant in self.varied(recording) if variant.key not in lost]
+
+        return Pool(self.subset, self.evaluated, self.parts, kept, speech, varied)
+
+    @property
+    def involved(self) -> list[str]:
+        """Every subset that trains or evaluates, sorted."""
+        return sorted({self.subset, *self.evaluated})
+
+
+Dropped = Mapping[Split, Mapping[str, int]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The windows of each split, the split rule they keep, and what a reader must be told."""
+    """The windows of each split, the split rule they keep, and what a reader must be told.
+
+    ``dropped`` counts ambiguous windows by split and reason; ``unmeasured`` are utterances whose speech
+    must be measured before the plan can be trusted.
+    """
 
     split_rule: str
     flags: tuple[str, ...]
     splits: Mapping[Split, tuple[PlannedWindow, ...]]
+    dropped: Dropped = field(default_factory=dict)
+    unmeasured: tuple[Recording, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +143,7 @@ class Task(Protocol):
         ...
 
     def speakers(self, pool: Pool, variant: str, draw: Draw) -> list[Speaker]:
-        """Return the speakers that the label map covers, sorted by id."""
+        """Return the speakers that the label map covers, sorted by id; none where labels come from segments."""
         ...
 
     def plan(self, pool: Pool, variant: str, draw: Draw, label_map: LabelMap) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from data.digests import rank
 from data.tasks.base import PlannedWindow
@@ -25,9 +25,7 @@ def evenly(windows: Windows, seed: int, cap: int | None = None) -> list[PlannedW
     for window in windows:
         by_speaker[window.speaker].append(window)
     speakers = sorted(by_speaker, key=lambda speaker: rank(seed, speaker))
-    queues = [
-        sorted(by_speaker[s], key=lambda w: rank(seed, w.recording.id, w.start_sample)) for s in speakers
-    ]
+    queues = [sorted(by_speaker[s], key=lambda w: rank(seed, *w.key)) for s in speakers]
     queues = [queue[:cap] for queue in queues]
     longest = max(map(len, queues), default=0)
     return [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
@@ -49,18 +47,35 @@ def draw_training(windows: Windows, most: int, seed: int) -> tuple[PlannedWindow
 
 
 def draw_evaluation(by_subset: Mapping[str, Windows], most: int) -> tuple[PlannedWindow, ...]:
-    """Return at most ``most`` windows: as many of each class from each subset, at most 50 a speaker.
+    """Return at most ``most`` windows, an equal share from each subset, at most 50 a speaker.
 
+    Each subset is balanced by itself; one that has fewer windows than its share gives what it has.
     No seed enters: the evaluation of a study does not depend on a number somebody may search over.
     """
-    cap = MAX_PER_SPEAKER // len(by_subset)
-    pools = {
-        (subset, label): evenly(_of_class(windows, label), 0, cap)
-        for subset, windows in sorted(by_subset.items())
-        for label in (0, 1)
-    }
-    each = min(most // len(pools), *map(len, pools.values()))
-    zeros, ones = (
-        [pools[subset, label][i] for i in range(each) for subset in sorted(by_subset)] for label in (0, 1)
+    return pool_subsets(
+        {
+            subset: [evenly(_of_class(windows, label), 0, cap_of(by_subset)) for label in (0, 1)]
+            for subset, windows in by_subset.items()
+        },
+        most,
     )
-    return tuple(alternate(zeros, ones))
+
+
+def cap_of(subsets: Collection[str]) -> int:
+    """Return how many windows a speaker may give to each of ``subsets``, which may share speakers."""
+    return MAX_PER_SPEAKER // len(subsets)
+
+
+def share_of(most: int, subsets: Collection[str]) -> int:
+    """Return how many windows of one class each of ``subsets`` may give."""
+    return most // (2 * len(subsets))
+
+
+def pool_subsets(
+    by_subset: Mapping[str, Sequence[Sequence[PlannedWindow]]], most: int
+) -> tuple[PlannedWindow, ...]:
+    """Pool subset -> (windows of class 0, of class 1), in turn, so that any prefix is nearly balanced."""
+    each = share_of(most, by_subset)
+    shares = [alternate(zeros[:each], ones[:each]) for _, (zeros, ones) in sorted(by_subset.items())]
+    pairs = [share[i : i + 2] for i in range(0, 2 * each, 2) for share in shares]
+    return tuple(window for pair in pairs for window in pair)

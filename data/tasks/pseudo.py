@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from data.corpora.base import UNKNOWN_SEX, Recording
+from data.errors import DataError, listed
 from data.labels import LabelMap, Speaker
 from data.parts import SPLITS, Split
 from data.splits import (
@@ -14,16 +15,14 @@ from data.splits import (
     MIN_UTTERANCES,
     SPLIT_RULES,
     choose_speakers,
-    deal_speakers,
     deal_utterances,
     shortest_chapters,
 )
-from data.tasks.base import Draw, Plan, PlannedWindow, Pool, starts
+from data.tasks.assignment import assign_disjoint
+from data.tasks.base import Draw, Plan, PlannedWindow, Pool, starts, whole
 from data.tasks.draws import draw_evaluation, draw_training
 
 MIN_SPEAKERS_FOR_CHAPTERS = 10
-# A speaker met in parts of several splits is evaluated on, never trained on.
-_PRECEDENCE: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 _LEFT_OUT = "left out"
 
 
@@ -100,7 +99,7 @@ class Pseudo:
         """Return all speakers; classes are dealt among those used, and in ``unseen`` within each split."""
         assignment = self._assign(pool, variant, draw)
         roles = self.roles(variant)
-        everyone = _sexes(r for s in _involved(pool) for split in roles for r in pool.of(s, split))
+        everyone = _sexes(r for s in pool.involved for split in roles for r in pool.of(s, split))
         evaluated = _sexes(r for s in pool.evaluated for split in roles for r in pool.of(s, split))
 
         def group(speaker: str) -> str:
@@ -118,26 +117,40 @@ class Pseudo:
 
         def windows(subset: str, split: Split) -> list[PlannedWindow]:
             role: Split = "train" if variant == "seen" else split
+            of_split = [r for r in pool.of(subset, role) if assignment.split_of(r) == split]
             return [
-                PlannedWindow(r, start, label_map.classes[r.speaker], r.speaker, r.speaker)
-                for r in pool.of(subset, role)
-                if assignment.split_of(r) == split
+                whole(r, start, label_map.classes[r.speaker], subset)
+                for r in (pool.with_variants(of_split) if split == "train" else of_split)
                 for start in starts(r)
             ]
 
-        train = draw_training(windows(pool.subset, "train"), draw.windows["train"], draw.seed)
-        val, test = (
-            draw_evaluation({s: windows(s, split) for s in pool.evaluated}, draw.windows[split])
-            for split in ("val", "test")
+        return Plan(
+            assignment.rule,
+            assignment.flags,
+            {
+                "train": draw_training(windows(pool.subset, "train"), draw.windows["train"], draw.seed),
+                "val": draw_evaluation({s: windows(s, "val") for s in pool.evaluated}, draw.windows["val"]),
+                "test": draw_evaluation(
+                    {s: windows(s, "test") for s in pool.evaluated}, draw.windows["test"]
+                ),
+            },
         )
-        return Plan(assignment.rule, assignment.flags, {"train": train, "val": val, "test": test})
 
     def _assign(self, pool: Pool, variant: str, draw: Draw) -> _Assignment:
-        return _assign_seen(pool, draw) if variant == "seen" else _assign_unseen(pool, draw)
+        _require_utterances(pool, self.roles(variant))
+        if variant == "seen":
+            return _assign_seen(pool, draw)
+        disjoint = assign_disjoint(pool, draw)
+        return _Assignment("speaker-disjoint", disjoint.flags, disjoint.splits, disjoint.used)
 
 
-def _involved(pool: Pool) -> list[str]:
-    return sorted({pool.subset, *pool.evaluated})
+def _require_utterances(pool: Pool, roles: Sequence[Split]) -> None:
+    meetings = {s for s in pool.involved for split in roles for r in pool.of(s, split) if r.conversation}
+    if meetings:
+        raise DataError(
+            f"task pseudo is made of utterances of one speaker, and subset {listed(sorted(meetings))} holds "
+            "conversations; take task overlap, speaker_change, speaker_count or same_speaker"
+        )
 
 
 def _assign_seen(pool: Pool, draw: Draw) -> _Assignment:
@@ -172,25 +185,3 @@ def _assign_seen(pool: Pool, draw: Draw) -> _Assignment:
 def _left_out(used: set[str], chosen: set[str], needs: str) -> tuple[str, ...]:
     left = len(chosen - used)
     return (f"{left} of {len(chosen)} speakers lack {needs} and are left out",) if left else ()
-
-
-def _assign_unseen(pool: Pool, draw: Draw) -> _Assignment:
-    evaluated = [r for subset in pool.evaluated for split in SPLITS for r in pool.of(subset, split)]
-    sex = _sexes(evaluated)
-    chosen = choose_speakers(sex, draw.speakers, {})
-    by_roles: dict[tuple[Split, ...], dict[str, str]] = defaultdict(dict)
-    for subset in pool.evaluated:
-        for part in sorted({part for split in SPLITS for part in pool.parts[subset].of(split)}):
-            speakers = _sexes(pool.by_part.get(part, ()))
-            by_roles[pool.parts[subset].roles(part)] |= {s: speakers[s] for s in speakers if s in chosen}
-    splits: dict[str, Split] = {}
-    clashes: set[str] = set()
-    for roles, speakers in sorted(by_roles.items()):
-        for speaker, split in deal_speakers(speakers, roles).items():
-            before = splits.setdefault(speaker, split)
-            clashes |= {speaker} if before != split else set()
-            splits[speaker] = max(before, split, key=_PRECEDENCE.__getitem__)
-    only_trained = _sexes(r for r in pool.of(pool.subset, "train") if r.speaker not in sex)
-    used = chosen | choose_speakers(only_trained, draw.speakers, {})
-    note = f"{len(clashes)} speakers stand in parts of several splits and are used for evaluation only"
-    return _Assignment("speaker-disjoint", (note,) if clashes else (), splits, frozenset(used))

@@ -52,6 +52,12 @@ def test_the_digest_changes_with_every_field_and_with_nothing_else():
         "val_windows": 9,
         "test_windows": 9,
         "seed": 1,
+        "voice_variants": 2,
+        "pitch_semitones": 1.0,
+        "stretch": 0.2,
+        "partition": "lists",
+        "revision": "abc",
+        "max_download_gb": 1.0,
         "max_lost_share": 0.5,
     }
     digests = {DataConfig(**{name: value}).digest() for name, value in changed.items()}

@@ -89,7 +89,7 @@ def test_the_demo_passes_the_gate_and_conditions_share_their_evaluation(small_ca
         outcomes.append(prepared)
     for split in ("val", "test"):
         assert outcomes[0].splits[split].manifest == outcomes[1].splits[split].manifest
-        parts = Counter(w.part for w in outcomes[0].splits[split].manifest.windows)
+        parts = Counter(w.sources[0].part for w in outcomes[0].splits[split].manifest.windows)
         assert parts["clean"] == parts["other"] > 0
     assert outcomes[0].train.manifest.digest != outcomes[1].train.manifest.digest
 

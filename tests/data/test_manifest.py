@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -6,35 +7,50 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.manifest import Manifest, Window, label_histogram
+from data.manifest import Manifest, Source, Window, label_histogram
 
 text = st.text(max_size=5)
-windows = st.builds(
-    Window,
+sources = st.builds(
+    Source,
     recording_id=text,
     part=text,
-    audio_sha256=st.text("0123456789abcdef", min_size=4, max_size=4),
-    start_sample=st.integers(0, 10**7),
-    label=st.sampled_from([0, 1]),
     speaker=text,
     chapter=text,
+    group=text,
+    audio_sha256=st.text("0123456789abcdef", min_size=4, max_size=4),
+    variant=text,
+    start_sample=st.integers(0, 10**7),
+    num_samples=st.integers(1, 48_000),
+    at_sample=st.integers(0, 47_999),
+    gain_db=st.floats(-60, 60),
+)
+windows = st.builds(
+    Window,
+    sources=st.lists(sources, min_size=1, max_size=3).map(tuple),
+    label=st.sampled_from([0, 1]),
+    subset=text,
+    speaker=text,
+    speakers=st.lists(text, max_size=3).map(tuple),
     sex=st.sampled_from(["F", "M"]),
     cluster=text,
+    level_dbfs=st.none() | st.floats(-60, 0),
 )
 manifests = st.builds(
     Manifest, st.sampled_from(["train", "val", "test"]), st.lists(windows, max_size=8).map(tuple)
 )
 
 
+SOURCE = Source("1-2-3", "p", "1", "2", "", "ab", "", 0, 48_000, 0, 0.0)
+
+
 def window(**fields):
+    own = {name: fields.pop(name) for name in list(fields) if name in Source.__slots__ and name != "speaker"}
     given = {
-        "recording_id": "1-2-3",
-        "part": "p",
-        "audio_sha256": "ab",
-        "start_sample": 0,
+        "sources": (dataclasses.replace(SOURCE, **own),),
         "label": 0,
+        "subset": "clean",
         "speaker": "1",
-        "chapter": "2",
+        "speakers": (fields.get("speaker", "1"),),
         "sex": "F",
         "cluster": "1",
     }
@@ -56,7 +72,17 @@ def test_the_digest_covers_content_in_order_and_nothing_else():
         Manifest("val", base.windows[:1]),
         *(
             Manifest("val", (window(**{name: value}), base.windows[1]))
-            for name, value in [("audio_sha256", "cd"), ("start_sample", 1), ("label", 1), ("speaker", "2")]
+            for name, value in [
+                ("audio_sha256", "cd"),
+                ("start_sample", 1),
+                ("variant", "p+1.0r1.00"),
+                ("num_samples", 9),
+                ("at_sample", 1),
+                ("gain_db", 1.0),
+                ("level_dbfs", -20.0),
+                ("label", 1),
+                ("speaker", "2"),
+            ]
         ),
     ]
     assert len({base.digest, *(other.digest for other in others)}) == len(others) + 1
@@ -67,7 +93,7 @@ def test_the_digest_covers_content_in_order_and_nothing_else():
 def test_a_changed_file_is_refused(tmp_path):
     path = tmp_path / "manifest.json"
     Manifest("val", (window(),)).save(path)
-    path.write_text(path.read_text().replace('"ab", 0, 0', '"ab", 0, 1'))
+    path.write_text(path.read_text().replace('0.0]], 0, "clean"', '0.0]], 1, "clean"'))
     with pytest.raises(DataError, match="was changed"):
         Manifest.load(path)
     content = json.loads(path.read_text())
@@ -81,6 +107,7 @@ def test_columns():
     assert manifest.labels().tolist() == [0, 1, 1]
     assert manifest.labels().dtype == np.int64
     assert manifest.clusters() == ["1", "9", "1"]
+    assert manifest.subsets() == ["clean"] * 3
     assert manifest.share_1 == pytest.approx(2 / 3)
     assert np.isnan(Manifest("val", ()).share_1)
 

@@ -30,9 +30,10 @@ def test_windows_are_the_samples_of_their_recordings(prepared, tmp_path):
         assert stored.shape == (len(data.manifest), 48_000)
         assert stored.dtype == np.int16
         for row, window in enumerate(data.manifest.windows[:5]):
-            folder = tmp_path / "LibriSpeech" / window.part / window.speaker / window.chapter
-            samples = to_int16(read_audio(folder / f"{window.recording_id}.wav"))
-            start = window.start_sample
+            (source,) = window.sources
+            folder = tmp_path / "LibriSpeech" / source.part / source.speaker / source.chapter
+            samples = to_int16(read_audio(folder / f"{source.recording_id}.wav"))
+            start = source.start_sample
             assert np.array_equal(stored[row], samples[start : start + 48_000])
 
 
@@ -119,7 +120,7 @@ def test_unusable_recordings_are_set_aside_listed_and_planned_around(make_corpus
         (files[40].relative_to(root).as_posix(), "unreadable"),
     ]
     assert kept.examined == 108
-    used = {w.recording_id for split in SPLITS for w in kept.splits[split].manifest.windows}
+    used = {w.sources[0].recording_id for split in SPLITS for w in kept.splits[split].manifest.windows}
     assert not used & {files[0].stem, files[40].stem}
     assert kept.label_map == whole.label_map  # nobody's class changes because a file is broken
     assert all(kept.splits[split].manifest.share_1 == 0.5 for split in SPLITS)
@@ -192,5 +193,5 @@ def test_another_process_prepares_the_same(prepared, tmp_path):
 def test_progress_is_told(make_corpus, configured, tmp_path):
     told = []
     prepare(configured(), data_root=make_corpus(), cache=tmp_path / "cache", progress=told.append)
-    assert told[0] == "reading 72 headers of librispeech"
-    assert told[-1] == "storing 48 test windows"
+    assert told[0] == "reading the headers of 72 files of librispeech"
+    assert told[-1] == "making windows: 48 of 48"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data.corpora.base import Recording, Segment
 from data.labels import build_label_map
 from data.parts import SPLITS, Parts
-from data.tasks.base import Draw, PlannedWindow, Pool
+from data.tasks.base import Draw, Pool, whole
 from data.tasks.draws import draw_evaluation, draw_training, evenly
 from data.tasks.pseudo import Pseudo
 
@@ -63,7 +63,7 @@ def identity(windows):
 def test_splits_share_nothing_that_the_rule_forbids(variant, subset, evaluated):
     made = plan(demo_like(subset, evaluated), variant)
     units = {
-        "seen": lambda w: (w.speaker, w.recording.chapter),
+        "seen": lambda w: (w.speaker, w.pieces[0].recording.chapter),
         "unseen": lambda w: w.speaker,
     }[variant]
     seen = [{units(w) for w in made.splits[split]} for split in SPLITS]
@@ -71,7 +71,7 @@ def test_splits_share_nothing_that_the_rule_forbids(variant, subset, evaluated):
     assert not seen[0] & seen[1]
     assert not seen[0] & seen[2]
     assert not seen[1] & seen[2]
-    assert {w.recording.part for w in made.splits["train"]} == {subset}
+    assert {w.pieces[0].recording.part for w in made.splits["train"]} == {subset}
 
 
 @pytest.mark.parametrize("variant", ["seen", "unseen"])
@@ -94,7 +94,7 @@ def test_evaluation_depends_on_no_seed_and_training_does(variant):
 def test_pooled_subsets_are_evaluated_equally():
     made = plan(demo_like("clean", ("clean", "other")))
     for split in ("val", "test"):
-        counts = Counter((w.recording.part, w.label) for w in made.splits[split])
+        counts = Counter((w.pieces[0].recording.part, w.label) for w in made.splits[split])
         assert len(counts) == 4
         assert len(set(counts.values())) == 1
 
@@ -113,7 +113,7 @@ def test_too_few_speakers_with_chapters_fall_back_to_utterances_flagged():
     assert made.split_rule == "utterance-disjoint"
     assert made.flags[0].startswith("utterance-disjoint fallback: 9 of 14 speakers have 3 chapters")
     assert len({w.speaker for w in made.splits["val"]}) == 14
-    utterances = [{w.recording.id for w in made.splits[split]} for split in SPLITS]
+    utterances = [{w.pieces[0].recording.id for w in made.splits[split]} for split in SPLITS]
     assert not utterances[0] & utterances[1]
     assert not (utterances[0] | utterances[1]) & utterances[2]
 
@@ -129,7 +129,7 @@ def test_unseen_takes_each_split_from_its_own_part():
     by_part = {name: part_of(name, first=100 * i) for i, name in enumerate("abc")}
     made = plan(Pool("s", ("s",), parts, by_part), "unseen")
     for split, part in zip(SPLITS, "abc", strict=True):
-        assert {w.recording.part for w in made.splits[split]} == {part}
+        assert {w.pieces[0].recording.part for w in made.splits[split]} == {part}
         assert len({w.speaker for w in made.splits[split]}) == 20
 
 
@@ -145,7 +145,7 @@ def test_unseen_never_trains_on_a_speaker_that_another_part_evaluates():
 def test_unseen_classes_are_even_within_each_split_and_sex():
     made = plan(demo_like("clean", ("clean",)), "unseen")
     for split in SPLITS:
-        per = {w.speaker: (w.recording.sex[w.speaker], w.label) for w in made.splits[split]}
+        per = {w.speaker: (w.pieces[0].recording.sex[w.speaker], w.label) for w in made.splits[split]}
         counts = Counter(per.values())
         for sex in "FM":
             assert abs(counts[sex, 0] - counts[sex, 1]) <= 1
@@ -161,13 +161,12 @@ def test_a_recording_without_a_whole_window_gives_none():
     short = tuple(recording("p", str(s), f"{s}{c}", 9, windows=0) for s in range(12) for c in range(3))
     pool = Pool("s", ("s",), {"s": same("p")}, {"p": part_of("p", 12) + short})
     made = plan(pool)
-    assert all(w.recording.num_samples >= 48_000 for split in SPLITS for w in made.splits[split])
+    assert all(w.pieces[0].recording.num_samples >= 48_000 for split in SPLITS for w in made.splits[split])
 
 
 windows = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(0, 90)), unique=True).map(
     lambda rows: [
-        PlannedWindow(recording("p", str(s), f"{s}{c}", 0, windows=99), 48_000 * i, s % 2, str(s), str(s))
-        for s, c, i in rows
+        whole(recording("p", str(s), f"{s}{c}", 0, windows=99), 48_000 * i, s % 2, "s") for s, c, i in rows
     ]
 )
 
@@ -200,7 +199,7 @@ def test_evaluation_windows_are_half_of_each_class_and_at_most_50_a_speaker(one,
 
 def test_evenly_as_its_docstring_draws_it():
     rows = [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("c", 0), ("c", 1)]
-    pool = [PlannedWindow(recording("p", s, "1", 0, 9), 48_000 * i, 0, s, s) for s, i in rows]
+    pool = [whole(recording("p", s, "1", 0, 9), 48_000 * i, 0, "s") for s, i in rows]
     speakers = [w.speaker for w in evenly(pool, seed=0)]
     assert set(speakers[:3]) == {"a", "b", "c"}
     assert set(speakers[3:5]) == {"a", "c"}

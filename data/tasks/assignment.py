@@ -1,0 +1,113 @@
+"""Who may be heard in which split, where splits share nobody."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from data.corpora.base import UNKNOWN_SEX, Recording
+from data.digests import rank
+from data.parts import SPLITS, Split
+from data.splits import choose_speakers, deal_speakers
+from data.tasks.base import Draw, Pool
+
+# A speaker met in parts of several splits is evaluated on, never trained on.
+_PRECEDENCE: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which split each unit belongs to; what only the training subset holds was assigned nothing.
+
+    A unit is a speaker; for conversations, meeting groups that share a speaker are one unit.
+    """
+
+    flags: tuple[str, ...]
+    splits: Mapping[str, Split]
+    used: frozenset[str]
+    units: Mapping[str, str]
+
+    def split_of(self, recording: Recording) -> Split | None:
+        """Return the split of ``recording``; None where its unit is left out."""
+        unit = self.units[recording.key]
+        return self.splits.get(unit, "train") if unit in self.used else None
+
+
+def units_of(recordings: Iterable[Recording]) -> dict[str, str]:
+    """Return recording key -> unit: the speaker, or the first of the groups joined by common speakers.
+
+    ::
+
+        EN2001: MEE068 MEO069     EN2009: MEO069 FEO066     ->  one unit, EN2001
+        ES2003: MEE009 MEE010                               ->  ES2003
+    """
+    units: dict[str, str] = {}
+    group_of: dict[str, str] = {}  # speaker -> the group met first
+    joined: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while joined.get(group, group) != group:
+            group = joined[group]
+        return group
+
+    kept = sorted(recordings, key=lambda recording: recording.key)
+    for recording in kept:
+        if not recording.conversation:
+            units[recording.key] = recording.speaker
+            continue
+        for speaker in sorted({segment.speaker for segment in recording.segments}):
+            one, other = root(recording.group), root(group_of.setdefault(speaker, recording.group))
+            joined[max(one, other)] = min(one, other)
+    return units | {r.key: root(r.group) for r in kept if r.conversation}
+
+
+def sexes_of(recordings: Iterable[Recording], units: Mapping[str, str]) -> dict[str, str]:
+    """Return unit -> sex; a group of conversations has none."""
+    return {
+        units[r.key]: UNKNOWN_SEX if r.conversation else r.sex.get(r.speaker, UNKNOWN_SEX) for r in recordings
+    }
+
+
+def assign_disjoint(pool: Pool, draw: Draw) -> Assignment:
+    """Give every unit one split: that of its part, dealt 70/15/15 where a part serves several splits."""
+    everything = [r for s in pool.involved for split in SPLITS for r in pool.of(s, split)]
+    units = units_of(everything)
+    evaluated = [r for subset in pool.evaluated for split in SPLITS for r in pool.of(subset, split)]
+    sex = sexes_of(evaluated, units)
+    chosen = choose_speakers(sex, draw.speakers, {})
+    by_roles: dict[tuple[Split, ...], dict[str, str]] = defaultdict(dict)
+    for subset in pool.evaluated:
+        for part in sorted({part for split in SPLITS for part in pool.parts[subset].of(split)}):
+            of_part = sexes_of(pool.by_part.get(part, ()), units)
+            by_roles[pool.parts[subset].roles(part)] |= {u: of_part[u] for u in of_part if u in chosen}
+    splits: dict[str, Split] = {}
+    clashes: set[str] = set()
+    for roles, members in sorted(by_roles.items()):
+        for unit, split in deal_speakers(members, roles).items():
+            before = splits.setdefault(unit, split)
+            clashes |= {unit} if before != split else set()
+            splits[unit] = max(before, split, key=_PRECEDENCE.__getitem__)
+    only_trained = {
+        units[r.key]: sexes_of([r], units)[units[r.key]]
+        for r in pool.of(pool.subset, "train")
+        if units[r.key] not in sex
+    }
+    used = chosen | choose_speakers(only_trained, draw.speakers, {})
+    note = f"{len(clashes)} speakers stand in parts of several splits and are used for evaluation only"
+    return Assignment((note,) if clashes else (), splits, frozenset(used), units)
+
+
+def speaker_groups(speakers: Iterable[str], size: int) -> dict[str, tuple[str, ...]]:
+    """Deal ``speakers`` by sha256 rank into disjoint groups of ``size`` and a last one of up to 2 size - 1.
+
+    ::
+
+        7 speakers, size 3:   c a f | b g d e     whom one is mixed with; the group is the cluster
+
+    Returns speaker -> the members of its group, sorted. Fewer than ``size`` speakers are one group.
+    """
+    ordered: Sequence[str] = sorted(set(speakers), key=lambda speaker: rank("group", speaker))
+    count = max(1, len(ordered) // size)
+    groups = [ordered[i * size : (i + 1) * size if i + 1 < count else None] for i in range(count)]
+    return {speaker: tuple(sorted(group)) for group in groups for speaker in group}

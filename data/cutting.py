@@ -176,7 +176,8 @@ def mix(window: PlannedWindow, excerpts: Sequence[Float]) -> Float:
     for piece, excerpt in zip(window.pieces, excerpts, strict=True):
         end = piece.at_sample + piece.num_samples
         shaped = excerpt * np.float32(10 ** (piece.gain_db / 20))
-        ramp = (np.arange(FADE, dtype=np.float32) + 0.5) / FADE
+        # Raised cosines: two that cross sum to 1, and neither has a corner to be heard.
+        ramp = (0.5 - 0.5 * np.cos(np.pi * (np.arange(FADE) + 0.5) / FADE)).astype(np.float32)
         if piece.at_sample > 0:
             shaped[:FADE] *= ramp
         if end < WINDOW_SAMPLES:

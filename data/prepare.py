@@ -173,10 +173,13 @@ class _Preparation:
 
 
 def _varied(config: DataConfig, recording: Recording) -> list[Recording]:
-    """Return the voice variants of an utterance, each a recording of the same speaker and chapter."""
+    """Return the voice variants of an utterance, each a recording of the same speaker and chapter.
+
+    All utterances of a speaker have the same variants: a shifted voice has more than one utterance too.
+    """
     if recording.conversation or not config.voice_variants:
         return []
-    variants = variants_for(recording.key, config.voice_variants, config.pitch_semitones, config.stretch)
+    variants = variants_for(recording.speaker, config.voice_variants, config.pitch_semitones, config.stretch)
     return [
         replace(
             recording,

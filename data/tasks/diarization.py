@@ -7,16 +7,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from data.corpora.base import Recording
+from data.corpora.base import SAMPLE_RATE, WINDOW_SAMPLES, Recording
 from data.digests import rank
 from data.labels import LabelMap, Speaker
 from data.parts import SPLITS, Split
 from data.tasks.activity import Activity, activity_of_pieces, heard_in
 from data.tasks.assignment import Assignment, assign_disjoint
-from data.tasks.base import Draw, Piece, Plan, PlannedWindow, Pool, starts
+from data.tasks.base import Draw, Piece, Plan, PlannedWindow, Pool
 from data.tasks.draws import cap_of, draw_training, evenly, pool_subsets, share_of
 from data.tasks.mixing import Dice, Voices, window_of
 
+# Evaluation windows share no sample; in training, where overlap is scarce, each second begins a window.
+TRAINING_STEP = SAMPLE_RATE
 ATTEMPTS = 12  # at a window of one speaker, before the round goes on without it
 Verdict = int | str  # a class, or why the window is ambiguous
 Classes = tuple[list[PlannedWindow], list[PlannedWindow]]
@@ -59,14 +61,14 @@ class DiarizationTask(ABC):
         ``turn`` counts the speaker's windows of that class, so that kinds of windows alternate.
         """
 
-    def cut(self, conversation: Recording) -> Iterator[tuple[Piece, ...]]:
-        """Yield candidates of a conversation: its whole, non-overlapping windows."""
-        for start in starts(conversation):
+    def cut(self, conversation: Recording, step: int) -> Iterator[tuple[Piece, ...]]:
+        """Yield candidates of a conversation: a whole window every ``step`` samples."""
+        for start in range(0, conversation.num_samples - WINDOW_SAMPLES + 1, step):
             yield (Piece(conversation, start),)
 
     def remark(self, voices: Voices) -> str | None:
         """Return what a reader must be told about windows mixed from ``voices``."""
-        single = sum(1 for utterances in voices.by_speaker.values() if len(utterances) == 1)
+        single = sum(1 for speaker in voices.by_speaker if len(voices.own_utterances(speaker)) == 1)
         if not single:
             return None
         return (
@@ -177,7 +179,7 @@ class DiarizationTask(ABC):
     ) -> Classes:
         classes: Classes = ([], [])
         for meeting in meetings:
-            for pieces in self.cut(meeting):
+            for pieces in self.cut(meeting, TRAINING_STEP if split == "train" else WINDOW_SAMPLES):
                 verdict = self.judge(activity_of_pieces(pieces, {}))
                 if isinstance(verdict, str):
                     tally.dropped[split][verdict] += 1

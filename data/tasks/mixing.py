@@ -72,6 +72,10 @@ class Voices:
         self.groups = speaker_groups(everyone, size) if size else dict.fromkeys(everyone, everyone)
         self.grouped = size is not None
 
+    def own_utterances(self, speaker: str) -> list[Recording]:
+        """Return the speaker's utterances, less their voice variants."""
+        return [recording for recording in self.by_speaker[speaker] if recording.variant is None]
+
     def cluster(self, speaker: str) -> str:
         """Return what a window of ``speaker`` is not independent of: its group, in training itself."""
         return "+".join(self.groups[speaker]) if self.grouped else speaker
@@ -85,9 +89,12 @@ class Voices:
         measured = self.speech.get(recording.key)
         return round(NOMINAL_DBFS - measured.level_dbfs, 2) if measured else 0.0
 
-    def excerpt(self, dice: Dice, speaker: str, num_samples: int) -> Excerpt:
-        """Return a stretch of any of the speaker's utterances."""
-        recording = dice.pick(self.by_speaker[speaker])
+    def excerpt(self, dice: Dice, speaker: str, num_samples: int, like: Recording | None = None) -> Excerpt:
+        """Return a stretch of any of the speaker's utterances; in the voice of ``like``, if it is the speaker's."""
+        options = self.by_speaker[speaker]
+        if like is not None and like.speaker == speaker:
+            options = [recording for recording in options if recording.variant == like.variant]
+        recording = dice.pick(options)
         return Excerpt(recording, dice.below(recording.num_samples - num_samples + 1), num_samples)
 
     def another(
@@ -98,19 +105,14 @@ class Voices:
         ``other_chapter``: of another chapter, else of another utterance, else None.
         """
         own = of.recording
-        mine = self.by_speaker[own.speaker]
-        utterances = [r for r in mine if _base_id(r) != _base_id(own)]
+        mine = [r for r in self.by_speaker[own.speaker] if r.variant == own.variant]
+        utterances = [r for r in mine if r.id != own.id]
         chapters = [r for r in utterances if r.chapter != own.chapter]
         options = chapters or utterances if other_chapter else utterances
         if options:
             recording = dice.pick(options)
             return Excerpt(recording, dice.below(recording.num_samples - num_samples + 1), num_samples)
         return None if other_chapter else _beside(dice, of, num_samples)
-
-
-def _base_id(recording: Recording) -> str:
-    """Return the id without its voice variant: a variant is not another utterance."""
-    return recording.id.partition("~")[0]
 
 
 def _beside(dice: Dice, of: Excerpt, num_samples: int) -> Excerpt | None:

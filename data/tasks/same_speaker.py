@@ -52,8 +52,9 @@ class SameSpeaker(DiarizationTask):
         second = dice.pick(others) if label else speaker
         return spliced(dice, voices, speaker, second, HALF_S, other_chapter=True)
 
-    def cut(self, conversation: Recording) -> Iterator[tuple[Piece, ...]]:
+    def cut(self, conversation: Recording, step: int) -> Iterator[tuple[Piece, ...]]:
         """Yield pairs of halves at least 5 s apart: of one speaker, then of two, each half once in either."""
+        del step  # halves are paired anew, so there are plenty
         halves: list[tuple[int, str]] = []
         for start in range(0, conversation.num_samples - _HALF_SAMPLES + 1, WINDOW_SAMPLES // 2):
             heard = activity_of_pieces([_first_half(conversation, start)], {}).seconds()
@@ -66,12 +67,9 @@ class SameSpeaker(DiarizationTask):
 
     def remark(self, voices: Voices) -> str | None:
         """Say who lacks a second chapter; refuse voices that nobody has two utterances of."""
-        lacking = [
-            speaker
-            for speaker, utterances in voices.by_speaker.items()
-            if len({recording.chapter for recording in utterances}) == 1
-        ]
-        single = [speaker for speaker in lacking if len(voices.by_speaker[speaker]) == 1]
+        utterances = {speaker: voices.own_utterances(speaker) for speaker in voices.by_speaker}
+        lacking = [s for s in utterances if len({recording.chapter for recording in utterances[s]}) == 1]
+        single = [speaker for speaker in lacking if len(utterances[speaker]) == 1]
         if voices.by_speaker and len(single) == len(voices.by_speaker):
             raise DataError(
                 f"task same_speaker needs two utterances a speaker, and all {len(single)} speakers have one; "

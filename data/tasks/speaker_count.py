@@ -51,5 +51,6 @@ class SpeakerCount(DiarizationTask):
         base = spliced(dice, voices, speaker, speaker if laid_over else other, dice.uniform(*SPLICE_S))
         if base is None or not laid_over:
             return base
-        excerpt = voices.excerpt(dice, other, round(dice.uniform(*OVERLAY_S) * SAMPLE_RATE))
+        length = round(dice.uniform(*OVERLAY_S) * SAMPLE_RATE)
+        excerpt = voices.excerpt(dice, other, length, like=base[0].recording)
         return (*base, overlay(dice, voices, excerpt, dice.uniform(*RELATIVE_DB)))

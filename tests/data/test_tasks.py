@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from data.tasks.assignment import speaker_groups, units_of
 from data.tasks.base import Draw, Pool
 from data.tasks.diarization import DiarizationTask
 from data.tasks.mixing import FADE, Dice
+from data.variants import Variant
 
 DIARIZATION = {name: task for name, task in TASKS.items() if isinstance(task, DiarizationTask)}
 SAME = Parts(train=("p",), val=("p",), test=("p",))
@@ -305,6 +307,11 @@ def test_meetings_are_cut_by_the_same_rule(task):
             assert task.judge(activity_of_pieces(window.pieces, {})) == window.label
             assert window.level_dbfs is None
             assert window.cluster == window.pieces[0].recording.group
+    for split in SPLITS[1:]:  # evaluation windows share no sample; halves stand once in either class
+        of_class = [[w for w in made.splits[split] if w.label == label] for label in (0, 1)]
+        for windows in of_class if task.name == "same_speaker" else [made.splits[split]]:
+            spans = sorted((p.recording.id, p.start_sample, p.num_samples) for w in windows for p in w.pieces)
+            assert all(a[0] != b[0] or b[1] >= a[1] + a[2] - FADE for a, b in itertools.pairwise(spans))
     groups = [{w.cluster for w in made.splits[split]} for split in SPLITS]
     assert not groups[0] & groups[1]
     assert not groups[0] & groups[2]
@@ -313,7 +320,7 @@ def test_meetings_are_cut_by_the_same_rule(task):
 
 def test_same_speaker_halves_of_a_meeting_are_five_seconds_apart_and_used_once():
     task = TASKS["same_speaker"]
-    pairs = list(task.cut(conversations()[0]))
+    pairs = list(task.cut(conversations()[0], 48_000))
     assert pairs
     used = defaultdict(list)
     for first, second in pairs:
@@ -362,3 +369,25 @@ def test_pseudo_of_meetings_is_refused():
         DataError, match="made of utterances of one speaker, and subset s holds conversations"
     ):
         TASKS["pseudo"].speakers(pool, "seen", DRAW)
+
+
+@pytest.mark.parametrize("task", DIARIZATION.values(), ids=DIARIZATION.keys())
+def test_a_speaker_is_heard_in_one_voice_in_a_window(task):
+    """A shifted voice is nearly another's: spliced with the speaker's own, it would contradict the label."""
+    recordings = read_speech()
+
+    def varied(recording):
+        for variant in (Variant(2.0, 1.0), Variant(-2.0, 1.1)):
+            yield dataclasses.replace(recording, id=f"{recording.id}~{variant.name}", variant=variant)
+
+    pool = dataclasses.replace(pool_of(recordings, {}), varied=varied)
+    made = plan(task, pool)
+    voices = [p.recording.variant for w in made.splits["train"] for p in w.pieces]
+    assert len(set(voices)) == 3
+    for window in made.splits["train"]:
+        for speaker in window.speakers:
+            own = {p.recording.variant for p in window.pieces if p.recording.speaker == speaker}
+            assert len(own) == 1
+    assert all(
+        p.recording.variant is None for split in SPLITS[1:] for w in made.splits[split] for p in w.pieces
+    )

@@ -11,6 +11,9 @@
     mean over frames  (batch, 512)
        | linear 512 -> 256, ReLU, dropout, linear 256 -> 2
     (batch, 2)
+
+Speaker embeddings come in 7 frames or in one, which cannot be halved five times. Seven pass the same blocks
+without pooling; one passes ``SingleFrameEncoder`` instead. ``encoder_for`` decides, the head is the same.
 """
 
 from __future__ import annotations
@@ -21,9 +24,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from models.architecture import CnnConfig
-
-POOLING = 32  # all blocks together
+from models.architecture import CnnConfig, encoder_for
 
 
 class NormalizedConvolution(nn.Module):
@@ -76,15 +77,15 @@ class ResidualBlock(nn.Module):
     always projected shortcut) this is the standard block that gives the published parameter counts.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel_size: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, *, pooling: bool = True) -> None:
         super().__init__()
         self.first = NormalizedConvolution(inputs, outputs, kernel_size)
         self.second = NormalizedConvolution(outputs, outputs, kernel_size)
         self.shortcut = nn.Identity() if inputs == outputs else NormalizedConvolution(inputs, outputs, 1)
-        self.pool = nn.MaxPool2d((1, 2))
+        self.pool = nn.MaxPool2d((1, 2)) if pooling else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, inputs, 1, frame) to (batch, outputs, 1, frame // 2)."""
+        """Map (batch, inputs, 1, frame) to (batch, outputs, 1, frame // 2); without pooling frames stay."""
         y = self.second(torch.relu(self.first(x)))
         pooled: torch.Tensor = self.pool(torch.relu(y + self.shortcut(x)))
         return pooled
@@ -93,30 +94,60 @@ class ResidualBlock(nn.Module):
 class LightweightCNNEncoder(nn.Module):
     """Features to one embedding a window, (batch, feature, frame) -> (batch, 512 at width 1)."""
 
-    def __init__(self, num_features: int, config: CnnConfig) -> None:
+    def __init__(self, num_features: int, config: CnnConfig, *, pooling: bool = True) -> None:
         super().__init__()
         self.num_features = num_features
         self.embedding_size = config.channels()[-1]
         self.blocks = nn.Sequential(
-            *(ResidualBlock(i, o, config.kernel_size) for i, o in config.block_channels(num_features))
+            *(
+                ResidualBlock(i, o, config.kernel_size, pooling=pooling)
+                for i, o in config.block_channels(num_features)
+            )
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Embed; needs at least 32 frames."""
+        """Embed; needs at least 32 frames where it pools."""
         x = features.unsqueeze(2).contiguous(memory_format=torch.channels_last)  # (B, F, 1, T)
         encoded: torch.Tensor = self.blocks(x)
         return encoded.mean(dim=(2, 3))
 
 
+class SingleFrameEncoder(nn.Module):
+    """One frame to one embedding, (batch, feature, 1) -> (batch, 512 at width 1): LayerNorm, linear, ReLU."""
+
+    def __init__(self, num_features: int, config: CnnConfig) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.embedding_size = config.channels()[-1]
+        self.norm = nn.LayerNorm(num_features)
+        self.linear = nn.Linear(num_features, self.embedding_size)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Embed."""
+        return torch.relu(self.linear(self.norm(features.squeeze(2))))
+
+
 class FastDiarizationModel(nn.Module):
     """Encoder and head, (batch, feature, frame) float32 -> (batch, 2) logits."""
 
-    def __init__(self, num_features: int, config: CnnConfig | None = None, num_classes: int = 2) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        config: CnnConfig | None = None,
+        num_classes: int = 2,
+        num_frames: int | None = None,
+    ) -> None:
         super().__init__()
         self.config = config or CnnConfig()
         self.num_features = num_features
         self.num_classes = num_classes
-        self.encoder = LightweightCNNEncoder(num_features, self.config)
+        self.num_frames = num_frames
+        kind = encoder_for(num_frames)
+        self.encoder: LightweightCNNEncoder | SingleFrameEncoder
+        if kind == "single":
+            self.encoder = SingleFrameEncoder(num_features, self.config)
+        else:
+            self.encoder = LightweightCNNEncoder(num_features, self.config, pooling=kind == "pooling")
         self.head = nn.Sequential(
             nn.Linear(self.encoder.embedding_size, self.config.hidden),
             nn.ReLU(),
@@ -140,9 +171,11 @@ class FastDiarizationModel(nn.Module):
 
     def fused_state(self) -> dict[str, torch.Tensor]:
         """Give ``fused().state_dict()`` without the cost of copying the network."""
-        state = {name: tensor for name, tensor in self.state_dict().items() if name.startswith("head.")}
+        state = dict(self.state_dict())
         for name, module in self.named_modules():
             if isinstance(module, NormalizedConvolution):
+                for inner in module.state_dict():
+                    del state[f"{name}.{inner}"]
                 weight, bias = module.fused_weights()
                 state[f"{name}.conv.weight"], state[f"{name}.conv.bias"] = weight, bias
         return {name: tensor.to("cpu", torch.float32) for name, tensor in state.items()}

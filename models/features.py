@@ -55,8 +55,8 @@ def _mel_filters(config: SpectralFrontEnd) -> torch.Tensor:
 class FeatureExtractor(nn.Module):
     """Base of all front-end modules."""
 
-    def exportable(self) -> Self:
-        """Give the same module without operations that ONNX runtimes lack; parameters are shared."""
+    def exportable(self) -> FeatureExtractor:
+        """Give the same function without operations that ONNX runtimes lack; parameters are shared."""
         return self
 
 

@@ -12,9 +12,9 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from models.mel_scale import empty_filters, most_filters
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16_000  # Hz
 WINDOW_SAMPLES = 48_000  # 3.0 s
+EMBEDDING_SAMPLES = 24_000  # 1.5 s, of a sliding embedding
+EMBEDDING_SHIFT = 4_000  # 0.25 s
 
 IMPLEMENTATION = 1  # raise it when the same parameters give other features: stored features are keyed by it
 
@@ -33,6 +35,18 @@ class FrontEnd(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
+
+    external: ClassVar[bool] = False  # whether it needs a file that is no part of this repository
+    elsewhere: ClassVar[frozenset[str]] = frozenset()  # fields that say where data lies, not what it is
+
+    @property
+    def external_data(self) -> str | None:
+        """Name the file's content, as runs are tagged; None where there is none."""
+        return None
+
+    def problem(self) -> str | None:
+        """Say why this front end cannot be computed on this machine; None where it can."""
+        return None
 
     @property
     @abstractmethod
@@ -55,7 +69,7 @@ class FrontEnd(BaseModel, ABC):
     def digest(self) -> str:
         """Give the sha256 (hex) of all that decides the features' values."""
         content = {
-            "front_end": self.model_dump(mode="json"),
+            "front_end": self.model_dump(mode="json", exclude=set(self.elsewhere)),
             "implementation": IMPLEMENTATION,
             "sample_rate": SAMPLE_RATE,
             "window_samples": WINDOW_SAMPLES,
@@ -228,16 +242,90 @@ class MfccDelta(CepstralFrontEnd):
         return MfccDeltaFeatures(self)
 
 
+class XVector(FrontEnd):
+    """Embeddings of a speaker-embedding network in an ONNX file, (dim, 7) sliding or (dim, 1) whole.
+
+    ::
+
+        whole    |------------- 3.0 s -------------|   one embedding
+        sliding  |--- 1.5 s ---|                       7 of them, 0.25 s apart
+                   |--- 1.5 s ---|  ...
+    """
+
+    external: ClassVar[bool] = True
+    elsewhere: ClassVar[frozenset[str]] = frozenset({"path"})
+
+    kind: Literal["xvector"] = "xvector"
+    path: str = Field(
+        min_length=1,
+        description="ONNX file of the embedding network; a relative path begins at the working directory.",
+    )
+    sha256: str = Field(description="sha256 of that file, 64 hex digits; another file is refused.")
+    recipe: Literal["wespeaker", "3dspeaker"] = Field(
+        "wespeaker",
+        description="How its filter bank is made: wespeaker (hamming, x32768) or 3dspeaker (povey).",
+    )
+    windows: Literal["sliding", "whole"] = Field(
+        "sliding", description="Embeddings of 1.5 s every 0.25 s, or one of the whole window."
+    )
+    dim: int = Field(256, ge=1, le=8192, description="Length of an embedding; checked against the network.")
+
+    @field_validator("sha256")
+    @classmethod
+    def _is_a_digest(cls, value: str) -> str:
+        if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
+            raise ValueError(f"sha256 {value!r} is not 64 hex digits in small letters: see `sha256sum FILE`")
+        return value
+
+    @property
+    def external_data(self) -> str | None:
+        """Kind and content of the file."""
+        return f"xvector {self.sha256[:12]}"
+
+    def problem(self) -> str | None:
+        """Open the file and compute one embedding."""
+        from models.embeddings import open_network
+
+        try:
+            open_network(self)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @property
+    def num_features(self) -> int:
+        """One row an element of the embedding."""
+        return self.dim
+
+    @property
+    def frame_shift_s(self) -> float:
+        """From one embedding to the next; a whole window has only one."""
+        return (EMBEDDING_SHIFT if self.windows == "sliding" else WINDOW_SAMPLES) / SAMPLE_RATE
+
+    def num_frames(self, num_samples: int = WINDOW_SAMPLES) -> int:
+        """Count the embeddings: 7 sliding ones in 3 s, or 1."""
+        if self.windows == "whole":
+            return 1
+        return max(0, 1 + (num_samples - EMBEDDING_SAMPLES) // EMBEDDING_SHIFT)
+
+    def build(self) -> FeatureExtractor:
+        """Make the module, which runs onnxruntime; EmbeddingError where the file is missing, altered or other."""
+        from models.embeddings import EmbeddingFeatures
+
+        return EmbeddingFeatures(self)
+
+
 FRONT_ENDS: dict[str, type[FrontEnd]] = {
     "waveform": Waveform,
     "mfcc": Mfcc,
     "mfcc_delta": MfccDelta,
     "log_mel": LogMel,
+    "xvector": XVector,
 }
 
-AnyFrontEnd = Annotated[Waveform | Mfcc | MfccDelta | LogMel, Field(discriminator="kind")]
+AnyFrontEnd = Annotated[Waveform | Mfcc | MfccDelta | LogMel | XVector, Field(discriminator="kind")]
 
-_ADAPTER: TypeAdapter[Waveform | Mfcc | MfccDelta | LogMel] = TypeAdapter(AnyFrontEnd)
+_ADAPTER: TypeAdapter[Waveform | Mfcc | MfccDelta | LogMel | XVector] = TypeAdapter(AnyFrontEnd)
 
 
 def parse_front_end(value: Mapping[str, Any]) -> FrontEnd:

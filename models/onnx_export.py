@@ -11,10 +11,14 @@ import onnx
 import torch
 from torch import nn
 
+from models.architecture import encoder_for
 from models.cnn import FastDiarizationModel
+from models.embeddings import networks_in
 from models.features import FeatureExtractor
 from models.files import write_aside
 from models.front_ends import FrontEnd
+from models.onnx_compose import ExportError as ExportError
+from models.onnx_compose import inline_networks
 from models.onnx_files import read_onnx
 from models.onnx_session import PARITY_BOUND, parity, session_of
 from models.specification import Specification
@@ -23,10 +27,6 @@ OPSET = 18
 PRODUCER = "diarization-harness"
 EXAMPLE_BATCH = 2  # an example of one window bakes batch = 1 into some graphs, silently
 PROBE_BATCHES = (1, 3)  # run after the export, to prove that the batch is free
-
-
-class ExportError(ValueError):
-    """A network that does not fit its specification, or a graph that does not keep the contract."""
 
 
 class Pipeline(nn.Module):
@@ -69,12 +69,36 @@ def export_onnx(
     """
     _refuse_mismatch(front_end, cnn, specification)
     if template:
-        model = _filled_template(front_end, cnn, specification)
+        _write(_filled_template(front_end, cnn, specification), specification, path)
     else:
-        model = _trace(front_end, cnn, specification)
-        _check(model, front_end, cnn, specification)
+        twin = copy.deepcopy(cnn).to("cpu", torch.float32)
+        export_module(_exportable(front_end, cnn), Pipeline(front_end.build(), twin), specification, path)
+
+
+def export_module(
+    exportable: nn.Module, reference: nn.Module, specification: Specification, path: Path
+) -> None:
+    """Write a module, waveform (batch, sample) -> logits (batch, class), once its graph repeats `reference`.
+
+    Both compute the same on the CPU; only `exportable` has to do so in operations that ONNX runtimes know.
+
+    Raises
+    ------
+    ExportError
+        If the graph breaks the contract.
+    """
+    model = _trace(exportable, specification)
+    _check(model, reference, specification)
+    _write(model, specification, path)
+
+
+def _write(model: onnx.ModelProto, specification: Specification, path: Path) -> None:
     onnx.helper.set_model_props(model, specification.to_metadata())
     write_aside(path, model.SerializeToString())
+
+
+def _exportable(front_end: FrontEnd, cnn: FastDiarizationModel) -> Pipeline:
+    return Pipeline(front_end.build().exportable(), cnn.fused())
 
 
 def _refuse_mismatch(front_end: FrontEnd, cnn: FastDiarizationModel, specification: Specification) -> None:
@@ -82,6 +106,7 @@ def _refuse_mismatch(front_end: FrontEnd, cnn: FastDiarizationModel, specificati
         "front_end": (front_end.model_dump(mode="json"), specification.front_end),
         "architecture": (cnn.config.model_dump(mode="json"), specification.architecture),
         "input rows": (cnn.num_features, front_end.num_features),
+        "encoder": (encoder_for(cnn.num_frames), encoder_for(front_end.num_frames())),
         "classes": (cnn.num_classes, len(specification.label_meaning)),
     }
     for what, (given, stated) in built.items():
@@ -89,8 +114,7 @@ def _refuse_mismatch(front_end: FrontEnd, cnn: FastDiarizationModel, specificati
             raise ExportError(f"{what}: the network has {given}, but {stated} was stated for it")
 
 
-def _trace(front_end: FrontEnd, cnn: FastDiarizationModel, specification: Specification) -> onnx.ModelProto:
-    pipeline = Pipeline(front_end.build().exportable(), cnn.fused()).eval()
+def _trace(exportable: nn.Module, specification: Specification) -> onnx.ModelProto:
     example = 0.1 * torch.randn(
         EXAMPLE_BATCH, specification.window_samples, generator=torch.Generator().manual_seed(0)
     )
@@ -102,7 +126,7 @@ def _trace(front_end: FrontEnd, cnn: FastDiarizationModel, specification: Specif
         warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
         traced = Path(folder) / "model.onnx"
         torch.onnx.export(
-            pipeline,
+            exportable.eval(),
             (example,),
             traced,
             dynamo=False,
@@ -112,24 +136,24 @@ def _trace(front_end: FrontEnd, cnn: FastDiarizationModel, specification: Specif
             output_names=names[1:],
             dynamic_axes={name: {0: "batch"} for name in names},
         )
-        model = read_onnx(traced)
+        model = inline_networks(read_onnx(traced), networks_in(exportable))
     model.producer_name = PRODUCER
     return model
 
 
-def _check(
-    model: onnx.ModelProto, front_end: FrontEnd, cnn: FastDiarizationModel, specification: Specification
-) -> None:
-    """Assert the contract on the graph, then by running it beside the torch pipeline that trained."""
+def _check(model: onnx.ModelProto, reference: nn.Module, specification: Specification) -> None:
+    """Assert the contract on the graph, then by running it beside the torch module that trained."""
     onnx.checker.check_model(model, full_check=True)
     _refuse_signature(model, specification)
-    session = session_of(model.SerializeToString())
+    try:
+        session = session_of(model.SerializeToString())
+    except Exception as error:  # onnxruntime has a dozen types under Exception
+        raise ExportError(f"onnxruntime does not open the ONNX graph: {error}") from error
     windows = 0.1 * torch.randn(
         max(PROBE_BATCHES), specification.window_samples, generator=torch.Generator().manual_seed(1)
     )
     with torch.inference_mode():
-        twin = copy.deepcopy(cnn).to("cpu", torch.float32)
-        logits = Pipeline(front_end.build(), twin).eval()(windows).numpy()
+        logits = reference.eval()(windows).numpy()
     for batch in PROBE_BATCHES:
         try:
             difference = parity(session, logits[:batch], windows[:batch].numpy()).max_abs_difference
@@ -192,12 +216,12 @@ def _make_template(
     """Trace a network of random weights: equal tensors (zero biases) would be merged into one."""
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(0)
-        stand_in = FastDiarizationModel(cnn.num_features, cnn.config, cnn.num_classes).eval()
+        stand_in = FastDiarizationModel(cnn.num_features, cnn.config, cnn.num_classes, cnn.num_frames).eval()
         for module in stand_in.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.bias, std=0.1)
-    model = _trace(front_end, stand_in, specification)
-    _check(model, front_end, stand_in, specification)
+    model = _trace(_exportable(front_end, stand_in), specification)
+    _check(model, Pipeline(front_end.build(), stand_in), specification)
     expected = {name: tuple(tensor.shape) for name, tensor in _named_weights(stand_in).items()}
     found = {t.name: tuple(t.dims) for t in model.graph.initializer if t.name.startswith("cnn.")}
     if found != expected:

@@ -10,9 +10,17 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from models.architecture import CnnConfig
 from models.front_ends import SAMPLE_RATE, WINDOW_SAMPLES, FrontEnd, parse_front_end
@@ -20,6 +28,31 @@ from models.front_ends import SAMPLE_RATE, WINDOW_SAMPLES, FrontEnd, parse_front
 
 class SpecificationError(ValueError):
     """An ONNX file without a specification, or with one that breaks its laws."""
+
+
+def _known_front_end(value: object) -> object:
+    if isinstance(value, FrontEnd):
+        return value.model_dump(mode="json")
+    return parse_front_end(value).model_dump(mode="json") if isinstance(value, Mapping) else value
+
+
+def _known_architecture(value: object) -> object:
+    return CnnConfig.model_validate(value).model_dump(mode="json")
+
+
+FrontEndFields = Annotated[dict[str, Any], BeforeValidator(_known_front_end)]
+ArchitectureFields = Annotated[dict[str, Any], BeforeValidator(_known_architecture)]
+
+
+class MemberSpecification(BaseModel):
+    """One member of an ensemble."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str = Field(description="Run that trained the member.")
+    fingerprint: str = Field(description="Fingerprint of the member's configuration.")
+    front_end: FrontEndFields = Field(description="Its front end and parameters.")
+    architecture: ArchitectureFields = Field(description="Parameters of its CNN.")
 
 
 class Specification(BaseModel):
@@ -35,8 +68,12 @@ class Specification(BaseModel):
     window_samples: int = Field(WINDOW_SAMPLES, description="Samples of one window.")
     input_name: str = Field("waveform", description="Input, (batch, window_samples) float32 in [-1, 1].")
     output_name: str = Field("logits", description="Output, (batch, 2) float32.")
-    front_end: dict[str, Any] = Field(description="Front end and its parameters.")
-    architecture: dict[str, Any] = Field(description="Parameters of the CNN.")
+    front_end: FrontEndFields | None = Field(description="Front end and its parameters; null: see members.")
+    architecture: ArchitectureFields | None = Field(description="Parameters of the CNN; null: see members.")
+    members: tuple[MemberSpecification, ...] = Field(
+        (),
+        description="Members of an ensemble, whose mean probability the logits give; empty for one network.",
+    )
     label_map_digest: str = Field(description="sha256 of the label map.")
     manifest_digests: dict[str, str] = Field(description="sha256 of each split's manifest.")
     fingerprint: str = Field(description="Fingerprint of the trial's configuration.")
@@ -51,17 +88,14 @@ class Specification(BaseModel):
             raise ValueError(f"label_meaning names the classes {sorted(value)}: give exactly '0' and '1'")
         return value
 
-    @field_validator("front_end", mode="before")
-    @classmethod
-    def _known_front_end(cls, value: object) -> object:
-        if isinstance(value, FrontEnd):
-            return value.model_dump(mode="json")
-        return parse_front_end(value).model_dump(mode="json") if isinstance(value, Mapping) else value
-
-    @field_validator("architecture", mode="before")
-    @classmethod
-    def _known_architecture(cls, value: object) -> object:
-        return CnnConfig.model_validate(value).model_dump(mode="json")
+    @model_validator(mode="after")
+    def _one_network_or_members(self) -> Self:
+        single = self.front_end is not None and self.architecture is not None
+        if single == bool(self.members) or (self.front_end is None) != (self.architecture is None):
+            raise ValueError(
+                "give front_end and architecture (one network), or members (an ensemble), not both"
+            )
+        return self
 
     @field_validator("created")
     @classmethod
@@ -99,7 +133,8 @@ class Specification(BaseModel):
                 fields[name] = metadata[name] if field.annotation is str else json.loads(metadata[name])
             except json.JSONDecodeError as error:
                 raise SpecificationError(f"metadata entry {name!r} is not JSON: {error}") from error
-        missing = [name for name in cls.model_fields if name not in fields]
+        # files from before there were ensembles name no members
+        missing = [name for name in cls.model_fields if name not in fields and name != "members"]
         if missing:
             raise SpecificationError(
                 f"the metadata is not that of a model exported here: no {', '.join(missing)}"

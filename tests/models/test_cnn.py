@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models.architecture import CnnConfig
-from models.cnn import POOLING, FastDiarizationModel, LightweightCNNEncoder, NormalizedConvolution, macs
+from models.architecture import POOLING, CnnConfig, encoder_for
+from models.cnn import FastDiarizationModel, LightweightCNNEncoder, NormalizedConvolution, macs
 from models.front_ends import FRONT_ENDS
 
 SMALL = CnnConfig(width=0.125)
@@ -57,15 +57,15 @@ def counted_macs(model: FastDiarizationModel, num_frames: int) -> int:
     width=st.floats(0.0625, 0.5),
     kernel_size=st.sampled_from([1, 3, 5]),
     num_features=st.integers(1, 80),
-    num_frames=st.integers(POOLING, 400),
+    num_frames=st.integers(1, 400),
 )
 @settings(max_examples=15, deadline=None)
 def test_size_and_work_are_predicted(
     width: float, kernel_size: int, num_features: int, num_frames: int
 ) -> None:
     config = CnnConfig(width=width, kernel_size=kernel_size)
-    model = config.build(num_features).eval()
-    assert count(model) == config.num_parameters(num_features)
+    model = config.build(num_features, num_frames=num_frames).eval()
+    assert count(model) == config.num_parameters(num_features, num_frames=num_frames)
     assert counted_macs(model, num_frames) == macs(model, num_frames) == config.macs(num_features, num_frames)
 
 
@@ -84,9 +84,41 @@ def test_pooling_is_32_and_the_embedding_512() -> None:
     assert encoder(torch.zeros(2, 80, 301)).shape == (2, 512)
 
 
-def test_all_front_ends_leave_a_frame_after_pooling() -> None:
-    assert all(front_end().num_frames() >= POOLING for front_end in FRONT_ENDS.values())
+def test_the_front_ends_leave_a_frame_after_pooling_or_are_not_pooled() -> None:
+    built_in = [front_end() for front_end in FRONT_ENDS.values() if not front_end.external]
+    assert all(front_end.num_frames() >= POOLING for front_end in built_in)
     assert FRONT_ENDS["mfcc"](n_fft=2048, win_length=2048, hop_length=1024).num_frames() >= POOLING
+
+
+def test_few_frames_are_kept_and_a_single_one_meets_no_convolution() -> None:
+    assert [encoder_for(frames) for frames in (None, 301, 32, 31, 7, 1)] == [
+        "pooling", "pooling", "pooling", "pooling-free", "pooling-free", "single",
+    ]  # fmt: skip
+    sliding = CnnConfig().build(192, num_frames=7).eval()
+    assert isinstance(sliding.encoder, LightweightCNNEncoder)
+    assert sliding.encoder.blocks(torch.zeros(1, 192, 1, 7)).shape == (1, 512, 1, 7)
+    whole = CnnConfig(width=0.5, dropout=0.1).build(192, num_frames=1)
+    assert whole(torch.zeros(3, 192, 1)).shape == (3, 2)
+    # SCIENCE.md 4: (D,) -> LayerNorm -> 512-256-2, here at half its width
+    sizes = [
+        (layer.in_features, layer.out_features) for layer in whole.modules() if isinstance(layer, nn.Linear)
+    ]
+    assert sizes == [(192, 256), (256, 128), (128, 2)]
+    assert [layer.p for layer in whole.modules() if isinstance(layer, nn.Dropout)] == [0.1]
+
+
+@pytest.mark.parametrize("num_frames", [1, 7])
+def test_few_frames_are_fused_for_inference_as_many_are(num_frames: int) -> None:
+    model = CnnConfig(width=0.125).build(12, num_frames=num_frames)
+    for _ in range(3):
+        model(torch.randn(8, 12, num_frames))
+    model.eval()
+    features = torch.randn(5, 12, num_frames)
+    fused = model.fused()
+    torch.testing.assert_close(fused(features), model(features), rtol=1e-4, atol=1e-5)
+    state, expected = model.fused_state(), fused.state_dict()
+    assert set(state) == set(expected)
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
 def trained(config: CnnConfig = SMALL, num_features: int = 40) -> FastDiarizationModel:

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from models.architecture import CnnConfig
-from models.front_ends import FRONT_ENDS, AnyFrontEnd, LogMel, Mfcc, MfccDelta, parse_front_end
+from models.front_ends import FRONT_ENDS, AnyFrontEnd, LogMel, Mfcc, MfccDelta, XVector, parse_front_end
 from models.mel_scale import empty_filters, filter_edges, most_filters
+
+# What has no default: which file.
+REQUIRED = {"xvector": {"path": "speaker.onnx", "sha256": 64 * "0"}}
 
 
 def test_config_modules_load_no_torch_and_no_numpy() -> None:
@@ -28,12 +31,13 @@ def test_config_modules_load_no_torch_and_no_numpy() -> None:
 
 @pytest.mark.parametrize("kind", list(FRONT_ENDS))
 def test_registry_key_is_the_kind_and_the_value_survives_json(kind: str) -> None:
-    front_end = FRONT_ENDS[kind]()
+    given = REQUIRED.get(kind, {})
+    front_end = FRONT_ENDS[kind](**given)
     assert front_end.kind == kind
     again = TypeAdapter(AnyFrontEnd).validate_json(front_end.model_dump_json())
     assert again == front_end
     assert again.digest() == front_end.digest()
-    assert parse_front_end({"kind": kind}) == front_end
+    assert parse_front_end({"kind": kind, **given}) == front_end
 
 
 @pytest.mark.parametrize("kind", list(FRONT_ENDS))
@@ -43,9 +47,15 @@ def test_every_parameter_is_described(kind: str) -> None:
 
 
 def test_digests_tell_every_front_end_and_parameter_apart() -> None:
-    values = [front_end() for front_end in FRONT_ENDS.values()]
+    values = [front_end(**REQUIRED.get(kind, {})) for kind, front_end in FRONT_ENDS.items()]
     values += [Mfcc(n_mfcc=39), Mfcc(cmvn=False), Mfcc(hop_length=128), Mfcc(f_min=20), Mfcc(top_db=None)]
+    x = REQUIRED["xvector"]
+    values += [
+        XVector(**{**x, **other})
+        for other in ({"sha256": 64 * "a"}, {"recipe": "3dspeaker"}, {"windows": "whole"})
+    ]
     assert len({value.digest() for value in values}) == len(values)
+    assert XVector(**{**x, "path": "elsewhere/same.onnx"}).digest() == XVector(**x).digest()
 
 
 def test_numbers_the_front_ends_tell_about_themselves() -> None:
@@ -55,6 +65,12 @@ def test_numbers_the_front_ends_tell_about_themselves() -> None:
     assert (LogMel().num_features, LogMel().num_frames()) == (80, 301)
     assert LogMel().frame_shift_s == 0.01
     assert FRONT_ENDS["waveform"]().num_frames() == 48_000
+    # 3 s hold 1.5 s windows at 0, .25, ... 1.5 s: 7 of them.
+    sliding, whole = (
+        XVector(**REQUIRED["xvector"], windows=windows, dim=192) for windows in ("sliding", "whole")
+    )
+    assert (sliding.num_features, sliding.num_frames(), sliding.frame_shift_s) == (192, 7, 0.25)
+    assert (whole.num_features, whole.num_frames(), whole.frame_shift_s) == (192, 1, 3.0)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from data.variants import variants_for
 __all__ = ["Prepared", "SplitData", "load_prepared", "prepare"]
 
 # Raised when the same configuration and files would give other manifests or other samples.
-IMPLEMENTATION = 2
+IMPLEMENTATION = 3
 MIXED_SEX = "mixed"
 _LISTED = 20
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.arms import SKIPPED
 from harness.search_space import Values
 from harness.study import Study, TrialSummary, build_sampler
 from harness.trial_config import TrialConfig
@@ -40,6 +41,11 @@ class Asking:
                 if self.exhausted:
                     return None
             trial, values, config = self._ask()
+            reason = self.study.space.reason_to_skip(config)
+            if reason is not None:
+                self._tell_skipped(trial, values, reason)
+                repeats += 1
+                continue
             known = self._numbers.get(config.fingerprint())
             if known is None:
                 self.remember(config.fingerprint(), trial.number)
@@ -77,6 +83,14 @@ class Asking:
                 self.study.optuna_study.enqueue_trial({k: v for k, v in values.items() if k in searched})
                 return
         self.exhausted = True
+
+    def _tell_skipped(self, trial: optuna.Trial, values: Values, reason: str) -> None:
+        from optuna.trial import TrialState
+
+        trial.set_user_attr("values", dict(values))
+        trial.set_user_attr("reason", reason)
+        trial.set_user_attr("state", SKIPPED)
+        self.study.optuna_study.tell(trial, state=TrialState.FAIL)
 
     def _tell_duplicate(self, trial: optuna.Trial, known: int, values: Values) -> None:
         trial.set_user_attr("duplicate_of", known)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from harness.guards import Guard
 from harness.statistics import ClusteredInterval
+from harness.subsets import subset_lines
 
 
 def write_golden(folder: Path, waveform: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]) -> None:
@@ -25,7 +26,7 @@ def write_card(path: Path, evidence: dict[str, Any], test: ClusteredInterval, gu
     trial, data = evidence["trial"], evidence["data"]
     labels = evidence["specification"]["label_meaning"]
     lines = [
-        f"# {evidence['registered_name']}, from study {evidence['study']}, trial {trial['number']}",
+        f"# {evidence['registered_name']}, from study {evidence['study']}, {evidence['subject']}",
         "",
         f"**{evidence['stamp']}**",
         "",
@@ -36,10 +37,11 @@ def write_card(path: Path, evidence: dict[str, Any], test: ClusteredInterval, gu
         "|---|---|",
         f"| task | {data['task']} / {data['variant']}, {evidence['split_rule']} |",
         f"| trained on | {data['corpus']} {data['subset']}, {evidence['windows']['train']} windows |",
-        f"| configuration | {trial['name']} |",
+        f"| configuration | {evidence['configuration']} |",
         f"| test (opening {evidence['test_openings']} of these windows by this study, "
         f"{evidence['test_openings_by_all']} in all) | {test} |",
-        f"| validation score (best trailing 3-epoch median) | {trial['score']:.3f}, "
+        *(f"| test on {line} |".replace(": ", " | ", 1) for line in subset_lines(evidence["test_by_subset"])),
+        f"| validation score ({evidence['score_is']}) | {trial['score']:.3f}, "
         f"{luck_line(evidence['optimism'], evidence['trials_compared'])} |",
         f"| latency, batch 1 | P50 {evidence['latency']['p50_ms']:.1f} ms, P99 {evidence['latency']['p99_ms']:.1f} ms, "
         f"{evidence['latency']['provider']} |",
@@ -50,7 +52,7 @@ def write_card(path: Path, evidence: dict[str, Any], test: ClusteredInterval, gu
         "",
         "## Limits",
         "",
-        *[f"- {flag}" for flag in evidence["flags"]],
+        *[f"- {limit}" for limit in [*evidence["flags"], *evidence["limits"]]],
         "- The winner was not retrained on fresh seeds, so its validation score flatters it: read the test's interval.",
         *(["- Fewer than 10 clusters in the test: it proves that every path works, and nothing about the model."]
           if test.few_clusters else []),

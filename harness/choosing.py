@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from harness.ensemble_record import EnsembleSummary
+from harness.statistics import optimism
 from harness.study import Study, StudyError, TrialSummary
 from harness.tracking import Tracking
 from harness.trial_config import TrialConfig
@@ -50,6 +52,14 @@ def trial_of_run(tracking: Tracking, run_id: str) -> str:
             f"study {tracking.study} has no trial with the run id {run_id!r}; give its number instead"
         )
     return number
+
+
+def expected_luck(trial: TrialSummary | EnsembleSummary, trials: int) -> float | None:
+    """How much of the best of so many looks is luck; None where every window is right, or none is."""
+    value, n_eff = trial.outcome["at_best"]["val/balanced_accuracy"], trial.outcome["interval"]["n_eff"]
+    if not 0 < value < 1:
+        return None  # no variance is seen, which is not to say that there is none
+    return optimism(value, n_eff, trials, trial.epochs, trial.outcome["lag1"])
 
 
 def _data_digest(trial: TrialSummary) -> str:

@@ -13,9 +13,12 @@ FIRST = {
     "sweep": ("harness.commands.sweep", "Run a sweep file; run it again to go on."),
     "status": ("harness.commands.status", "Show studies, or the trials of one."),
     "ui": ("harness.commands.ui", "Open MLflow on the record."),
+    "report": ("harness.commands.report", "Write what a study says: one page, Markdown and JSON."),
     "promote": ("harness.commands.promote", "Check, export and register the best model of a study."),
 }
 MORE = {
+    "ensemble": ("harness.commands.ensemble", "Average trials of a study into one model."),
+    "evaluate": ("harness.commands.evaluate", "Score a run's model on meetings, frame by frame."),
     "data": ("harness.commands.data", "Prepare or audit a sweep's data without training."),
     "schema": ("harness.commands.schema", "Print the JSON Schema of sweep files, for editors."),
 }

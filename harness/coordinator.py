@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.asking import Asking
+from harness.control_runs import MAX_RETRIES, ControlRuns
 from harness.executors.protocol import (
     EpochDone,
     Event,
@@ -26,14 +27,15 @@ from harness.executors.protocol import (
     WorkerLost,
     WorkersFailedError,
 )
+from harness.jobs import Jobs
 from harness.provenance import Provenance
 from harness.record import Record
-from harness.run_page import run_name, trial_header, verdict_of
+from harness.run_page import run_name, verdict_of
 from harness.search_space import Values
 from harness.signals import handling_signals
 from harness.spool import TrialSpool
 from harness.study import Study, TrialSummary
-from harness.trial_config import TrialConfig, derived_seed
+from harness.trial_config import TrialConfig
 from harness.view import View
 from harness.writer import Writer
 
@@ -42,8 +44,6 @@ if TYPE_CHECKING:
 
     from data.prepare import Prepared
 
-# A trial whose worker dies is tried again this often, from its checkpoint.
-MAX_RETRIES = 2
 # Trials that may fail in a row for one and the same reason.
 MAX_ALIKE = 5
 # How long an interrupted sweep waits for its workers to reach a step's end.
@@ -81,10 +81,11 @@ class Coordinator:
     ) -> None:
         self.study, self.record, self.prepared = study, record, prepared
         self.executor, self.writer, self.view = executor, writer, view
-        self.code, self.cache = code, cache
+        self.jobs = Jobs(study, record, prepared, code, cache)
         self.running: dict[int, _Running] = {}
         self.signal: int | None = None
         self.asking = Asking(study, executor.slots)
+        self.controls = ControlRuns(self)
         self.new_trials = 0
         self._interrupted_at: float | None = None
         self._spent = 0
@@ -112,12 +113,14 @@ class Coordinator:
     def _loop(self, resumable: list[optuna.trial.FrozenTrial]) -> None:
         while True:
             while self.executor.idle > 0 and self.signal is None:
+                if self.controls.start_next():
+                    continue
                 if resumable:
                     self._resume(resumable.pop(0))
                 elif not self._start_next():
                     break
             self._interrupt()
-            if not self.running or self._gave_up_waiting():
+            if not (self.running or self.controls.running) or self._gave_up_waiting():
                 return
             for event in self.executor.poll(POLL_S):
                 self._handle(event)
@@ -150,6 +153,8 @@ class Coordinator:
             trial = spool.read("trial")
             if trial is None:
                 spool.remove()
+            elif trial["number"] < 0:
+                self.controls.replay(spool, trial)
             elif trial["number"] not in waiting:
                 self._replay(spool, int(trial["number"]))
         return unfinished
@@ -204,24 +209,8 @@ class Coordinator:
         self._dispatch(trial, config, frozen.user_attrs["name"])
 
     def _dispatch(self, trial: optuna.Trial, config: TrialConfig, name: str) -> None:
-        spool = TrialSpool(self.record.spool / self.study.name / f"{trial.number:05d}")
-        prepared = self.prepared[config.data.digest()]
-        seed = derived_seed("training", self.study.sweep.seed, 0)
-        if spool.read("trial") is None:
-            tags = {**self.code.tags, "harness.study": self.study.name}
-            spool.write("trial", trial_header(trial.number, name, config, prepared, seed, tags))
-        job = Job(
-            number=trial.number,
-            config=config.model_dump(mode="json"),
-            prepared=str(prepared.folder),
-            spool=str(spool.folder),
-            cache=str(self.cache),
-            seed=seed,
-            specification={
-                "run_id": f"{self.study.name}/{trial.number}",
-                "versions": dict(self.code.versions),
-            },
-        )
+        spool = self.jobs.spool(f"{trial.number:05d}")
+        job = self.jobs.make(trial.number, name, config, spool)
         self.running[trial.number] = _Running(trial, config, name, spool, job)
         self.executor.submit(job)
         self.writer.poke(spool)
@@ -230,6 +219,10 @@ class Coordinator:
     # Hearing from trials
 
     def _handle(self, event: Event) -> None:
+        if isinstance(event, TrialFailed) and "No space left" in event.reason:
+            raise OutOfSpaceError(f"{event.reason}: free some space and run the same command again to go on")
+        if self.controls.handle(event):
+            return
         run = self.running.get(event.number) if event.number is not None else None
         if run is None:
             if isinstance(event, WorkerLost):
@@ -270,14 +263,10 @@ class Coordinator:
     def _on_failed(self, run: _Running, event: TrialFailed) -> None:
         from optuna.trial import TrialState
 
-        if "No space left" in event.reason:
-            raise OutOfSpaceError(f"{event.reason}: free some space and run the same command again to go on")
         if event.kind == "infrastructure":
             self._retry(run, event.reason)
             return
-        if event.traceback:
-            run.spool.artifacts.mkdir(parents=True, exist_ok=True)
-            (run.spool.artifacts / "traceback.txt").write_text(event.traceback, "utf-8")
+        run.spool.write_traceback(event.traceback)
         self._end(run, TrialState.FAIL, None, f"{event.kind}: {event.reason}")
         self._stop_failing_alike(event.reason)
 

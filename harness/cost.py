@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -30,32 +30,53 @@ class Cost:
     seconds: float
     disk_bytes: float
     workers: int
+    controls: int = 0
 
 
 Windows = Mapping[str, tuple[int, int]]
 
 
-def estimate(space: SearchSpace, trials: int, workers: int, device: str, windows: Windows) -> Cost:
-    """Cost of the next `trials` trials, from random configurations of the space.
+def estimate(
+    space: SearchSpace,
+    trials: int,
+    workers: int,
+    device: str,
+    windows: Windows,
+    controls: Sequence[TrialConfig] = (),
+) -> Cost:
+    """Cost of the next `trials` trials, from random configurations of the space, and of the given controls.
 
     Parameters
     ----------
     windows : training and validation windows of each data configuration, by its digest
     """
     configs = space.samples(SAMPLES)
-    seconds = (
-        fmean(_macs(config, *windows[config.data.digest()]) for config in configs) / SPEED[device] + TRIAL_S
+
+    def seconds(config: TrialConfig) -> float:
+        return _macs(config, *windows[config.data.digest()]) / SPEED[device] + TRIAL_S
+
+    outputs = fmean(
+        2
+        * 4
+        * config.model.num_parameters(config.feature.num_features, num_frames=config.feature.num_frames())
+        for config in configs
     )
-    outputs = fmean(2 * 4 * config.model.num_parameters(config.feature.num_features) for config in configs)
-    rounds = max(1, -(-trials // workers))
-    disk = trials * (outputs + TRIAL_BYTES) + _feature_bytes(configs, trials, windows)
-    return Cost(trials, START_S + rounds * seconds if trials else 0.0, disk, workers)
+    rounds = -(-trials // workers)
+    training = rounds * fmean(map(seconds, configs)) + sum(map(seconds, controls)) / workers
+    disk = (
+        trials * outputs + (trials + len(controls)) * TRIAL_BYTES + _feature_bytes(configs, trials, windows)
+    )
+    return Cost(trials, START_S + training if training else 0.0, disk, workers, len(controls))
+
+
+def window_macs(config: TrialConfig) -> int:
+    """Multiply-accumulates of the network for one window."""
+    return config.model.macs(config.feature.num_features, config.feature.num_frames())
 
 
 def _macs(config: TrialConfig, train: int, val: int) -> float:
-    window = config.model.macs(config.feature.num_features, config.feature.num_frames())
     scored = val + min(config.training.train_score_windows, train)
-    return float(window * config.training.epochs * (PASSES * train + scored))
+    return float(window_macs(config) * config.training.epochs * (PASSES * train + scored))
 
 
 def _feature_bytes(configs: list[TrialConfig], trials: int, windows: Windows) -> float:

@@ -6,8 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from data.config import DataConfig
+from data.errors import DataError
+from harness.controls import control_configs
 from harness.search_space import SearchSpace
 from harness.settings import Settings
+from harness.trial_config import ControlName
 
 if TYPE_CHECKING:
     from data.audit import Audit
@@ -49,6 +53,7 @@ class Inspection:
             "config": prepared.config.model_dump(mode="json"),
             "split_rule": prepared.split_rule,
             "flags": list(prepared.flags),
+            "dropped": {split: dict(counts) for split, counts in prepared.dropped.items()},
             "examined": prepared.examined,
             "lost": [{"path": str(lost.path), "reason": lost.reason} for lost in prepared.lost],
             "label_map_digest": prepared.label_map.digest,
@@ -58,18 +63,32 @@ class Inspection:
 
 
 def inspect(space: SearchSpace, settings: Settings, progress: Callable[[str], None]) -> list[Inspection]:
-    """Prepare and audit every data configuration that a trial may ask for."""
+    """Prepare and audit every data configuration that a trial or a control may ask for."""
     from data.audit import audit
     from data.prepare import prepare
 
     inspections = []
-    for config in space.data_configs():
-        name = (
-            f"{config.corpus} {config.subset}, {config.task}/{config.variant}, {config.train_windows} windows"
-        )
-        prepared = prepare(config, data_root=settings.data_root, cache=settings.cache, progress=progress)
+    for control, config in _data_configs(space):
+        name = f"{config.corpus} {config.subset}, {config.question}, {config.train_windows} windows"
+        name = f"control {control}: {name}" if control else name
+        try:
+            prepared = prepare(config, data_root=settings.data_root, cache=settings.cache, progress=progress)
+        except DataError as error:
+            if control is None:
+                raise
+            raise DataError(f"control {control} cannot be made here: {error}; leave it out") from error
         inspections.append(Inspection(name, prepared, audit(prepared)))
     return inspections
+
+
+def _data_configs(space: SearchSpace) -> list[tuple[ControlName | None, DataConfig]]:
+    """What trials may ask for, then what only a control needs."""
+    found: dict[str, tuple[ControlName | None, DataConfig]] = {
+        config.digest(): (None, config) for config in space.data_configs()
+    }
+    for name, config in control_configs(space).items():
+        found.setdefault(config.data.digest(), (name, config.data))
+    return list(found.values())
 
 
 def require(inspections: Sequence[Inspection]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.controls import Control, judge
 from harness.metrics import binary_metrics
 from harness.statistics import ClusteredInterval, clustered_interval
 
@@ -23,7 +24,6 @@ GAP = (-0.05, 0.10)
 MIN_TEST_LOWER = 0.55
 MIN_CLUSTERS = 10
 MAX_ECE = 0.05
-CONTROL_LEVEL = 0.999
 MAX_P99_MS = 10.0
 
 
@@ -66,12 +66,12 @@ class Predictions:
         return clustered_interval(self.correct, self.clusters, side=side)
 
 
-def prediction_guards(train: Predictions, val: Predictions, val_accuracy: Sequence[float]) -> list[Guard]:
+def prediction_guards(train: Predictions, val: Predictions, *val_accuracy: Sequence[float]) -> list[Guard]:
     """Constant predictors, models that never learned, and plateaus at the class share.
 
     Parameters
     ----------
-    val_accuracy : accuracy on the validation windows in every epoch
+    val_accuracy : accuracy on the validation windows in every epoch, of each network that is in it
     """
     on_val = binary_metrics(val.logits, val.labels)
     on_train = binary_metrics(train.logits, train.labels)
@@ -87,7 +87,7 @@ def prediction_guards(train: Predictions, val: Predictions, val_accuracy: Sequen
             "recall of each class", "integrity", min(recalls) >= MIN_RECALL, f"{recalls[0]:.3f} and {recalls[1]:.3f}",
             f">= {MIN_RECALL}", "One class is not recognised: train longer, or look at that class's windows.",
         ),
-        _plateau(val_accuracy, float(val.labels.mean())),
+        *(_plateau(series, float(val.labels.mean())) for series in val_accuracy),
         Guard(
             "train balanced accuracy, lower bound", "integrity", lower.low > 0.5, f"{lower.low:.3f}", "> .5",
             "It has not learned its own training windows: raise the learning rate, the width or the epochs.",
@@ -158,11 +158,34 @@ def _cluster_guard(interval: ClusteredInterval) -> Guard:
 
 def _control_guard(test: Predictions) -> Guard:
     """A control that beats chance beyond doubt has heard the answer somewhere; few clusters say nothing."""
-    interval = clustered_interval(test.correct, test.clusters, level=CONTROL_LEVEL, side="lower")
-    broken = interval.low > 0.5 and interval.clusters >= MIN_CLUSTERS
+    judgement = judge(test.correct, test.clusters)
     return Guard(
-        "negative control at chance", "quality", not broken, f"lower bound {interval.low:.3f} (99.9 %)", "<= .5",
+        "negative control at chance", "quality", judgement.verdict != "broken",
+        f"lower bound {judgement.low:.3f} (99.9 %)", "<= .5",
         "Something leaks: on this task nothing can be learned. Trust no other study of this corpus.",
+    )  # fmt: skip
+
+
+def study_control_guards(controls: Sequence[Control]) -> list[Guard]:
+    """What the study's own negative controls scored; none where it has none."""
+    return [
+        Guard(
+            f"negative control {control.name}", "quality", control.verdict != "broken",
+            f"{control.verdict}, {control.judgement.numbers if control.judgement else control.reason}",
+            "lower bound <= .5",
+            "Something leaks: nothing can be learned there. Trust no score of this study.",
+        )
+        for control in controls
+    ]  # fmt: skip
+
+
+def promotable_guard(outcome: Mapping[str, Any]) -> Guard:
+    """Whether a trial's worker could make one ONNX file of it: `promotable` is yes, or `no: ` and the reason."""
+    promotable = str(outcome.get("promotable", "yes"))  # trials from before the field were always exported
+    return Guard(
+        "one ONNX file", "integrity", promotable == "yes", promotable, "yes",
+        "Its scores stand, but it cannot be served alone: name another trial with --run, or train with an embedding "
+        "network that can be exported.",
     )  # fmt: skip
 
 

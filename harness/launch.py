@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from harness.arms import retire_interrupted, skip_arms, skipped_arms
+from harness.closing import publish
+from harness.controls import Control, control_config, controls_left, controls_of
 from harness.coordinator import Coordinator
 from harness.cost import Cost, estimate
 from harness.executors.local import LocalExecutor, default_slots
@@ -22,8 +26,12 @@ from harness.spool import write_json
 from harness.study import Study, TrialSummary, best_of, open_study, spent
 from harness.sweep import Sweep
 from harness.tracking import Tracking, connect
+from harness.trial_config import TrialConfig
 from harness.view import View, duration
 from harness.writer import Writer
+
+if TYPE_CHECKING:
+    from harness.matrix import Matrix
 
 # How long the end of a launch waits for MLflow to take what is spooled.
 DRAIN_S = 120.0
@@ -49,6 +57,9 @@ class Launch:
     unstored: list[Path]
     problem: str | None
     budget: int
+    controls: tuple[Control, ...] = ()
+    skipped: tuple[dict[str, str], ...] = ()
+    matrix: Matrix | None = None
 
     @property
     def best(self) -> TrialSummary | None:
@@ -66,20 +77,24 @@ def launch(sweep: Sweep, settings: Settings, view: View) -> Launch:
     began = time.monotonic()
     space = SearchSpace(sweep)
     record = Record(settings.record)
+    skip_arms(space, view.message)
     inspections = _pass_gate(space, settings, view)
     record.open()
     with TrackingServer(record) as server:
         study = open_study(record, sweep)
+        study.space = space
         try:
+            retire_interrupted(study)
             study.check_manifests({i.prepared.config.digest(): i.digests for i in inspections})
             _announce(study, inspections, settings, view)
-            coordinator, unstored, problem = _run(study, record, server, inspections, settings, view)
+            coordinator, unstored, problem, matrix = _run(study, record, server, inspections, settings, view)
         finally:
             study.release()
     return Launch(
         study.name, study.resumed, study.trials(), coordinator.new_trials, inspections,
         time.monotonic() - began, coordinator.signal, coordinator.asking.exhausted, coordinator.out_of_time,
-        unstored, problem, sweep.budget.trials,
+        unstored, problem, sweep.budget.trials, tuple(controls_of(study)), tuple(skipped_arms(space)),
+        matrix,
     )  # fmt: skip
 
 
@@ -91,6 +106,8 @@ def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[Inspe
         for check in inspection.audit.checks:
             if not check.ok and check.level == "warn":
                 view.message(f"  warning: {check.message}")
+        if inspection.prepared.dropped_line:
+            view.message(f"  dropped as ambiguous: {inspection.prepared.dropped_line}")
         if inspection.prepared.lost:
             view.message(
                 f"  {len(inspection.prepared.lost)} of {inspection.prepared.examined} recordings unusable"
@@ -104,12 +121,19 @@ def _announce(study: Study, inspections: list[Inspection], settings: Settings, v
         view.message(study.note)
     ended = sum(trial.state in ("complete", "pruned", "failed") for trial in study.trials())
     left = max(0, study.sweep.budget.trials - ended)
-    if left:
-        view.message(cost_line(expected_cost(study.space, left, inspections, settings)))
+    controls = [control_config(study.space, name) for name in controls_left(study)]
+    if left or controls:
+        view.message(cost_line(expected_cost(study.space, left, inspections, settings, controls)))
 
 
-def expected_cost(space: SearchSpace, trials: int, inspections: list[Inspection], settings: Settings) -> Cost:
-    """What the next `trials` trials of this sweep will cost on this machine."""
+def expected_cost(
+    space: SearchSpace,
+    trials: int,
+    inspections: list[Inspection],
+    settings: Settings,
+    controls: Sequence[TrialConfig] = (),
+) -> Cost:
+    """What the next `trials` trials of this sweep, and these controls, will cost on this machine."""
     combinations = space.combinations()
     if combinations is not None:
         trials = min(trials, sum(1 for _ in combinations))
@@ -117,14 +141,15 @@ def expected_cost(space: SearchSpace, trials: int, inspections: list[Inspection]
         one.prepared.config.digest(): (len(one.prepared.train.manifest), len(one.prepared.val.manifest))
         for one in inspections
     }
-    return estimate(space, trials, slots(space.sweep, settings), settings.resolved_device, windows)
+    return estimate(space, trials, slots(space.sweep, settings), settings.resolved_device, windows, controls)
 
 
 def cost_line(cost: Cost) -> str:
     """The cost in one line."""
     workers = "1 worker" if cost.workers == 1 else f"{cost.workers} workers"
+    controls = {0: "", 1: " and 1 control"}.get(cost.controls, f" and {cost.controls} controls")
     return (
-        f"cost: {cost.trials} trials on {workers}, about {duration(cost.seconds)}, "
+        f"cost: {cost.trials} trials{controls} on {workers}, about {duration(cost.seconds)}, "
         f"{max(1, round(cost.disk_bytes / 1e6))} MB of disk (an estimate)"
     )
 
@@ -141,8 +166,9 @@ def _run(
     inspections: list[Inspection],
     settings: Settings,
     view: View,
-) -> tuple[Coordinator, list[Path], str | None]:
+) -> tuple[Coordinator, list[Path], str | None, Matrix | None]:
     code = provenance(settings.resolved_device)
+    study.describe([inspection.as_json() for inspection in inspections], code.tags, skipped_arms(study.space))
     launched = time.time_ns()
     writer = Writer(server, lambda uri: open_tracking(uri, study, code, inspections, launched))
     count = min(slots(study.sweep, settings), max(1, study.sweep.budget.trials))
@@ -150,6 +176,7 @@ def _run(
     prepared = {inspection.prepared.config.digest(): inspection.prepared for inspection in inspections}
     coordinator = Coordinator(study, record, prepared, executor, writer, view, code, settings.cache)
     unstored: list[Path] = []
+    matrix: Matrix | None = None
     try:
         coordinator.run()
     finally:
@@ -157,9 +184,11 @@ def _run(
         executor.close()
         unstored = writer.drain(DRAIN_S if coordinator.signal is None else DRAIN_AFTER_SIGNAL_S)
         writer.stop(JOIN_S)
+        if coordinator.signal is None and writer.unreachable_since is None:
+            matrix = publish(study, record, writer.opened, view)
         _close_runs(writer, coordinator)
     problem = writer.problem or "MLflow did not answer"
-    return coordinator, unstored, problem if unstored else None
+    return coordinator, unstored, problem if unstored else None, matrix
 
 
 def _close_runs(writer: Writer, coordinator: Coordinator) -> None:
@@ -167,13 +196,15 @@ def _close_runs(writer: Writer, coordinator: Coordinator) -> None:
     tracking = writer.opened
     if tracking is None or tracking.parent is None or writer.unreachable_since is not None:
         return
-    state = "interrupted" if coordinator.running else "complete"
+    waiting = [*coordinator.running, *coordinator.controls.running]
+    tags = {"harness.state": "interrupted" if waiting else "complete"}
+    if controls := controls_of(coordinator.study):
+        tags["harness.controls"] = "; ".join(map(str, controls))
+        tags["harness.controls.broken"] = ", ".join(one.name for one in controls if one.verdict == "broken")
     try:
-        for number in coordinator.running:
+        for number in waiting:
             tracking.pause(number)
-        tracking.end(
-            tracking.parent, "KILLED" if coordinator.running else "FINISHED", {"harness.state": state}, {}
-        )
+        tracking.end(tracking.parent, "KILLED" if waiting else "FINISHED", tags, {})
     except Exception as error:  # a study that is finished must not end in a traceback of its shop window
         writer.problem = str(error)
 
@@ -188,6 +219,8 @@ def open_tracking(
         tracking.end_orphans("launch")
     started = datetime.fromtimestamp(launched / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     tags = {**code.tags, "harness.kind": "launch", "harness.study": study.name, "harness.state": "running"}
+    if study.space.skipped:
+        tags["harness.skipped"] = "; ".join(study.space.skipped.values())
     tracking.parent = tracking.run(key, f"launch {started}", tags)
     with tempfile.TemporaryDirectory(prefix="harness-launch-") as folder:
         write_json(Path(folder) / "sweep.json", study.sweep.model_dump(mode="json", by_alias=True))
@@ -210,6 +243,8 @@ def summary_json(result: Launch) -> dict[str, Any]:
         "exhausted": result.exhausted,
         "out_of_time": result.out_of_time,
         "best": best.as_json() if best is not None else None,
+        "controls": [control.as_json() for control in result.controls],
+        "skipped": list(result.skipped),
         "trials": [trial.as_json() for trial in result.trials if trial.state != "abandoned"],
         "data": [inspection.as_json() for inspection in result.inspections],
         "unstored": [str(path) for path in result.unstored],

@@ -19,8 +19,11 @@ class Openings:
     by_all: int
 
 
-def open_test(record: Path, study: str, trial: int, manifest: str) -> Openings:
-    """Write the opening of a test into the record's ledger, durably, before anything is scored on it."""
+def open_test(record: Path, study: str, trial: int | str, manifest: str) -> Openings:
+    """Write the opening of a test into the record's ledger, durably, before anything is scored on it.
+
+    `trial` is a trial's number, or what an ensemble is called.
+    """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     line = json.dumps({"study": study, "trial": trial, "manifest": manifest, "time": now})
     with (record / LEDGER).open("a+b") as file:

@@ -33,6 +33,7 @@ from pydantic import (
 )
 
 from data.config import DataConfig
+from harness.augmentation_config import AugmentationConfig
 from harness.training_config import TrainingConfig
 from models.architecture import CnnConfig
 from models.front_ends import FRONT_ENDS
@@ -248,7 +249,7 @@ Parameter = Annotated[
     BeforeValidator(_long_form),
 ]
 
-Section = Literal["data", "feature", "model", "training"]
+Section = Literal["data", "feature", "model", "training", "augmentation"]
 
 # What may be searched in the data section: never what decides what a number means (task, split, sizes
 # of the evaluation sets), because trials of one study must stay comparable.
@@ -273,6 +274,7 @@ class Place(BaseModel):
             "data": DataConfig,
             "model": CnnConfig,
             "training": TrainingConfig,
+            "augmentation": AugmentationConfig,
         }
         return sections.get(self.section)
 
@@ -308,4 +310,5 @@ def places() -> dict[str, Place]:
                 found[f"{kind}.{field}"] = Place(section="feature", field=field, front_end=kind)
     found |= {name: Place(section="model", field=name) for name in CnnConfig.model_fields}
     found |= {name: Place(section="training", field=name) for name in TrainingConfig.model_fields}
+    found |= {name: Place(section="augmentation", field=name) for name in AugmentationConfig.model_fields}
     return found

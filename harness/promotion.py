@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -18,7 +18,10 @@ from data.audit import audit
 from data.prepare import Prepared, prepare
 from data.tasks import TASKS
 from harness.bundle import put_in_place, write_card, write_golden
-from harness.choosing import choose, trial_of_run
+from harness.candidate import Candidate, data_configs, fetch_candidate
+from harness.choosing import choose, expected_luck, trial_of_run
+from harness.controls import controls_of
+from harness.ensemble_record import OPTIMISM, EnsembleSummary, ensemble_named
 from harness.guards import (
     Guard,
     Predictions,
@@ -27,6 +30,8 @@ from harness.guards import (
     latency_guard,
     parity_guard,
     prediction_guards,
+    promotable_guard,
+    study_control_guards,
 )
 from harness.latency import Latency, measure
 from harness.ledger import Openings, open_test
@@ -36,18 +41,12 @@ from harness.record import Record
 from harness.registry import champion_of, register
 from harness.server import TrackingServer
 from harness.settings import Settings
-from harness.spool import write_json
-from harness.statistics import ClusteredInterval, optimism
-from harness.study import DataChangedError, Study, TrialSummary, load_study
+from harness.spool import sha256_of, write_json
+from harness.statistics import ClusteredInterval
+from harness.study import Study, TrialSummary, load_study
+from harness.subsets import scores_by_subset
 from harness.tracking import Tracking, connect
-from harness.trial import build_specification, sha256_of
-from harness.trial_config import TrialConfig
-from models.checkpoints import load_weights
-from models.onnx_export import Pipeline, export_onnx
 from models.onnx_session import PARITY_BOUND, open_session, run_onnx
-
-if TYPE_CHECKING:
-    from models.cnn import FastDiarizationModel
 
 PARITY_WINDOWS = 256
 GOLDEN_WINDOWS = 8
@@ -57,10 +56,10 @@ STAMP = "unconfirmed: chosen by validation score, not retrained on fresh seeds"
 class GuardRefusedError(Exception):
     """An integrity guard refused; nothing was changed."""
 
-    def __init__(self, study: str, trial: int, guards: list[Guard]) -> None:
+    def __init__(self, study: str, subject: str, guards: list[Guard]) -> None:
         self.guards = guards
         refused = [f"  {guard}" for guard in guards if not guard.ok and guard.level == "integrity"]
-        super().__init__("\n".join([f"trial {trial} of {study} is refused; nothing was changed", *refused]))
+        super().__init__("\n".join([f"{subject} of {study} is refused; nothing was changed", *refused]))
 
 
 class PromotionError(RuntimeError):
@@ -72,7 +71,7 @@ class Promotion:
     """What was promoted, and on what evidence."""
 
     study: str
-    trial: TrialSummary
+    subject: TrialSummary | EnsembleSummary
     test: ClusteredInterval
     guards: list[Guard]
     latency: Latency
@@ -82,22 +81,10 @@ class Promotion:
     evidence: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A run under review: its trial, its data, its weights."""
-
-    study: Study
-    trial: TrialSummary
-    config: TrialConfig
-    prepared: Prepared
-    run_id: str
-    folder: Path
-
-
 def promote(
     study_name: str, run: str | None, settings: Settings, output: Path, progress: Callable[[str], None]
 ) -> Promotion:
-    """Check, export, test and register one trial of a study.
+    """Check, export, test and register one trial or ensemble of a study; by default the best trial.
 
     Raises
     ------
@@ -107,7 +94,7 @@ def promote(
     record = Record(settings.record).require()
     study = load_study(record, study_name)
     if run is None or run.isdecimal():
-        choose(study, run)  # what is wrong with the request is said before a server starts
+        _require_one_file(study, choose(study, run))  # what is wrong is said before a server starts
     with (
         _only_promotion(record),
         TrackingServer(record) as server,
@@ -115,11 +102,17 @@ def promote(
     ):
         tracking = Tracking(connect(server.uri), study.name, identity=study.identity)
         tracking.end_orphans("promotion")
-        trial = choose(study, run if run is None or run.isdecimal() else trial_of_run(tracking, run))
-        config = TrialConfig.model_validate(trial.config)
-        progress(f"candidate: trial {trial.number} ({trial.name}), validation score {trial.score or 0:.3f}")
-        prepared = prepare(config.data, data_root=settings.data_root, cache=settings.cache, progress=progress)
-        candidate = _fetch(study, trial, config, prepared, tracking, Path(scratch))
+        subject = _subject(study, run, tracking)
+        progress(
+            f"candidate: {subject.label} ({subject.configuration}), validation score {subject.score or 0:.3f}"
+        )
+        _require_one_file(study, subject)
+        prepared = [
+            prepare(config, data_root=settings.data_root, cache=settings.cache, progress=progress)
+            for config in data_configs(subject.members)
+        ]
+        run_id = _run_of(subject, tracking)
+        candidate = fetch_candidate(study, subject, prepared, tracking, run_id, Path(scratch))
         aside = output / f".{study.name}.aside"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -129,47 +122,28 @@ def promote(
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _fetch(
-    study: Study,
-    trial: TrialSummary,
-    config: TrialConfig,
-    prepared: Prepared,
-    tracking: Tracking,
-    folder: Path,
-) -> Candidate:
-    """Download the trial's weights and predictions, and check each against the digest taken in the worker."""
-    run_id = tracking.find(tracking.trial_key(trial.number))
+def _require_one_file(study: Study, subject: TrialSummary | EnsembleSummary) -> None:
+    guards = [promotable_guard(member.outcome) for member in subject.members]
+    if not all(guard.ok for guard in guards):
+        raise GuardRefusedError(study.name, subject.label, guards)
+
+
+def _subject(study: Study, run: str | None, tracking: Tracking) -> TrialSummary | EnsembleSummary:
+    """What is promoted: an ensemble by its name or run id, a trial by its number or run id, else the best trial."""
+    if run is None or run.isdecimal():
+        return choose(study, run)
+    return ensemble_named(study, run) or choose(study, trial_of_run(tracking, run))
+
+
+def _run_of(subject: TrialSummary | EnsembleSummary, tracking: Tracking) -> str:
+    if isinstance(subject, EnsembleSummary):
+        return subject.run_id
+    run_id = tracking.find(tracking.trial_key(subject.number))
     if run_id is None:
         raise PromotionError(
-            f"MLflow has no run of trial {trial.number}; run the sweep again, it stores what is left"
+            f"MLflow has no run of {subject.label}; run the sweep again, it stores what is left"
         )
-    for name in ("model/weights.pt", "predictions.npz"):
-        path = _download(tracking, run_id, name, folder).rename(folder / Path(name).name)
-        wanted, found = trial.outcome["sha256"][name], sha256_of(path)
-        if wanted != found:
-            raise PromotionError(
-                f"{name} of run {run_id} was altered: sha256 {found[:16]}, recorded {wanted[:16]}"
-            )
-    manifests = study.optuna_study.user_attrs["manifests"][config.data.digest()]
-    for split, part in prepared.splits.items():
-        if part.manifest.digest != manifests[split]:
-            raise DataChangedError(
-                f"the {split} windows have changed since the sweep: digest {part.manifest.digest[:12]}, "
-                f"then {manifests[split][:12]}; restore the corpus, or run the sweep again under another name"
-            )
-    return Candidate(study, trial, config, prepared, run_id, folder)
-
-
-def _download(tracking: Tracking, run_id: str, name: str, folder: Path) -> Path:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return Path(tracking.client.download_artifacts(run_id, name, str(folder)))
-    except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PromotionError(
-            f"MLflow does not hold {name} of run {run_id} ({reason}); run the sweep again, it stores what is left"
-        ) from error
+    return run_id
 
 
 @contextmanager
@@ -186,40 +160,40 @@ def _promote(
     candidate: Candidate, tracking: Tracking, record: Record, settings: Settings, aside: Path, final: Path,
     progress: Callable[[str], None],
 ) -> Promotion:  # fmt: skip
-    study, trial, config = candidate.study, candidate.trial, candidate.config
-    model = config.model.build(config.feature.num_features)
-    model.load_state_dict(load_weights(candidate.folder / "weights.pt"))
-    model.eval()
+    study, subject, data = candidate.study, candidate.subject, candidate.data
     code = provenance(settings.resolved_device)
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    fields = {"run_id": candidate.run_id, "versions": dict(code.versions)}
-    specification = build_specification(fields, config, candidate.prepared, created)
+    specification = candidate.specification(dict(code.versions))
     progress("export: one ONNX file from waveform to logits")
-    export_onnx(config.feature, model, specification, aside / "model.onnx")
-    guards = [*_data_guards(candidate), *_prediction_guards(candidate), _parity(candidate, model, aside)]
+    candidate.export(specification, aside / "model.onnx")
+    guards = [*_data_guards(candidate), *_prediction_guards(candidate), _parity(candidate, aside)]
     if not all(guard.ok for guard in guards if guard.level == "integrity"):
-        raise GuardRefusedError(study.name, trial.number, guards)
+        raise GuardRefusedError(study.name, subject.label, guards)
     latency = measure(aside / "model.onnx")
     guards.append(latency_guard(latency.p99_ms, latency.provider))
     progress("the frozen test is opened")
-    openings = open_test(record.root, study.name, trial.number, candidate.prepared.test.manifest.digest)
+    manifest = candidate.shared.test.manifest.digest
+    mark = subject.name if isinstance(subject, EnsembleSummary) else subject.number
+    openings = open_test(record.root, study.name, mark, manifest)
     test = _test_predictions(candidate, aside / "model.onnx")
     ece = expected_calibration_error(softmax(test.logits), test.labels)
-    control = TASKS[config.data.task].negative_control(config.data.variant)
+    control = TASKS[data.task].negative_control(data.variant)
     guards += frozen_test_guards(test, ece, negative_control=control)
+    guards += study_control_guards(controls_of(study))
     interval = test.interval()
-    name = f"{config.data.task}-{config.data.variant}"
+    name = data.question.replace("/", "-")
     evidence = _evidence(
         candidate, interval, guards, latency, openings, name, specification.model_dump(mode="json")
+    )
+    evidence["test_by_subset"] = scores_by_subset(
+        test.logits.argmax(axis=1) == test.labels, candidate.shared.test.manifest
     )
     write_json(aside / "specification.json", specification.model_dump(mode="json"))
     write_json(aside / "evidence.json", evidence)
     write_card(aside / "card.md", evidence, interval, guards)
     (aside / "SHA256SUMS").write_text(_sums(aside), "utf-8")
-    manifest = candidate.prepared.test.manifest.digest
     replaced = champion_of(tracking, name)
     version = register(
-        tracking, candidate.run_id, study.name, trial.number, aside, name, interval, manifest, code.tags
+        tracking, candidate.run_id, study.name, subject, aside, name, interval, manifest, code.tags
     )
     progress(f"registered as {name} version {version}, alias champion")
     if replaced is not None:
@@ -228,12 +202,12 @@ def _promote(
         )
         progress(f"it replaces version {replaced[0]}, which was tested on {compared}")
     put_in_place(aside, final)
-    return Promotion(study.name, trial, interval, guards, latency, final, name, version, evidence)
+    return Promotion(study.name, subject, interval, guards, latency, final, name, version, evidence)
 
 
 def _data_guards(candidate: Candidate) -> list[Guard]:
     """The data gate once more, on the windows as they are now."""
-    checks = [check for check in audit(candidate.prepared).checks if check.level == "refuse"]
+    checks = [check for one in candidate.prepared for check in audit(one).checks if check.level == "refuse"]
     return [
         Guard(check.name, "integrity", check.ok, str(check.measured), str(check.bound), check.message)
         for check in checks
@@ -246,20 +220,20 @@ def _prediction_guards(candidate: Candidate) -> list[Guard]:
             Predictions(stored[f"{s}_logits"], stored[f"{s}_labels"], list(stored[f"{s}_clusters"]))
             for s in ("train", "val")
         )
-    accuracies = list(candidate.trial.outcome["val_accuracy"])
-    return [*prediction_guards(train, val, accuracies), gap_guard(train, val)]
+    accuracies = [list(member.outcome["val_accuracy"]) for member in candidate.subject.members]
+    return [*prediction_guards(train, val, *accuracies), gap_guard(train, val)]
 
 
 def _waveforms(prepared: Prepared, split: Any, count: int | None = None) -> Any:
     return np.asarray(prepared.splits[split].windows()[:count], dtype=np.float32) / 32768
 
 
-def _parity(candidate: Candidate, model: FastDiarizationModel, aside: Path) -> Guard:
+def _parity(candidate: Candidate, aside: Path) -> Guard:
     """Compare the file with torch on real validation windows, and keep some of them as golden examples."""
     import torch
 
-    waveforms = _waveforms(candidate.prepared, "val", PARITY_WINDOWS)
-    pipeline = Pipeline(candidate.config.feature.build(), model).eval()
+    waveforms = _waveforms(candidate.shared, "val", PARITY_WINDOWS)
+    pipeline = candidate.module()
     with torch.no_grad():
         parts = [pipeline(torch.from_numpy(waveforms[i : i + 32])) for i in range(0, len(waveforms), 32)]
     reference = torch.cat(parts).numpy()
@@ -271,40 +245,41 @@ def _parity(candidate: Candidate, model: FastDiarizationModel, aside: Path) -> G
 
 
 def _test_predictions(candidate: Candidate, model: Path) -> Predictions:
-    manifest = candidate.prepared.splits["test"].manifest
-    logits = run_onnx(open_session(model), _waveforms(candidate.prepared, "test"))
+    manifest = candidate.shared.splits["test"].manifest
+    logits = run_onnx(open_session(model), _waveforms(candidate.shared, "test"))
     return Predictions(logits, manifest.labels(), manifest.clusters())
-
-
-def expected_luck(trial: TrialSummary, trials: int) -> float | None:
-    """How much of the best of so many looks is luck; None where every window is right, or none is."""
-    value, n_eff = trial.outcome["at_best"]["val/balanced_accuracy"], trial.outcome["interval"]["n_eff"]
-    if not 0 < value < 1:
-        return None  # no variance is seen, which is not to say that there is none
-    return optimism(value, n_eff, trials, trial.epochs, trial.outcome["lag1"])
 
 
 def _evidence(
     candidate: Candidate, test: ClusteredInterval, guards: list[Guard], latency: Latency, openings: Openings,
     name: str, specification: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    study, trial, prepared = candidate.study, candidate.trial, candidate.prepared
+    study, subject, prepared = candidate.study, candidate.subject, candidate.shared
+    flags = dict.fromkeys(flag for one in candidate.prepared for flag in one.flags)
+    windows = {split: len(part.manifest) for split, part in sorted(prepared.splits.items())}
+    windows["train"] = sum(len(one.splits["train"].manifest) for one in candidate.prepared)
+    subsets = "+".join(dict.fromkeys(one.config.subset for one in candidate.prepared))
+    ensemble = isinstance(subject, EnsembleSummary)
     trials = [one for one in study.trials() if one.state in ("complete", "pruned")]
-    luck = expected_luck(trial, len(trials))
+    luck = expected_luck(subject, len(trials))
     return {
         "study": study.name,
         "registered_name": name,
         "stamp": STAMP,
         "promoted": datetime.now(UTC).isoformat(timespec="seconds"),
-        "trial": trial.as_json(),
+        "subject": subject.label,
+        "configuration": subject.configuration,
+        "score_is": "one look" if ensemble else "best trailing 3-epoch median",
+        "limits": [OPTIMISM] if ensemble else [],
+        "trial": subject.as_json(),
         "trials_compared": len(trials),
         "run_id": candidate.run_id,
-        "data": candidate.config.data.model_dump(mode="json"),
+        "data": {**candidate.data.model_dump(mode="json"), "subset": subsets},
         "split_rule": prepared.split_rule,
-        "flags": list(prepared.flags),
-        "windows": {split: len(part.manifest) for split, part in sorted(prepared.splits.items())},
-        "manifests": {split: part.manifest.digest for split, part in sorted(prepared.splits.items())},
-        "label_map_digest": prepared.label_map.digest,
+        "flags": list(flags),
+        "windows": windows,
+        "manifests": specification["manifest_digests"],
+        "label_map_digest": specification["label_map_digest"],
         "test": asdict(test),
         "test_openings": openings.by_study,
         "test_openings_by_all": openings.by_all,

@@ -6,7 +6,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.ensemble_record import EnsembleSummary
 from harness.statistics import ClusteredInterval
+from harness.study import TrialSummary
 from harness.tracking import Tracking
 
 CHAMPION = "champion"
@@ -19,7 +21,7 @@ def register(
     tracking: Tracking,
     source_run: str,
     study: str,
-    trial: int,
+    subject: TrialSummary | EnsembleSummary,
     bundle: Path,
     name: str,
     test: ClusteredInterval,
@@ -34,17 +36,17 @@ def register(
     client = tracking.client
     run_id = tracking.run(
         f"{study}/promotion/{time.time_ns()}",
-        f"promote trial {trial}",
+        f"promote {subject.label}",
         {
             **tags,
             "harness.kind": "promotion",
             "harness.study": study,
-            "harness.trial": str(trial),
+            **_mark(subject),
             "harness.source_run": source_run,
             "harness.state": "running",
         },
     )
-    own = {"harness.study": study, "harness.trial": str(trial), MANIFEST: manifest}
+    own = {"harness.study": study, **_mark(subject), MANIFEST: manifest}
     try:
         version = _new_version(tracking, run_id, bundle, name, own)
     except Exception:
@@ -57,6 +59,12 @@ def register(
     tracking.end(run_id, "FINISHED", {"harness.state": "promoted", "harness.version": version}, metrics)
     client.set_registered_model_alias(name, CHAMPION, version)
     return version
+
+
+def _mark(subject: TrialSummary | EnsembleSummary) -> dict[str, str]:
+    if isinstance(subject, EnsembleSummary):
+        return {"harness.ensemble": subject.name}
+    return {"harness.trial": str(subject.number)}
 
 
 def champion_of(tracking: Tracking, name: str) -> tuple[str, str] | None:

@@ -17,17 +17,35 @@ def trial_header(
     number: int, name: str, config: TrialConfig, prepared: Prepared, seed: int, tags: Mapping[str, str]
 ) -> dict[str, Any]:
     """What is known before the training: the content of a spool's trial.json."""
+    kind = {"harness.kind": "trial", "harness.trial": str(number)}
+    if config.control:
+        kind = {"harness.kind": "control", "harness.control": config.control}
     own = {
-        "harness.kind": "trial",
-        "harness.trial": str(number),
+        **kind,
         "harness.fingerprint": config.fingerprint(),
         "harness.state": "running",
         "harness.split_rule": prepared.split_rule,
         "harness.flags": "; ".join(prepared.flags),
         "harness.label_map": prepared.label_map.digest,
     }
-    data = config.data
-    datasets = [
+    if config.feature.external_data is not None:
+        own["harness.external_data"] = config.feature.external_data
+    digests = {f"digest.{split}": part.manifest.digest for split, part in sorted(prepared.splits.items())}
+    params = {**config.flat(), "seed": seed, **digests}
+    return {
+        "number": number,
+        "run_name": name,
+        "time_ms": int(time.time() * 1000),  # the run's start, also where MLflow hears of it later
+        "tags": {**tags, **own},
+        "params": params,
+        "datasets": datasets_of(prepared),
+    }
+
+
+def datasets_of(prepared: Prepared) -> list[dict[str, str]]:
+    """The windows of a run, a dataset a split."""
+    data = prepared.config
+    return [
         {
             "name": f"{data.corpus}-{data.subset if split == 'train' else '+'.join(data.evaluated)}",
             "digest": part.manifest.digest,
@@ -37,16 +55,6 @@ def trial_header(
         }
         for split, part in sorted(prepared.splits.items())
     ]
-    digests = {f"digest.{split}": part.manifest.digest for split, part in sorted(prepared.splits.items())}
-    params = {**config.flat(), "seed": seed, **digests}
-    return {
-        "number": number,
-        "run_name": name,
-        "time_ms": int(time.time() * 1000),  # the run's start, also where MLflow hears of it later
-        "tags": {**tags, **own},
-        "params": params,
-        "datasets": datasets,
-    }
 
 
 def verdict_of(trial: TrialSummary, prepared: Mapping[str, Prepared]) -> dict[str, Any]:
@@ -63,8 +71,14 @@ def verdict_of(trial: TrialSummary, prepared: Mapping[str, Prepared]) -> dict[st
             "best/high": interval["high"], "best/clusters": interval["clusters"], "best/n_eff": interval["n_eff"],
             "best/windows": interval["windows"],
             "labels/predicted/share_1": outcome["at_best"]["val/predicted_positive"],
+            **{
+                f"val/{subset}/balanced_accuracy": scores["balanced_accuracy"]
+                for subset, scores in outcome.get("by_subset", {}).items()
+            },
         }  # fmt: skip
         tags["harness.device"] = outcome["device"]
+        if "promotable" in outcome:
+            tags["harness.promotable"] = outcome["promotable"]
         tags |= {f"harness.sha256.{name}": digest for name, digest in outcome["sha256"].items()}
     config = TrialConfig.model_validate(trial.config)
     splits = prepared[config.data.digest()].splits if config.data.digest() in prepared else {}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from data.config import DataConfig
-from harness.parameters import Choice, Fixed, FloatRange, IntRange, Scalar, places
+from harness.parameters import Choice, Fixed, FloatRange, IntRange, Scalar, Section, places
 from harness.sweep import Sweep
 from harness.trial_config import TrialConfig, derived_seed
+from models.front_ends import FRONT_ENDS, FrontEnd, parse_front_end
 
 Values = dict[str, Scalar]
 Form = Fixed | Choice | IntRange | FloatRange
@@ -41,6 +43,7 @@ class SearchSpace:
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
         self.parameters: dict[str, Form] = _parents_first(sweep.parameters)
+        self.skipped: dict[FrontEnd, str] = {}  # front ends that cannot be computed here, and why
 
     @property
     def searched(self) -> tuple[str, ...]:
@@ -57,7 +60,7 @@ class SearchSpace:
 
     def config(self, values: Mapping[str, Scalar]) -> TrialConfig:
         """The frozen configuration of one set of active values."""
-        sections: dict[str, Values] = {"data": {}, "feature": {}, "model": {}, "training": {}}
+        sections: dict[str, Values] = {section: {} for section in typing.get_args(Section)}
         for name, value in values.items():
             place = places()[name]
             sections[place.section][place.field] = value
@@ -86,14 +89,14 @@ class SearchSpace:
         return list(found.values())
 
     def combinations(self) -> Iterator[Values] | None:
-        """Every distinct set of active values in a fixed order; None where the space has no such list."""
+        """Every distinct set of active values that is not skipped, in a fixed order; None for an endless space."""
         if any(form.size is None or form.size > MAX_ENUMERATED for form in self.parameters.values()):
             return None
         # Counted by walking: parameters that exclude each other do not multiply.
         counted = self._walk(list(self.parameters), {}, _grid)
         if sum(1 for _ in itertools.islice(counted, MAX_ENUMERATED + 1)) > MAX_ENUMERATED:
             return None
-        return self._walk(list(self.parameters), {}, _grid)
+        return (values for values in self._walk(list(self.parameters), {}, _grid) if not self._skips(values))
 
     def corners(self) -> Iterator[Values]:
         """The ends of every range of the front ends, whose fields have laws that bind several of them."""
@@ -103,7 +106,38 @@ class SearchSpace:
     def draws(self, count: int) -> Iterator[Values]:
         """Random sets of active values, always the same ones."""
         source = _RandomSuggester(random.Random(derived_seed("samples", self.sweep.seed)))
-        return (self.suggest(source) for _ in range(count))
+        drawn = (self.suggest(source) for _ in itertools.count())
+        return itertools.islice((values for values in drawn if not self._skips(values)), count)
+
+    def external_front_ends(self) -> list[FrontEnd]:
+        """Every front end of the space that needs a file from elsewhere."""
+        found = (self._external(values) for values in self._features())
+        return list(dict.fromkeys(front_end for front_end in found if front_end is not None))
+
+    def nothing_left(self) -> bool:
+        """Whether every front end of the space is skipped."""
+        return all(self._skips(values) for values in self._features())
+
+    def reason_to_skip(self, config: TrialConfig) -> str | None:
+        """Why a configuration cannot be trained on this machine; None where it can."""
+        return self.skipped.get(config.feature)
+
+    def _features(self) -> Iterator[Values]:
+        """Walk what decides which front end of files a trial has."""
+        kinds = [name for name in self.parameters if _is_external(places()[name].front_end)]
+        return self._walk(self._with_parents(["feature", *kinds]), {}, _grid)
+
+    def _external(self, values: Values) -> FrontEnd | None:
+        kind = str(values.get("feature", DEFAULT_FEATURE))
+        if not _is_external(kind):
+            return None
+        fields = {
+            place.field: value for name, value in values.items() if (place := places()[name]).front_end == kind
+        }
+        return parse_front_end({"kind": kind, **fields})
+
+    def _skips(self, values: Values) -> bool:
+        return bool(self.skipped) and self._external(values) in self.skipped
 
     def samples(self, count: int) -> list[TrialConfig]:
         """Random configurations, always the same ones, from which the cost of a study is estimated."""
@@ -183,6 +217,10 @@ def _suggest(trial: Suggester, name: str, form: Form) -> Scalar:
     if isinstance(form, IntRange):
         return trial.suggest_int(name, *form.bounds, step=form.step, log=form.log)
     return form.on_grid(trial.suggest_float(name, *form.bounds, step=form.step, log=form.log))
+
+
+def _is_external(kind: str | None) -> bool:
+    return kind is not None and FRONT_ENDS[kind].external
 
 
 def _grid(form: Form) -> Sequence[Scalar]:

@@ -13,6 +13,7 @@ coordinator after a crash all take the same way. The folder goes when MLflow hol
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -87,6 +88,12 @@ class TrialSpool:
         assert isinstance(content, dict)
         return content
 
+    def write_traceback(self, text: str) -> None:
+        """Keep a failure's traceback as an artifact; an empty one is none."""
+        if text:
+            self.artifacts.mkdir(parents=True, exist_ok=True)
+            (self.artifacts / "traceback.txt").write_text(text, "utf-8")
+
     def remove(self) -> None:
         """Delete the folder: the record holds everything."""
         (self.folder / "trial.json").unlink(missing_ok=True)  # first: without it nothing is replayed
@@ -105,6 +112,12 @@ def _event(line: bytes) -> dict[str, Any] | None:
         and {"time_ms", "metrics"} <= set(event)
     )
     return event if whole else None
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:

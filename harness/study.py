@@ -49,6 +49,21 @@ class TrialSummary:
     config: Mapping[str, Any]
     fingerprint: str
 
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"trial {self.number}"
+
+    @property
+    def configuration(self) -> str:
+        """What it is made of, in a line."""
+        return self.name
+
+    @property
+    def members(self) -> tuple[TrialSummary, ...]:
+        """The trials whose weights it is made of: itself; of an ensemble there are several."""
+        return (self,)
+
     def as_json(self) -> dict[str, Any]:
         """The fields that `--json` prints."""
         return {
@@ -97,6 +112,31 @@ class Study:
     def best(self) -> TrialSummary | None:
         """The complete trial of the highest score; of equals the first."""
         return best_of(self.trials())
+
+    def describe(
+        self, audits: list[dict[str, Any]], code: Mapping[str, str], skipped: list[dict[str, str]]
+    ) -> None:
+        """Remember what a report says of the data (audits as JSON), the code (tags of a run), the skipped arms."""
+        for key, value in (("audits", audits), ("code", dict(code)), ("skipped", skipped)):
+            plain = json.loads(json.dumps(value))
+            if self.optuna_study.user_attrs.get(key) != plain:
+                self.optuna_study.set_user_attr(key, plain)
+
+    def manifests_of(self, data: str) -> Mapping[str, str]:
+        """Digest of each split's manifest under the data configuration of this digest.
+
+        Raises
+        ------
+        DataChangedError
+            The study knows no such configuration: another version of the harness described it.
+        """
+        known: dict[str, dict[str, str]] = self.optuna_study.user_attrs.get("manifests", {})
+        if data not in known:
+            raise DataChangedError(
+                f"study {self.name} was prepared by another version of the harness (data {data[:12]} is unknown to "
+                "it): use that version, or run the sweep again under another --name"
+            )
+        return known[data]
 
     def check_manifests(self, digests: Mapping[str, Mapping[str, str]]) -> None:
         """Remember which windows the study is judged on, or refuse others.

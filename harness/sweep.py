@@ -13,6 +13,7 @@ from data.config import DataConfig
 from data.digests import digest_of
 from harness.parameters import Parameter
 from harness.sweep_file import SweepError, SweepFile, read_sweep_file
+from harness.trial_config import ControlName
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -85,6 +86,12 @@ class Sweep(_Section):
     sampler: Annotated[Sampler, BeforeValidator(_named)] = Field(default_factory=Sampler)
     pruner: Annotated[Pruner, BeforeValidator(_named)] = Field(default_factory=Pruner)
     budget: Budget = Field(default_factory=Budget)
+    controls: tuple[ControlName, ...] = Field(
+        default=(),
+        description="Negative controls: short trainings that must score chance, else the study is marked. unseen: "
+        "classes of speakers never met; shuffled_labels: training labels permuted.",
+        json_schema_extra={"uniqueItems": True},
+    )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Of the sampler and of every training.")
     workers: int | None = Field(default=None, ge=1, le=256, description="Default: one a core, or a GPU slot.")
 
@@ -98,10 +105,17 @@ class Sweep(_Section):
             )
         return value
 
+    @field_validator("controls")
+    @classmethod
+    def _once_each(cls, value: tuple[ControlName, ...]) -> tuple[ControlName, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"a control is named twice: {', '.join(value)}; name it once")
+        return value
+
     def digest(self) -> str:
-        """Hex sha256 of what decides which trials are run; the budget and the workers are left out."""
+        """Hex sha256 of what decides which trials are run; budget, workers and controls decide none."""
         relevant = self.model_dump(
-            mode="json", exclude={"name", "description", "budget", "workers"}, by_alias=True
+            mode="json", exclude={"name", "description", "budget", "controls", "workers"}, by_alias=True
         )
         return digest_of(relevant)
 

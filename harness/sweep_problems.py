@@ -13,13 +13,14 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from data.config import DataConfig
+from harness.controls import control_config
 from harness.parameters import FORMS, Choice, Parameter, places
 from harness.search_space import DEFAULT_FEATURE, SearchSpace, Values
 from harness.sweep import Sweep
 from harness.sweep_file import Location, Problem, SweepFile, nearest
 from models.front_ends import FRONT_ENDS
 
-SECTIONS = ("data", "parameters", "sampler", "pruner", "budget")
+SECTIONS = ("data", "parameters", "sampler", "pruner", "budget", "controls")
 MAX_CHECKED = 4_000
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Parameter)
 
@@ -35,6 +36,8 @@ def problems_of(file: SweepFile) -> list[Problem]:
     problems = list(_parameter_problems(file, values.pop("parameters", {})))
     if isinstance(values.get("data"), dict):  # strict tuples refuse lists, and YAML knows only lists
         values["data"] = _tuples(values["data"])
+    if isinstance(values.get("controls"), list):
+        values["controls"] = tuple(values["controls"])
     try:
         Sweep.model_validate(values, strict=True)
     except ValidationError as error:
@@ -78,7 +81,21 @@ def space_problems(file: SweepFile, sweep: Sweep) -> list[Problem]:
             space.config(values)
         except ValidationError as error:
             problems += [_joint_problem(file, sweep, values, detail) for detail in error.errors()]
-    return _first_of_each(problems)
+    return _first_of_each(problems) or list(_control_problems(file, space))
+
+
+def _control_problems(file: SweepFile, space: SearchSpace) -> Iterator[Problem]:
+    """Controls that cannot be made of this corpus; asked once the space itself is right."""
+    for index, name in enumerate(space.sweep.controls):
+        try:
+            control_config(space, name)
+        except ValidationError as error:
+            reason = "; ".join(_message(detail) for detail in error.errors())
+        except ValueError as error:
+            reason = str(error)
+        else:
+            continue
+        yield file.problem(("controls", index), f"{name} cannot be made here ({reason}); leave it out")
 
 
 def _first_of_each(problems: list[Problem]) -> list[Problem]:
@@ -99,6 +116,9 @@ def _grid_problems(file: SweepFile, space: SearchSpace) -> Iterator[Problem]:
 
 def _joint_problem(file: SweepFile, sweep: Sweep, values: Values, detail: Any) -> Problem:
     """A law that several values break together, at the first parameter that the message names."""
+    if detail["type"] == "missing":  # of a front end, which stands in the file
+        kind, field = detail["loc"][-2:]
+        return file.problem(("parameters", f"{kind}.{field}"), f"is required where feature is {kind}")
     message = _message(detail)
     mentions = {
         found.start(): name

@@ -30,7 +30,8 @@ def json_schema() -> dict[str, Any]:
         properties[section] = _named_section(section, model)
     parts = {"type": "array", "items": {"type": "string"}, "minItems": 1}
     schema["$defs"]["Parts"] = {"anyOf": [{"type": "string"}, parts, schema["$defs"]["Parts"]]}
-    for section in ("data", "parameters", "sampler", "pruner", "budget"):  # a section may stand empty
+    # A section may stand empty.
+    for section in ("data", "parameters", "sampler", "pruner", "budget", "controls"):
         properties[section] = {
             "description": properties[section].get("description", section),
             "anyOf": [{"type": "null"}, properties[section]],

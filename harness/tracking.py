@@ -111,6 +111,16 @@ class Tracking:
         )
         return str(runs[0].info.run_id) if runs else None
 
+    def latest(self, kind: str) -> str | None:
+        """The id of the run of this kind that was started last."""
+        runs = self.client.search_runs(
+            [self.experiment_id],
+            f"tags.`harness.kind` = '{kind}'",
+            max_results=1,
+            order_by=["attributes.start_time DESC"],
+        )
+        return str(runs[0].info.run_id) if runs else None
+
     def trial_of(self, run_id: str) -> str | None:
         """The number of the trial that a run of this study records."""
         runs = self.client.search_runs(
@@ -153,7 +163,7 @@ class Tracking:
         """Bring the run of a spooled trial up to date; true when it is complete and ended."""
         trial = spool.read("trial")
         assert trial is not None, f"{spool.folder} has no trial.json"
-        key = self.trial_key(trial["number"])
+        key = trial.get("key") or self.trial_key(trial["number"])  # an ensemble brings its own
         run_id = self.run(key, trial["run_name"], trial["tags"], trial["params"], trial["time_ms"])
         if key not in self._described:
             self._log_datasets(run_id, trial["datasets"])

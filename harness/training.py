@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
 from harness.metrics import binary_metrics
+from harness.training_average import WeightAverage
 from harness.training_config import TrainingConfig
 from harness.training_split import Split, SplitError, resident, scored_windows
 from harness.training_state import (
@@ -33,6 +35,7 @@ from harness.training_state import (
     load_checkpoint,
     save_checkpoint,
 )
+from models.augmentation import Augmentation, EpochAugmentation
 
 __all__ = [
     "CheckpointError",
@@ -77,17 +80,24 @@ def fit(
     seed: int,
     device: torch.device,
     transform: Transform | None = None,
+    augmentation: Augmentation | None = None,
     on_epoch: Callable[[EpochReport], bool] = lambda report: False,
     checkpoints: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Train `model`, in place, and return the weights of the epoch that holds the score.
 
+    With `config.ema_decay` every score, snapshot and returned weight is of the averaged weights; the
+    training goes on with, and leaves in `model`, the raw ones.
+
     Parameters
     ----------
     model : (batch, feature, frame) float32 -> logits (batch, 2); its initial weights are the caller's
     seed : of the batches' order, dropout, and whatever `transform` draws from torch
-    transform : stored batch on the device -> features; int16 waveforms reach it as float32 in [-1, 1)
+    transform : stored batch on the device -> features; int16 waveforms reach it as float32 in [-1, 1).
+        Validation windows stored as floats beside int16 training windows are features already
+    augmentation : of the batches that are learned from, never of a window that is scored; what happens to
+        waveforms needs a `train` of them
     on_epoch : hears of each epoch before its checkpoint is written; true ends the training (``pruned``,
         unless it was the last epoch). After a resume an epoch may be reported again: equal numbers
         except ``windows_per_s``
@@ -100,9 +110,11 @@ def fit(
         The loss of a step, or a logit after an epoch, is not finite.
     CheckpointError
         `checkpoints` holds another training.
+    SplitError
+        `augmentation` wants waveforms and `train` holds features.
     """
     model.to(device)
-    run = _Training(model, train, val, config, seed, device, transform, should_stop)
+    run = _Training(model, train, val, config, seed, device, transform, augmentation, should_stop)
     progress = run.resume(checkpoints)
     stopped: Stopped = ""
     cuda = list(range(torch.cuda.device_count())) if device.type == "cuda" else []
@@ -119,7 +131,8 @@ def fit(
                 break
             due = (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs or should_stop()
             if checkpoints is not None and (due or progress.best is not best):
-                save_checkpoint(checkpoints, progress, run.optimizer, run.scaler, run.identity)
+                raw = copy_state(model) if run.average else None
+                save_checkpoint(checkpoints, progress, run.optimizer, run.scaler, run.identity, raw)
     return fit_result(progress, run.scored, stopped)
 
 
@@ -161,10 +174,13 @@ class _Training:
         seed: int,
         device: torch.device,
         transform: Transform | None,
+        augmentation: Augmentation | None,
         should_stop: Callable[[], bool],
     ) -> None:
+        if augmentation is not None and augmentation.on_waveforms and train.features.dtype != torch.int16:
+            raise SplitError(f"noise, gain and reverb need int16 waveforms, not {train.features.dtype}")
         self.model, self.config, self.seed, self.device = model, config, seed, device
-        self.transform, self.should_stop = transform, should_stop
+        self.transform, self.augmentation, self.should_stop = transform, augmentation, should_stop
         self.train, self.val = resident(train, device), resident(val, device)
         self.scored = scored_windows(train.labels.cpu(), config.train_score_windows)
         self.batch = min(config.batch_size, len(train))
@@ -174,22 +190,29 @@ class _Training:
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.scaler = GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.average = WeightAverage(model, config.ema_decay) if config.ema_decay is not None else None
+        self.judged = self.average.module if self.average else model  # scored, kept and exported
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree in to be gone on from."""
         config = self.config.model_dump(mode="json", exclude={"checkpoint_every"})
-        return {"seed": self.seed, "config": config, "windows": [len(self.train), len(self.val)]}
+        identity = {"seed": self.seed, "config": config, "windows": [len(self.train), len(self.val)]}
+        return identity | ({"augmentation": asdict(self.augmentation)} if self.augmentation else {})
 
     def resume(self, checkpoints: Path | None) -> Progress:
         if checkpoints is None:
             return Progress()
-        return load_checkpoint(checkpoints, self.model, self.optimizer, self.scaler, self.identity)
+        progress = load_checkpoint(checkpoints, self.model, self.optimizer, self.scaler, self.identity)
+        if self.average and progress.reports:
+            self.average.restore(progress.recent[-1].state, len(progress.reports) * self.steps)
+        return progress
 
     def epoch(self, epoch: int) -> tuple[Snapshot, dict[str, float]]:
         torch.manual_seed(_derived(self.seed, epoch, "draws"))
         start = time.perf_counter()
-        running_loss = self.pass_over_train(epoch)
+        augmented = self.augmented(epoch)
+        running_loss = self.pass_over_train(epoch, augmented)
         seconds = time.perf_counter() - start
         train_logits = self.logits(self.train, self.scored, epoch)
         val_logits = self.logits(self.val, torch.arange(len(self.val)), epoch)
@@ -204,9 +227,18 @@ class _Training:
             "learning_rate": learning_rate_at(last_step, self.config.epochs * self.steps, self.config),
             "windows_per_s": self.steps * self.batch / seconds,
         }
-        return Snapshot(epoch, copy_state(self.model), val_logits, train_logits), metrics
+        if augmented is not None:
+            metrics |= {f"augment/{name}": value for name, value in augmented.means.items()}
+        return Snapshot(epoch, copy_state(self.judged), val_logits, train_logits), metrics
 
-    def pass_over_train(self, epoch: int) -> float:
+    def augmented(self, epoch: int) -> EpochAugmentation | None:
+        """Draw what happens to each window of the epoch, in the order in which they will come."""
+        if self.augmentation is None:
+            return None
+        seed = _derived(self.seed, epoch, "augmentation")
+        return EpochAugmentation(self.augmentation, self.steps * self.batch, seed, self.device)
+
+    def pass_over_train(self, epoch: int, augmented: EpochAugmentation | None) -> float:
         """One epoch of steps; the mean loss. On an accelerator nothing waits for a result until the end."""
         self.model.train()
         generator = torch.Generator().manual_seed(_derived(self.seed, epoch, "order"))
@@ -216,14 +248,15 @@ class _Training:
             if self.should_stop():
                 raise _InterruptedTraining
             index = order[step * self.batch : (step + 1) * self.batch]
-            losses[step] = self.step(index, epoch * self.steps + step)
+            place = (augmented, step * self.batch) if augmented else None
+            losses[step] = self.step(self.features(self.train, index, place), epoch * self.steps + step)
             if self.device.type == "cpu":  # free there, and a raw epoch can take an hour
                 _require_finite(losses[step : step + 1], epoch, step)
         _require_finite(losses, epoch, 0)
         return float(losses.mean())
 
-    def step(self, index: torch.Tensor, number: int) -> torch.Tensor:
-        features, labels = self.features(self.train, index)
+    def step(self, batch: tuple[torch.Tensor, torch.Tensor], number: int) -> torch.Tensor:
+        features, labels = batch
         with self.autocast():
             loss = F.cross_entropy(self.model(features), labels)
         for group in self.optimizer.param_groups:
@@ -232,28 +265,36 @@ class _Training:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.average:
+            self.average.update(self.model, number)
         return loss.detach()
 
     def logits(self, split: Split, index: torch.Tensor, epoch: int) -> torch.Tensor:
         """Logits (window, 2) in evaluation mode and fp32, as the exported model will give them."""
-        self.model.eval()
+        self.judged.eval()
         parts = []
         with torch.no_grad():
             for part in torch.split(index.to(split.labels.device), self.config.batch_size):
                 if self.should_stop():
                     raise _InterruptedTraining
-                parts.append(self.model(self.features(split, part)[0]).float())
+                parts.append(self.judged(self.features(split, part)[0]).float())
         logits = torch.cat(parts).cpu()
         if not logits.isfinite().all():
             raise DivergedError(epoch, self.steps - 1, float(logits[~logits.isfinite()][0]))
         return logits
 
-    def features(self, split: Split, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def features(
+        self, split: Split, index: torch.Tensor, place: tuple[EpochAugmentation, int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features and labels of some windows; augmented by what was drawn from a place of the epoch on."""
         batch = split.features[index].to(self.device, non_blocking=True)
         labels = split.labels[index].to(self.device, torch.int64, non_blocking=True)
         if batch.dtype == torch.int16:
             batch = batch.float() / 32768
-        return (self.transform(batch) if self.transform else batch), labels
+            batch = place[0].waveforms(batch, place[1]) if place else batch
+        if self.transform and split.features.dtype == self.train.features.dtype:
+            batch = self.transform(batch)
+        return (place[0].features(batch, place[1]) if place else batch), labels
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()

@@ -32,6 +32,13 @@ class TrainingConfig(BaseModel):
         lt=1,
         description="Share of all steps in which the rate climbs linearly; then it falls as a cosine.",
     )
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Decay of the moving average of the weights, a step (0.99 remembers about 100 steps); it "
+        "warms up as (1 + step) / (10 + step). The averaged weights are scored and exported; null: none are.",
+    )
     precision: Literal["auto", "fp32"] = Field(
         default="auto",
         description="auto: bf16 where the device computes in it, else fp16 on CUDA, fp32 on CPU. "

@@ -9,7 +9,7 @@ import io
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from harness.statistics import Score, lower_median, trailing_median_score
 CHECKPOINT = "last.pt"
 SCORED = "val/balanced_accuracy"
 SCORE_WINDOW = 3  # epochs
-_FORMAT = 1
+_FORMAT = 2
 
 State = dict[str, torch.Tensor]
 Stopped = Literal["", "pruned", "interrupted"]
@@ -41,7 +41,10 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Weights after an epoch and the logits (window, 2) they give; all on the CPU, never written to."""
+    """Weights after an epoch (their average, where one is kept) and the logits (window, 2) they give.
+
+    All on the CPU, never written to.
+    """
 
     epoch: int
     state: State
@@ -80,7 +83,8 @@ class FitResult:
     """What a training leaves; after an interruption in the first epoch: no reports, no state.
 
     ``score`` is the best trailing median, ``best_epoch`` the epoch that holds it, ``best_state`` and the
-    logits (window, 2) are of that epoch. ``train_logits`` are of the windows ``train_index``.
+    logits (window, 2) are of that epoch. ``train_logits`` are of the windows ``train_index``. ``last`` is
+    the last epoch, which no score chose.
     """
 
     reports: tuple[EpochReport, ...]
@@ -91,6 +95,7 @@ class FitResult:
     train_logits: torch.Tensor
     train_index: torch.Tensor
     stopped: Stopped
+    last: Snapshot | None = None
 
 
 def fit_result(progress: Progress, scored: torch.Tensor, stopped: Stopped) -> FitResult:
@@ -101,8 +106,19 @@ def fit_result(progress: Progress, scored: torch.Tensor, stopped: Stopped) -> Fi
         return FitResult(reports, math.nan, -1, {}, nothing, nothing, scored, stopped)
     score = progress.score.value
     return FitResult(
-        reports, score, best.epoch, best.state, best.val_logits, best.train_logits, scored, stopped
-    )
+        reports, score, best.epoch, best.state, best.val_logits, best.train_logits, scored, stopped,
+        progress.recent[-1],
+    )  # fmt: skip
+
+
+def of_last_epoch(result: FitResult) -> FitResult:
+    """The same training judged by its last epoch, which was fixed beforehand: nothing is chosen by its score."""
+    last = result.last
+    assert last is not None, "a training of no epoch has no last one"
+    return replace(
+        result, score=result.reports[-1].metrics[SCORED], best_epoch=last.epoch, best_state=last.state,
+        val_logits=last.val_logits, train_logits=last.train_logits,
+    )  # fmt: skip
 
 
 def copy_state(module: torch.nn.Module) -> State:
@@ -116,8 +132,12 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scaler: GradScaler,
     identity: Mapping[str, Any],
+    raw: State | None = None,
 ) -> None:
-    """Write ``last.pt`` aside, then rename it: a reader sees the old one or the new one, whole."""
+    """Write ``last.pt`` aside, then rename it: a reader sees the old one or the new one, whole.
+
+    `raw` are the weights that the training goes on with, where they are not those of the last snapshot.
+    """
     assert progress.best is not None, "a checkpoint is written after an epoch"
     content = {
         "format": _FORMAT,
@@ -126,6 +146,7 @@ def save_checkpoint(
         # shared tensors (best is mostly one of recent) are stored once
         "recent": [vars(one) for one in progress.recent],
         "best": vars(progress.best),
+        "raw": raw,
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
     }
@@ -163,7 +184,7 @@ def load_checkpoint(
     if content["identity"] != dict(identity):
         raise CheckpointError(_difference(folder / CHECKPOINT, content["identity"], identity))
     recent = [Snapshot(**one) for one in content["recent"]]
-    model.load_state_dict(recent[-1].state)
+    model.load_state_dict(recent[-1].state if content["raw"] is None else content["raw"])
     optimizer.load_state_dict(content["optimizer"])
     scaler.load_state_dict(content["scaler"])
     return Progress([EpochReport(**one) for one in content["reports"]], recent, Snapshot(**content["best"]))

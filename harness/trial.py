@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,19 @@ from data.plugins import load_plugins
 from data.prepare import Prepared, load_prepared
 from data.store import build_once
 from data.tasks import TASKS
+from harness.controls import judge, permuted_labels
 from harness.executors.protocol import Job
 from harness.figures import confusion_figure, label_histogram_image, roc_figure
-from harness.spool import TrialSpool, write_json
+from harness.guards import Predictions
+from harness.spool import TrialSpool, sha256_of, write_json
 from harness.statistics import clustered_interval, lag1_correlation
+from harness.subsets import scores_by_subset
 from harness.training import EpochReport, FitResult, Split, fit
+from harness.training_state import of_last_epoch
 from harness.trial_config import TrialConfig
 from models.checkpoints import save_weights
 from models.front_ends import FrontEnd
-from models.onnx_export import export_onnx
+from models.onnx_export import ExportError, export_onnx
 from models.specification import Specification
 
 # Windows featurised at once; fixed, so that stored features do not depend on who built them.
@@ -76,10 +81,14 @@ def run_trial(
         return stored
     config = TrialConfig.model_validate(job.config)
     prepared = load_prepared(Path(job.prepared))
-    train, transform = load_split(prepared, "train", config.feature, Path(job.cache), device)
+    augmentation = config.augmentation.build(config.feature.num_features, config.feature.num_frames())
+    raw = augmentation is not None and augmentation.on_waveforms
+    train, transform = load_split(prepared, "train", config.feature, Path(job.cache), device, waveforms=raw)
     val, _ = load_split(prepared, "val", config.feature, Path(job.cache), device)
+    if config.control == "shuffled_labels":
+        train = replace(train, labels=torch.from_numpy(permuted_labels(train.labels.numpy(), job.seed)))
     torch.manual_seed(job.seed)
-    model = config.model.build(config.feature.num_features)
+    model = config.model.build(config.feature.num_features, num_frames=config.feature.num_frames())
 
     def report(epoch: EpochReport) -> bool:
         spool.append_epoch(epoch.epoch, epoch.metrics)
@@ -87,26 +96,38 @@ def run_trial(
 
     result = fit(
         model, train, val, config.training,
-        seed=job.seed, device=device, transform=transform,
+        seed=job.seed, device=device, transform=transform, augmentation=augmentation,
         on_epoch=report, checkpoints=spool.folder, should_stop=should_stop,
     )  # fmt: skip
     if result.stopped == "interrupted":
         return {"state": "interrupted"}
+    result = of_last_epoch(result) if config.control else result
     outcome = summarise(result, prepared, device)
+    if config.control:
+        right = result.val_logits.argmax(dim=1) == val.labels
+        outcome["control"] = asdict(judge(right.numpy(), val.clusters))
     model.load_state_dict(result.best_state)
-    outcome["sha256"] = _write_outputs(spool, job, config, prepared, result, model)
+    if result.stopped != "pruned" and not config.control:  # nobody ever wants a control's model
+        outcome["promotable"] = _write_model(spool, job, config, prepared, result, model)
+    outcome["sha256"] = _write_outputs(spool, config, prepared, result)
     spool.write("outcome", outcome)
     return outcome
 
 
 def load_split(
-    prepared: Prepared, split: Any, front_end: FrontEnd, cache: Path, device: torch.device
+    prepared: Prepared,
+    split: Any,
+    front_end: FrontEnd,
+    cache: Path,
+    device: torch.device,
+    *,
+    waveforms: bool = False,
 ) -> tuple[Split, Transform | None]:
-    """A split's stored features; for the waveform the int16 windows, and the transform that reads them."""
+    """A split's stored features; for waveforms the int16 windows, and the front end that reads them."""
     part = prepared.splits[split]
     labels = torch.from_numpy(part.manifest.labels())
     clusters = part.manifest.clusters()
-    if front_end.kind == "waveform":
+    if waveforms or front_end.kind == "waveform":
         module = front_end.build().to(device).eval()
         return Split(torch.from_numpy(part.windows()), labels, clusters), module
     key = hashlib.sha256(f"{part.manifest.digest}/{front_end.digest()}".encode()).hexdigest()[:32]
@@ -148,8 +169,13 @@ def summarise(result: FitResult, prepared: Prepared, device: torch.device) -> di
             "low": interval.low, "high": interval.high, "windows": interval.windows,
             "clusters": interval.clusters, "icc": interval.icc, "n_eff": interval.n_eff,
         },
+        "by_subset": scores_by_subset(logits.argmax(axis=1) == labels, val),
         "lag1": lag1_correlation(series),
         "val_accuracy": [report.metrics["val/accuracy"] for report in result.reports],
+        "curves": {
+            split: [report.metrics[f"{split}/balanced_accuracy"] for report in result.reports]
+            for split in ("train", "val")
+        },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "windows_per_s": float(np.median([report.metrics["windows_per_s"] for report in result.reports])),
     }  # fmt: skip
@@ -173,17 +199,52 @@ def build_specification(
     )
 
 
-def _write_outputs(
+def _write_model(
     spool: TrialSpool, job: Job, config: TrialConfig, prepared: Prepared, result: FitResult, model: Any
+) -> str:
+    """Weights, specification and ONNX file; `yes`, or `no: ` and why the network cannot be one ONNX file."""
+    folder = spool.artifacts / "model"
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    specification = build_specification(job.specification, config, prepared, created)
+    save_weights(result.best_state, folder / "weights.pt")
+    write_json(folder / "specification.json", specification.model_dump(mode="json"))
+    try:
+        export_onnx(config.feature, model, specification, folder / "model.onnx", template=True)
+    except ExportError as error:
+        if not config.feature.external:
+            raise
+        return f"no: {error}"
+    return "yes"
+
+
+def _write_outputs(
+    spool: TrialSpool, config: TrialConfig, prepared: Prepared, result: FitResult
 ) -> dict[str, str]:
     """Artifacts and images of the run; sha256 of the files that will be loaded again."""
+    artifacts, manifest = spool.artifacts, prepared.splits["train"].manifest
+    index = result.train_index.numpy()
+    train = Predictions(
+        result.train_logits.numpy(), manifest.labels()[index], list(np.array(manifest.clusters())[index])
+    )
+    write_evidence(spool, prepared, result.val_logits.numpy(), train)
+    write_json(artifacts / "config.json", config.model_dump(mode="json"))
+    named = ("predictions.npz", "model/model.onnx", "model/weights.pt")
+    written = [artifacts / name for name in named if (artifacts / name).is_file()]
+    return {path.relative_to(artifacts).as_posix(): sha256_of(path) for path in written}
+
+
+def write_evidence(spool: TrialSpool, prepared: Prepared, logits: Any, train: Predictions) -> None:
+    """Figures, label histograms and predictions of a run, from its `logits` (window, 2) on the validation windows.
+
+    `train` are those of the training windows that were scored.
+    """
     artifacts, images = spool.artifacts, spool.images
     for folder in (artifacts / "model", artifacts / "figures", artifacts / "labels", images):
         folder.mkdir(parents=True, exist_ok=True)
     manifests = {name: part.manifest for name, part in prepared.splits.items()}
-    logits, labels = result.val_logits.numpy(), manifests["val"].labels()
+    labels = manifests["val"].labels()
     predicted = logits.argmax(axis=1)
-    meaning = TASKS[config.data.task].label_meaning
+    meaning = TASKS[prepared.config.task].label_meaning
     names = (meaning["0"], meaning["1"])
     title = str(json.loads((spool.folder / "trial.json").read_text("utf-8"))["run_name"])
     counts = {name: _counts(manifest.labels()) for name, manifest in manifests.items()}
@@ -198,29 +259,12 @@ def _write_outputs(
     histograms["predicted_on_val"] = dict(zip(("0", "1"), _counts(predicted), strict=True))
     write_json(artifacts / "labels" / "histograms.json", histograms)
     prepared.label_map.save(artifacts / "labels" / "label_map.json")
-    write_json(artifacts / "config.json", config.model_dump(mode="json"))
-    train_labels = manifests["train"].labels()[result.train_index.numpy()]
-    train_clusters = np.array(manifests["train"].clusters())[result.train_index.numpy()]
     np.savez_compressed(
         artifacts / "predictions.npz",
         val_logits=logits, val_labels=labels, val_clusters=np.array(manifests["val"].clusters()),
-        train_logits=result.train_logits.numpy(), train_labels=train_labels, train_clusters=train_clusters,
+        train_logits=train.logits, train_labels=train.labels, train_clusters=np.array(train.clusters),
+        val_subsets=np.array(manifests["val"].subsets()),
     )  # fmt: skip
-    written = [artifacts / "predictions.npz"]
-    if result.stopped != "pruned":
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        specification = build_specification(job.specification, config, prepared, created)
-        export_onnx(config.feature, model, specification, artifacts / "model" / "model.onnx", template=True)
-        save_weights(result.best_state, artifacts / "model" / "weights.pt")
-        write_json(artifacts / "model" / "specification.json", specification.model_dump(mode="json"))
-        written += [artifacts / "model" / "model.onnx", artifacts / "model" / "weights.pt"]
-    return {path.relative_to(artifacts).as_posix(): sha256_of(path) for path in written}
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _counts(labels: Any) -> list[int]:

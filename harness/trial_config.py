@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from data.config import DataConfig
 from data.digests import digest_of
+from harness.augmentation_config import AugmentationConfig
 from harness.training_config import TrainingConfig
 from models.architecture import CnnConfig
 from models.front_ends import AnyFrontEnd, Mfcc
@@ -16,9 +17,13 @@ from models.front_ends import AnyFrontEnd, Mfcc
 # Raise it when the same configuration would no longer give the same numbers.
 IMPLEMENTATION = 1
 
+# A training whose true score is chance; see harness.controls.
+ControlName = Literal["unseen", "shuffled_labels"]
+
 # Fields that change how a trial is run, never what comes out of it.
 IRRELEVANT: dict[str, frozenset[str]] = {
-    "data": frozenset({"max_lost_share"}),
+    "data": frozenset({"max_lost_share", "max_download_gb"}),
+    "feature": frozenset({"path"}),  # where a file lies; its sha256 decides
     "training": frozenset({"checkpoint_every"}),
 }
 
@@ -32,11 +37,15 @@ class TrialConfig(BaseModel):
     feature: AnyFrontEnd = Field(default_factory=Mfcc)
     model: CnnConfig = Field(default_factory=CnnConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    control: ControlName | Literal[""] = ""
 
     def fingerprint(self) -> str:
         """Hex sha256 of everything that decides the numbers; the replicate and the device are left out."""
         relevant: dict[str, Any] = {"implementation": IMPLEMENTATION}
-        for section, value in self.model_dump(mode="json").items():
+        if self.control:
+            relevant["control"] = self.control
+        for section, value in self._sections():
             skipped = IRRELEVANT.get(section, frozenset())
             relevant[section] = {key: item for key, item in value.items() if key not in skipped}
         return digest_of(relevant)
@@ -44,11 +53,14 @@ class TrialConfig(BaseModel):
     def flat(self) -> dict[str, str | int | float | bool]:
         """Every field by its dotted name, as MLflow's parameters show it."""
         rows: dict[str, str | int | float | bool] = {}
-        for section, value in self.model_dump(mode="json").items():
+        for section, value in self._sections():
             for key, item in value.items():
                 name = "feature" if (section, key) == ("feature", "kind") else f"{section}.{key}"
                 rows[name] = item if isinstance(item, str | int | float | bool) else json.dumps(item)
         return rows
+
+    def _sections(self) -> list[tuple[str, dict[str, Any]]]:
+        return list(self.model_dump(mode="json", exclude={"control"}).items())
 
 
 def derived_seed(*parts: int | str) -> int:

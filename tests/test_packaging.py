@@ -79,7 +79,7 @@ def imported(folder: Path) -> set[str]:
     nodes = [node for tree in trees for node in ast.walk(tree)]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
-    own = {*PACKAGES, *sys.stdlib_module_names, *(path.stem for path in folder.rglob("*.py"))}
+    own = {*PACKAGES, "tests", *sys.stdlib_module_names, *(path.stem for path in folder.rglob("*.py"))}
     return {name.partition(".")[0] for name in names} - own
 
 
@@ -144,6 +144,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    assert {f"harness/templates/report.{kind}.j2" for kind in ("html", "md")} <= set(names)
 
 
 # A Python that makes virtual environments of itself and whose pip only says what it was asked for.

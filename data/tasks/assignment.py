@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -76,14 +75,12 @@ def assign_disjoint(pool: Pool, draw: Draw) -> Assignment:
     evaluated = [r for subset in pool.evaluated for split in SPLITS for r in pool.of(subset, split)]
     sex = sexes_of(evaluated, units)
     chosen = choose_speakers(sex, draw.speakers, {})
-    by_roles: dict[tuple[Split, ...], dict[str, str]] = defaultdict(dict)
-    for subset in pool.evaluated:
-        for part in sorted({part for split in SPLITS for part in pool.parts[subset].of(split)}):
-            of_part = sexes_of(pool.by_part.get(part, ()), units)
-            by_roles[pool.parts[subset].roles(part)] |= {u: of_part[u] for u in of_part if u in chosen}
     splits: dict[str, Split] = {}
     clashes: set[str] = set()
-    for roles, members in sorted(by_roles.items()):
+    # Part by part, so that each subset has speakers to be evaluated on.
+    for part, roles in sorted(_roles(pool)):
+        of_part = sexes_of(pool.by_part.get(part, ()), units)
+        members = {unit: of_part[unit] for unit in of_part if unit in chosen}
         for unit, split in deal_speakers(members, roles).items():
             before = splits.setdefault(unit, split)
             clashes |= {unit} if before != split else set()
@@ -96,6 +93,16 @@ def assign_disjoint(pool: Pool, draw: Draw) -> Assignment:
     used = chosen | choose_speakers(only_trained, draw.speakers, {})
     note = f"{len(clashes)} speakers stand in parts of several splits and are used for evaluation only"
     return Assignment((note,) if clashes else (), splits, frozenset(used), units)
+
+
+def _roles(pool: Pool) -> set[tuple[str, tuple[Split, ...]]]:
+    """Return each part that an evaluated subset names, with the splits it serves there."""
+    return {
+        (part, pool.parts[subset].roles(part))
+        for subset in pool.evaluated
+        for split in SPLITS
+        for part in pool.parts[subset].of(split)
+    }
 
 
 def speaker_groups(speakers: Iterable[str], size: int) -> dict[str, tuple[str, ...]]:

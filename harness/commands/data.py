@@ -29,7 +29,7 @@ def command() -> None:
 def prepare(file: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> None:
     """Decode, cut and store the windows of every data configuration of FILE.
 
-    --json prints data: for each configuration config, split_rule, flags, examined, lost,
+    --json prints data: for each configuration config, split_rule, flags, dropped, examined, lost,
     label_map_digest, manifests and checks.
     """
     inspections = _inspect(file, overrides, options, quiet=quiet or as_json)
@@ -40,10 +40,12 @@ def prepare(file: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, 
         prepared = inspection.prepared
         click.echo(f"{inspection.name}")
         for split, part in prepared.splits.items():
-            speakers = len(set(part.manifest.clusters()))
+            clusters = len(set(part.manifest.clusters()))
             click.echo(
-                f"  {split:<5} {len(part.manifest):>6} windows, {speakers} speakers  {part.manifest.digest[:12]}"
+                f"  {split:<5} {len(part.manifest):>6} windows, K = {clusters}  {part.manifest.digest[:12]}"
             )
+        for flag in prepared.flags:
+            click.echo(f"  note {flag}")
         _echo_notes(inspection)
 
 
@@ -76,8 +78,8 @@ def audit(file: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, **
 
 def _echo_notes(inspection: Inspection) -> None:
     prepared = inspection.prepared
-    for flag in prepared.flags:
-        click.echo(f"  note {flag}")
+    if prepared.dropped_line:
+        click.echo(f"  dropped as ambiguous: {prepared.dropped_line}")
     if prepared.lost:
         click.echo(f"  {len(prepared.lost)} of {prepared.examined} recordings unusable:")
         for lost in prepared.lost[:20]:

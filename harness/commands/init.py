@@ -33,6 +33,7 @@ sampler: tpe              # tpe | random | grid
 pruner: median            # median | hyperband | none
 budget:
   trials: 8
+# controls: [unseen, shuffled_labels]   # short trainings that must score chance
 seed: 0
 """
 

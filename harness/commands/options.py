@@ -20,7 +20,8 @@ from click.core import ParameterSource
 EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED = 1, 2, 3
 # Errors that nothing in the input causes.
 FAILURES = (
-    "OutOfSpaceError", "WorkersFailedError", "PromotionError", "ServerError", "ExportError", "WeightsError",
+    "OutOfSpaceError", "WorkersFailedError", "PromotionError", "ArtifactError", "ServerError", "ExportError",
+    "WeightsError",
 )  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -212,7 +213,7 @@ def _ending(function: Command) -> Command:
 def exit_code_of(error: Exception) -> int | None:
     """Exit code of an error meant for people; None for a bug, which keeps its traceback."""
     name = type(error).__name__
-    if name in ("GateRefusedError", "GuardRefusedError", "DataChangedError"):
+    if name in ("GateRefusedError", "ArmsRefusedError", "GuardRefusedError", "DataChangedError", "SeenMeetingsError"):
         return EXIT_REFUSED
     if name in FAILURES or _of_mlflow(error) or _disk_is_full(error):
         return EXIT_FAILED

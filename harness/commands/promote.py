@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("study")
-@click.option("--run", metavar="RUN", help="Trial number or MLflow run id.  [default: the best by score]")
+@click.option(
+    "--run",
+    metavar="RUN",
+    help="Trial number, ensemble name or MLflow run id.  [default: the best trial by score]",
+)
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("promoted"), show_default=True,
     help="Folder of bundles; this one goes to OUTPUT/STUDY.",
@@ -30,7 +34,7 @@ def command(study: str, run: str | None, output: Path, as_json: bool, quiet: boo
 
     \b
     --json prints: study, trial, registered_name, version, bundle, stamp, test (value, low,
-    high, windows, clusters), guards (name, level, ok, measured, bound, advice), latency,
+    high, windows, clusters), test_by_subset, guards (name, level, ok, measured, bound, advice), latency,
     optimism, test_openings, test_openings_by_all.
     """
     from harness.record import Record
@@ -55,7 +59,16 @@ def command(study: str, run: str | None, output: Path, as_json: bool, quiet: boo
 
 def _document(result: Promotion) -> dict[str, Any]:
     evidence = result.evidence
-    measured = ("stamp", "test", "guards", "latency", "optimism", "test_openings", "test_openings_by_all")
+    measured = (
+        "stamp",
+        "test",
+        "test_by_subset",
+        "guards",
+        "latency",
+        "optimism",
+        "test_openings",
+        "test_openings_by_all",
+    )
     return {
         "study": result.study,
         "trial": evidence["trial"],
@@ -68,17 +81,19 @@ def _document(result: Promotion) -> dict[str, Any]:
 
 def _lines(result: Promotion) -> list[str]:
     from harness.bundle import luck_line
+    from harness.subsets import subset_lines
 
-    trial, evidence = result.trial, result.evidence
+    subject, evidence = result.subject, result.evidence
     passed = sum(guard.ok for guard in result.guards)
     lines = [f"guards: {passed} of {len(result.guards)} pass"]
     lines += [f"  warning: {guard}" for guard in result.guards if not guard.ok]
     lines += [
-        f"promoted trial {trial.number} ({trial.name}) as {result.registered_name} version {result.version}, "
+        f"promoted {subject.label} ({subject.configuration}) as {result.registered_name} version {result.version}, "
         f"alias champion",
         f"test: {result.test}, opening {evidence['test_openings']} of this test by this study, "
         f"{evidence['test_openings_by_all']} in all",
-        f"validation score {trial.score or 0:.3f}, {luck_line(evidence['optimism'], evidence['trials_compared'])}",
+        *(f"  on {line}" for line in subset_lines(evidence["test_by_subset"])),
+        f"validation score {subject.score or 0:.3f}, {luck_line(evidence['optimism'], evidence['trials_compared'])}",
         f"latency: P50 {result.latency.p50_ms:.1f} ms, P99 {result.latency.p99_ms:.1f} ms ({result.latency.provider})",
         evidence["stamp"],
         f"bundle: {result.bundle}/ (model.onnx, card.md, evidence.json, golden/)",

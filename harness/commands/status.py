@@ -11,6 +11,7 @@ import click
 from harness.commands.options import common, print_json, settings
 
 if TYPE_CHECKING:
+    from harness.ensemble_record import EnsembleSummary
     from harness.record import Record
     from harness.study import Study, TrialSummary
 
@@ -23,8 +24,11 @@ def command(study: str | None, as_json: bool, **options: Any) -> None:
 
     \b
     --json prints, without STUDY: studies (name, trials, complete, pruned, failed, duplicate,
-    running, interrupted, budget, best); with it: study, budget, spent, best, trials.
+    running, interrupted, budget, best, controls); with it: study, budget, spent, best, controls,
+    ensembles, trials.
     """
+    from harness.controls import controls_of
+    from harness.ensemble_record import ensembles_of
     from harness.record import Record
     from harness.study import load_study, study_names
 
@@ -35,6 +39,10 @@ def command(study: str | None, as_json: bool, **options: Any) -> None:
             print_json(_document(loaded, _trials(loaded, record)))
         else:
             _print_trials(_trials(loaded, record))
+            for ensemble in ensembles_of(loaded):
+                click.echo(_ensemble_line(ensemble))
+            for control in controls_of(loaded):
+                click.echo(control)
         return
     studies = [load_study(record, name) for name in study_names(record)]
     rows = [_row(one, _trials(one, record)) for one in studies]
@@ -42,6 +50,10 @@ def command(study: str | None, as_json: bool, **options: Any) -> None:
         print_json({"studies": rows})
     else:
         _print_studies(studies, rows)
+        for one in studies:
+            for control in controls_of(one):
+                if control.verdict == "broken":
+                    click.echo(f"{one.name}: {control}")
 
 
 def _trials(study: Study, record: Record) -> list[TrialSummary]:
@@ -69,6 +81,8 @@ def _is_run(record: Record, name: str) -> bool:
 
 
 def _row(study: Study, trials: list[TrialSummary]) -> dict[str, Any]:
+    from harness.controls import controls_of
+
     best = study.best()
     states = ("complete", "pruned", "failed", "duplicate", "running", "interrupted")
     return {
@@ -77,18 +91,30 @@ def _row(study: Study, trials: list[TrialSummary]) -> dict[str, Any]:
         **{state: sum(trial.state == state for trial in trials) for state in states},
         "budget": study.sweep.budget.trials,
         "best": best.as_json() if best is not None else None,
+        "controls": [control.as_json() for control in controls_of(study)],
     }
 
 
 def _document(study: Study, trials: list[TrialSummary]) -> dict[str, Any]:
+    from harness.controls import controls_of
+    from harness.ensemble_record import ensembles_of
+
     best = study.best()
     return {
         "study": study.name,
         "budget": study.sweep.budget.trials,
         "spent": study.spent(),
         "best": best.as_json() if best is not None else None,
+        "controls": [control.as_json() for control in controls_of(study)],
+        "ensembles": [ensemble.as_json() for ensemble in ensembles_of(study)],
         "trials": [trial.as_json() for trial in trials],
     }
+
+
+def _ensemble_line(ensemble: EnsembleSummary) -> str:
+    low, high = ensemble.outcome["interval"]["low"], ensemble.outcome["interval"]["high"]
+    numbers = ", ".join(str(member.number) for member in ensemble.members)
+    return f"{ensemble.label} of trials {numbers}: score {ensemble.score:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _console() -> Any:

@@ -35,7 +35,9 @@ def command(
     \b
     --json prints: study, resumed, budget, spent, new_trials, seconds, interrupted,
     exhausted, out_of_time, best and trials (number, state, name, score, epochs, reason, parameters,
-    interval, best_epoch, fingerprint), data (the audits), unstored, problem.
+    interval, best_epoch, fingerprint), controls (name, verdict, value, low, windows, clusters, reason,
+    fingerprint), skipped (arms whose file is missing or altered: feature, data, path, reason), data (the
+    audits), unstored, problem.
     """
     from harness.launch import launch, summary_json
     from harness.sweep import load_sweep
@@ -61,6 +63,12 @@ def _closing(result: Launch, file: Path) -> list[str]:
     lines = [_counts(result)]
     if result.best is not None:
         lines.append(_best_line(result))
+    lines += map(str, result.controls)
+    if result.matrix is not None:
+        from harness.matrix import matrix_text
+
+        lines += ["", matrix_text(result.matrix), ""]
+    lines += dict.fromkeys(f"skipped: {arm['feature']}: {arm['reason']}" for arm in result.skipped)
     if result.unstored:
         lines.append(
             f"{len(result.unstored)} runs wait in the spool for MLflow ({result.problem}); the next launch stores them"
@@ -78,7 +86,8 @@ def _closing(result: Launch, file: Path) -> list[str]:
         lines.append(f"no trial completed; see: {_command('status', result.study, *typed('record'))}")
     else:
         promote = _command("promote", result.study, *typed("record", "data_root", "cache"))
-        lines += [f"compare: {_command('ui', *typed('record'))}", f"export:  {promote}"]
+        report = _command("report", result.study, *typed("record"))
+        lines += [f"report:  {report}", f"compare: {_command('ui', *typed('record'))}", f"export:  {promote}"]
     return lines
 
 

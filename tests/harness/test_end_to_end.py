@@ -267,6 +267,93 @@ def test_a_model_that_never_learned_is_refused_and_changes_nothing(
         assert connect(server.uri).get_model_version_by_alias("pseudo-seen", "champion").version == "1"
 
 
+@pytest.fixture(scope="module")
+def averaged(swept: Workplace, tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Workplace:
+    """A copy of the sweep's record with an ensemble of two front ends, promoted."""
+    folder = tmp_path_factory.mktemp("averaged")
+    shutil.copytree(swept.folder / "mlruns", folder / "mlruns")
+    place = Workplace(folder, demo_cache)
+    trials = swept.result["trials"]
+    place.pair = [
+        next(t for t in trials if t["state"] == "complete" and t["parameters"]["feature"] == feature)
+        for feature in ("mfcc", "log_mel")
+    ]
+    with TrackingServer(place.record) as server:
+        runs = {run.data.tags["harness.trial"]: run.info.run_id for run in trial_runs(connect(server.uri))}
+        place.member_runs = {one["number"]: runs[str(one["number"])] for one in place.pair}
+    first, second = place.pair
+    place.result = place.json(
+        "ensemble", place.member_runs[first["number"]], second["name"], "--study", "tiny", "--name", "pair"
+    )
+    place.promotion = place.json("promote", "tiny", "--run", "pair")
+    return place
+
+
+def test_an_ensemble_is_a_run_of_its_own_like_a_trials(averaged: Workplace, tmp_path: Path) -> None:
+    from models.specification import Specification
+
+    found = averaged.result["ensemble"]
+    numbers = sorted(one["number"] for one in averaged.pair)
+    assert found["members"] == [one["number"] for one in averaged.result["trials"]] == numbers
+    status = averaged.json("status", "tiny")
+    assert status["ensembles"] == [found]
+    assert status["spent"] == 3  # it is no trial of the search
+    with TrackingServer(averaged.record) as server:
+        client = connect(server.uri)
+        run = client.get_run(found["run_id"])
+        tags, metrics = run.data.tags, run.data.metrics
+        assert (run.info.status, tags["harness.kind"]) == ("FINISHED", "ensemble")
+        assert client.get_run(tags["mlflow.parentRunId"]).data.tags["harness.kind"] == "launch"
+        assert set(tags["harness.member_runs"].split(", ")) == set(averaged.member_runs.values())
+        assert "chosen by their scores on these very validation windows" in tags["harness.optimism"]
+        assert "chosen by their scores on these very validation windows" in tags["mlflow.note.content"]
+        assert metrics["best/score"] == metrics["val/balanced_accuracy"] == found["score"]
+        assert {"best/low", "best/high", "train/loss", "gap", "labels/predicted/share_1"} <= set(metrics)
+        assert len(run.inputs.dataset_inputs) == 3
+        paths = {
+            file.path for folder in ("", "model", "labels", "figures", "images")
+            for file in client.list_artifacts(found["run_id"], folder)
+        }  # fmt: skip
+        assert {"predictions.npz", "model/model.onnx", "labels/histograms.json", "figures/roc.png"} <= paths
+        stored = np.load(client.download_artifacts(found["run_id"], "predictions.npz", str(tmp_path)))
+        votes = []
+        for number, run_id in averaged.member_runs.items():
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            logits = np.load(client.download_artifacts(run_id, "predictions.npz", str(folder)))["val_logits"]
+            votes.append(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+        np.testing.assert_allclose(np.exp(stored["val_logits"]), np.mean(votes, axis=0), atol=1e-4)
+        model = client.download_artifacts(found["run_id"], "model/model.onnx", str(tmp_path))
+        specification = Specification.from_onnx(Path(model))
+        assert {one.run_id for one in specification.members} == set(averaged.member_runs.values())
+        assert {one.front_end["kind"] for one in specification.members} == {"mfcc", "log_mel"}
+
+
+def test_an_ensemble_is_promoted_like_any_other(averaged: Workplace) -> None:
+    document = averaged.promotion
+    assert document["trial"] == averaged.result["ensemble"]
+    assert document["registered_name"] == "pseudo-seen"
+    assert document["version"] == "2"
+    assert document["test_openings"] == 2  # the sweep's own promotion was the first
+    guards = {guard["name"]: guard for guard in document["guards"]}
+    assert guards["ONNX against torch"]["ok"]
+    assert "96 windows" in guards["ONNX against torch"]["measured"]  # all there are
+    assert [g["name"] for g in document["guards"]].count("plateau at the class share") == 2  # one a member
+    bundle = averaged.folder / document["bundle"]
+    evidence = json.loads((bundle / "evidence.json").read_text())
+    assert evidence["run_id"] == averaged.result["ensemble"]["run_id"]
+    assert len(evidence["specification"]["members"]) == 2
+    card = (bundle / "card.md").read_text()
+    assert "ensemble pair" in card
+    assert "chosen by their scores on these very validation windows" in card
+    assert {path.name for path in bundle.iterdir()} >= {"model.onnx", "card.md", "evidence.json", "golden"}
+    with TrackingServer(averaged.record) as server:
+        client = connect(server.uri)
+        version = client.get_model_version_by_alias("pseudo-seen", "champion")
+        assert version.version == "2"
+        assert version.tags["harness.ensemble"] == "pair"
+
+
 def test_labels_from_hash_never_reach_a_trial(tmp_path: Path, demo_cache: Path) -> None:
     place = Workplace(tmp_path, demo_cache, SWEEP.replace("variant: seen", "variant: seen, labels: hash"))
     plugins = {"HARNESS_PLUGINS": "historic_bugs", "PYTHONPATH": str(Path(__file__).parent.parent / "data")}

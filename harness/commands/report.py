@@ -1,0 +1,63 @@
+"""`harness report STUDY`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.commands.options import common, home, print_json, settings
+
+if TYPE_CHECKING:
+    from harness.record import Record
+
+
+@click.command()
+@click.argument("study")
+@click.option("--against", metavar="STUDY", help="Hold the best of another study against this one's.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("reports"), show_default=True,
+    help="Folder of reports; this one goes to OUTPUT/STUDY.",
+)  # fmt: skip
+@common("record", "json", "quiet")
+def command(
+    study: str, against: str | None, output: Path, as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Write what STUDY says: the trials side by side, with intervals and what is undecided.
+
+    STUDY is a study's name, or the sweep file that it runs. Writes report.html (one page, no
+    script, nothing loaded from anywhere), report.md and report.json. Two studies are ranked only
+    where they were judged on the same validation windows. Trains nothing and opens no test.
+
+    \b
+    --json prints: study, against, html, markdown, json (the files) and summary (sentences).
+    """
+    from harness.record import Record
+    from harness.study import load_study
+
+    record = Record(settings(**options).record).require()
+    ours = load_study(record, named(record, study))
+    theirs = load_study(record, named(record, against)) if against else None
+    from harness.report import make_report, write_report
+    from harness.report_text import summary
+
+    report = make_report(record, ours, theirs)
+    paths = write_report(report, home(output) / report.study)
+    lines = summary(report)
+    if as_json:
+        files = {"html": str(paths["html"]), "markdown": str(paths["md"]), "json": str(paths["json"])}
+        other = theirs.name if theirs else None
+        print_json({"study": report.study, "against": other, **files, "summary": lines})
+        return
+    click.echo(
+        "\n".join([*([] if quiet else lines), f"report: {paths['html']} (and report.md, report.json)"])
+    )
+
+
+def named(record: Record, study: str) -> str:
+    """A study's name, or the name of the study that runs this sweep file."""
+    from harness.study import study_of
+    from harness.sweep import load_sweep
+
+    return study_of(record, load_sweep(Path(study))) if study.endswith((".yaml", ".yml")) else study

@@ -1,0 +1,141 @@
+"""Which meetings are evaluated, what of them is scored, and whom a model has heard in training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.corpora import CORPORA
+from data.corpora.base import Progress, Recording, Request
+from data.errors import DataError, listed
+from data.manifest import Manifest
+from data.parts import Split
+from data.prepared import RECORD, manifest_path
+from data.store import is_complete
+from harness.meetings import Meeting, Spans
+from harness.settings import Settings
+
+CORPUS = "ami"
+UEMS = "uems"
+
+
+@dataclass(frozen=True)
+class MeetingSet:
+    """The meetings of a part, by id, and remarks on them."""
+
+    meetings: tuple[Meeting, ...]
+    flags: tuple[str, ...] = ()
+
+    def with_any(self, names: Set[str]) -> list[str]:
+        """Ids of the meetings that are named, or whose group or one of whose speakers is."""
+        return [one.recording.id for one in self.meetings if names & _names(one)]
+
+
+def _names(meeting: Meeting) -> set[str]:
+    recording = meeting.recording
+    return {recording.id, recording.chapter, *_shared(recording)}
+
+
+def _shared(recording: Recording) -> set[str]:
+    """What makes a recording depend on another: its series and its speakers."""
+    return {recording.group or recording.id, *(segment.speaker for segment in recording.segments)}
+
+
+def clusters_of(recordings: Iterable[Recording]) -> dict[str, str]:
+    """Return the cluster of each meeting: those that share a series or a speaker, if only through others.
+
+    ::
+
+        ES2011a, ES2011b -> ES2011        IB4001, IB4002 (other series, one speaker in both) -> IB4001+1
+    """
+    clusters: list[tuple[set[str], list[Recording]]] = []
+    for recording in recordings:
+        names, members = _shared(recording), [recording]
+        apart = []
+        for cluster in clusters:
+            if cluster[0] & names:
+                names, members = names | cluster[0], [*cluster[1], *members]
+            else:
+                apart.append(cluster)
+        clusters = [*apart, (names, members)]
+    return {one.id: _name(members) for _, members in clusters for one in members}
+
+
+def _name(members: Iterable[Recording]) -> str:
+    first, *others = sorted({one.group or one.id for one in members})
+    return f"{first}+{len(others)}" if others else first
+
+
+def load_meetings(part: str, partition: str, settings: Settings, progress: Progress) -> MeetingSet:
+    """Meetings of a part of AMI under the data root, with the regions of their UEMs.
+
+    Raises
+    ------
+    DataError
+        No data root, no such part, no meetings, or a meeting without a UEM.
+    """
+    reader = CORPORA[CORPUS].reader()
+    request = Request((part,), settings.data_root, settings.cache, progress, partition=partition)
+    root = reader.locate(request)
+    scan = reader.scan(root, reader.listing(root, [part]))
+    recordings = sorted(scan.recordings.get(part, ()), key=lambda recording: recording.id)
+    if not recordings:
+        raise DataError(f"{root} holds no usable meeting of part {part} ({partition}); see its lists")
+    flags = list(scan.remarks)
+    if scan.lost:
+        lost = listed(f"{one.path} ({one.reason})" for one in scan.lost)
+        flags.append(f"{len(scan.lost)} meetings cannot be used and are not scored: {lost}")
+    clusters = clusters_of(recordings)
+    meetings = (Meeting(one, regions_of(root, part, one), clusters[one.id]) for one in recordings)
+    return MeetingSet(tuple(meetings), tuple(flags))
+
+
+def regions_of(root: Path, part: str, recording: Recording) -> Spans:
+    """What the UEM of a meeting says is annotated, within the recording."""
+    from pyannote.core import Segment
+
+    from data.reference import read_uem
+
+    found = sorted((root / UEMS).glob(f"*/{recording.id}.uem"))
+    if not found:
+        raise DataError(
+            f"meeting {recording.id} has no UEM, which says what is scored of it: put {recording.id}.uem of "
+            f"BUTSpeechFIT/AMI-diarization-setup into {root / UEMS / part}"
+        )
+    path = found[0]
+    timeline = read_uem(path, recording.id)
+    inside = timeline.crop(Segment(0.0, recording.duration_s), mode="intersection").support()
+    if not inside:
+        raise DataError(f"{path} has no region within the {recording.duration_s:.1f} s of {recording.id}")
+    return tuple((float(region.start), float(region.end)) for region in inside)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Speakers and clusters of a model's training and validation windows; `whole`: of all of them."""
+
+    train: frozenset[str]
+    val: frozenset[str]
+    whole: bool
+
+
+def heard_in(cache: Path, params: Mapping[str, str]) -> Heard | None:
+    """Whom the manifests of a run's digests hold, from the prepared data in the cache; None if not there."""
+    digests: dict[Split, str] = {"train": params.get("digest.train", ""), "val": params.get("digest.val", "")}
+    for path in sorted((cache / "prepared").glob(f"*/{RECORD}")):
+        if not is_complete(path.parent):
+            continue
+        splits = json.loads(path.read_text("utf-8"))["splits"]
+        if any(splits[split]["manifest_digest"] != digest for split, digest in digests.items()):
+            continue
+        train, val = (_heard(Manifest.load(manifest_path(path.parent, split))) for split in digests)
+        return Heard(train, val, whole=True)
+    return None
+
+
+def _heard(manifest: Manifest) -> frozenset[str]:
+    names = {name for window in manifest.windows for name in (window.cluster, *window.speakers)}
+    groups = {source.group for window in manifest.windows for source in window.sources}
+    return frozenset(names | groups) - {""}

@@ -1,0 +1,168 @@
+"""A report on paper: one self-contained HTML page, the same in Markdown, and report.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.against import compare
+from harness.analysis import Answers, analyse
+from harness.artifacts import ArtifactError
+from harness.curves import RULES
+from harness.matrix import Matrix
+from harness.record import Record
+from harness.report_figures import curves_figure, image, matrix_figure, svg
+from harness.report_text import big, brief, cell, claim, digest, interval, plain, share, signed, summary
+from harness.report_values import Report
+from harness.run_files import PREDICTIONS, RunFiles, open_run_files
+from harness.spool import write_json
+from harness.study import Study, StudyError, TrialSummary
+from harness.view import duration
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Results of `harness evaluate` on a trial's run: evaluate/<protocol digest>/<metric>.
+EVALUATIONS = "evaluate/"
+
+
+def make_report(
+    record: Record, study: Study, against: Study | None = None, client: MlflowClient | None = None
+) -> Report:
+    """Read what the record holds of a study, and say what it says.
+
+    Raises
+    ------
+    StudyError
+        The study has no complete trial: there is nothing to compare.
+    """
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    report = _read(record, study, created, client)
+    if against is None:
+        return report
+    with open_run_files(record, study, client) as ours, open_run_files(record, against, client) as theirs:
+        return compare(
+            report, study, _Reader(ours), _read(record, against, created, client), against, _Reader(theirs)
+        )
+
+
+def _read(record: Record, study: Study, created: str, client: MlflowClient | None) -> Report:
+    if study.best() is None:
+        raise StudyError(
+            f"study {study.name} has no complete trial to report on; see: harness status {study.name}"
+        )
+    with open_run_files(record, study, client) as files:
+        reader = _Reader(files)
+        evaluations = evaluations_of(files, study)
+        report = analyse(study, reader, created=created, evaluations=evaluations)
+    return report.noting(reader.problems)
+
+
+class _Reader:
+    """Loads trials' answers; what cannot be read is a note in the report, not the end of it."""
+
+    def __init__(self, files: RunFiles) -> None:
+        self.files = files
+        self.problems: list[str] = []
+
+    def __call__(self, trial: TrialSummary) -> Answers | None:
+        """The answers of a trial on its validation windows."""
+        try:
+            wanted = trial.outcome.get("sha256", {}).get(PREDICTIONS)
+            if wanted is None:
+                raise ArtifactError("its predictions were not recorded")
+            return load_answers(self.files.file(trial.number, PREDICTIONS, wanted))
+        except (ArtifactError, OSError, ValueError, KeyError) as error:
+            self.problems.append(f"Trial {trial.number} is not compared window by window: {error}.")
+            return None
+
+
+def load_answers(path: Path) -> Answers:
+    """What a trial's predictions.npz says of its validation windows."""
+    with np.load(path, allow_pickle=False) as stored:
+        correct = stored["val_logits"].argmax(axis=1) == stored["val_labels"]
+        return Answers(correct, stored["val_clusters"], stored.get("val_subsets"))
+
+
+def evaluations_of(files: RunFiles, study: Study) -> dict[str, list[dict[str, Any]]]:
+    """Results on whole meetings: by protocol digest, one mapping a trial; protocols never share a table."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for trial in study.trials():
+        by_protocol: dict[str, dict[str, Any]] = {}
+        for name, value in files.results(trial.number, EVALUATIONS).items():
+            protocol, _, metric = name.removeprefix(EVALUATIONS).partition("/")
+            if metric:
+                by_protocol.setdefault(protocol, {})[metric] = value
+        for protocol, values in by_protocol.items():
+            found.setdefault(protocol, []).append(
+                {"trial": trial.number, "name": trial.name, "values": values}
+            )
+    return dict(sorted(found.items()))
+
+
+def write_report(report: Report, folder: Path) -> dict[str, Path]:
+    """Write report.html, report.md and report.json into a folder, each aside and renamed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {kind: folder / f"report.{kind}" for kind in ("html", "md", "json")}
+    _write(paths["html"], render_html(report))
+    _write(paths["md"], render_markdown(report))
+    write_json(paths["json"], document(report))
+    return paths
+
+
+def write_matrix(matrix: Matrix, folder: Path, title: str) -> None:
+    """Write matrix.png and matrix.json into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    image(matrix_figure(matrix, title)).save(folder / "matrix.png")
+    write_json(folder / "matrix.json", matrix.as_json())
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The content of report.json: every number of the page, the sentences of its summary, the rules."""
+    return {**report.as_json(), "summary": summary(report), "rules": RULES}
+
+
+def render_html(report: Report) -> str:
+    """The page: no script, and nothing that is loaded from anywhere."""
+    drawings = []
+    for at, board in enumerate(report.boards):
+        matrix = svg(matrix_figure(board.matrix), f"matrix-{at}") if board.matrix else ""
+        drawings.append({"curves": svg(curves_figure(board.rows), f"curves-{at}"), "matrix": matrix})
+    return _render("report.html.j2", report, {"drawings": drawings})
+
+
+def render_markdown(report: Report) -> str:
+    """The same for a terminal, a merge request, a note."""
+    return _render("report.md.j2", report, {})
+
+
+def _render(template: str, report: Report, more: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    page = template.endswith(".html.j2")
+    environment = Environment(
+        loader=PackageLoader("harness", "templates"), autoescape=page, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "share": share, "signed": signed, "interval": interval, "duration": duration, "big": big,
+        "digest": digest, "cell": cell, "plain": plain, "claim": claim, "brief": brief,
+    }  # fmt: skip
+    return environment.get_template(template).render(
+        report=report, summary=summary(report), rules=RULES, **more
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,54 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.curves import FEWEST_EPOCHS, RULES, Curve, curve_of, trailing_medians
+from harness.statistics import trailing_median_score
+
+shares = st.lists(st.floats(0, 1), min_size=1, max_size=30)
+
+
+@given(shares)
+def test_the_best_trailing_median_is_the_score(val) -> None:
+    width = min(3, len(val))
+    assert max(trailing_medians(val)[width - 1 :]) == trailing_median_score(val).value
+
+
+@given(shares, st.floats(5, 2_000))
+def test_at_most_one_rule_holds_and_it_is_defined(val, n_eff) -> None:
+    found = Curve(tuple(val), tuple(val)).findings(n_eff)
+    assert len(found) <= 1
+    assert {one.rule for one in found} <= set(RULES)
+    if len(val) < FEWEST_EPOCHS:
+        assert found == ()
+
+
+FLAT = (0.5, 0.8, 0.8, 0.8, 0.81, 0.8, 0.8, 0.82, 0.8)
+RISING = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
+FALLING = (0.6, 0.8, 0.85, 0.85, 0.8, 0.75, 0.7, 0.66, 0.62)
+LEARNING = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "n_eff", "rules"),
+    [
+        (LEARNING, FLAT, 100, ["early plateau"]),
+        (LEARNING, RISING, 100, []),
+        (LEARNING, FALLING, 100, ["late overfitting"]),
+        # one standard error of .85 with n_eff = 3 is .21: what falls by .15 may be noise
+        (LEARNING, FALLING, 3, ["early plateau"]),
+        # training falls too: the rate was too high, that is no overfitting
+        (tuple(reversed(LEARNING)), FALLING, 100, []),
+        ((), FALLING, 100, []),  # training was not recorded
+    ],
+)
+def test_the_rules_by_hand(train, val, n_eff, rules) -> None:
+    found = Curve(train, val).findings(n_eff)
+    assert [one.rule for one in found] == rules
+    assert all("s.e." in one.numbers for one in found)
+
+
+def test_outcomes_of_earlier_versions_have_a_validation_curve() -> None:
+    assert curve_of({"val_accuracy": [0.5, 0.6]}) == Curve((), (0.5, 0.6))
+    assert curve_of({"curves": {"train": [0.7], "val": [0.6]}}) == Curve((0.7,), (0.6,))
+    assert curve_of({}) is None

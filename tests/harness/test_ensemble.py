@@ -1,0 +1,157 @@
+"""Which trials go together: found by number, name or run id, refused with what differs.
+
+The whole way of an ensemble, through the command line, is in test_end_to_end.py, beside the sweep it needs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from harness.ensemble_record import EnsembleSummary, ensemble_named, ensembles_of, remember
+from harness.members import EnsembleError, find_members, refuse_different, require_alike, study_of_members
+from harness.record import Record
+from harness.study import Study, StudyError, open_study
+from harness.sweep import Sweep
+from harness.trial_config import TrialConfig
+
+DIGESTS = {"clean": {"train": "1" * 64, "val": "2" * 64, "test": "3" * 64}}
+DIGESTS["other"] = {**DIGESTS["clean"], "val": "abcdef012345" + "0" * 52}
+KEPT = {"model/weights.pt": "0" * 64, "model/model.onnx": "1" * 64}
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    """What Optuna's half needs, without the seconds that MLflow's database takes."""
+    record = Record(tmp_path / "mlruns")
+    for folder in (record.root, record.spool, record.locks):
+        folder.mkdir()
+    record.database.touch()
+    return record
+
+
+def study_with(record: Record, name: str = "tiny", *trials: dict[str, Any]) -> Study:
+    """A study with one trial a description: subset, state, what it kept."""
+    study = open_study(
+        record, Sweep.model_validate({"name": name, "parameters": {"feature": ["mfcc", "log_mel"]}})
+    )
+    study.release()
+    for number, one in enumerate(trials):
+        config = TrialConfig.model_validate(
+            {"data": {"corpus": "demo", "subset": one.get("subset", "clean")}}
+        )
+        trial = study.optuna_study.ask()
+        trial.set_user_attr("name", f"{number:03d} mfcc of {name}")
+        trial.set_user_attr("config", config.model_dump(mode="json"))
+        trial.set_user_attr("fingerprint", f"{number:064d}")
+        trial.set_user_attr("outcome", {"sha256": one.get("sha256", KEPT), "epochs": 5, "score": 0.8})
+        pruned = one.get("state") == "pruned"
+        study.optuna_study.tell(
+            trial, None if pruned else 0.8, TrialState.PRUNED if pruned else TrialState.COMPLETE
+        )
+        study.check_manifests({config.data.digest(): DIGESTS[config.data.subset]})
+    return study
+
+
+def nobody() -> Any:
+    raise AssertionError("MLflow was asked")
+
+
+def numbers(study: Study, *words: str) -> list[int]:
+    return [member.number for member in find_members(study, words, nobody)]
+
+
+def test_members_are_found_by_number_and_name_in_any_order(record: Record) -> None:
+    study = study_with(record, "tiny", {}, {}, {})
+    assert numbers(study, "2", "0") == numbers(study, "0", "002 mfcc of tiny") == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["0", "7"], "no trial 7; it has 0 to 2"),
+        (["0", "0"], "trial 0 is named twice"),
+        (["0", "000 mfcc of tiny"], "trial 0 is named twice"),
+        (["0"], "two members or more"),
+        (["0", "1"], "trial 1 is pruned"),
+        (["0", "2"], "trial 2 of tiny kept no model"),
+        (["0", "001 mfc of tiny"], "did you mean '001 mfcc of tiny'"),
+        (["0", "nonsense"], "harness status tiny"),
+    ],
+)
+def test_what_cannot_be_a_member_is_named(record: Record, words: list[str], says: str) -> None:
+    study = study_with(record, "tiny", {}, {"state": "pruned"}, {"sha256": {}})
+    with pytest.raises(EnsembleError, match=says):
+        find_members(study, words, nobody)
+
+
+def test_members_judged_on_other_windows_are_refused_with_both_digests(record: Record) -> None:
+    study = study_with(record, "tiny", {}, {"subset": "other"}, {})
+    trials = study.trials()
+    require_alike(study, [trials[0], trials[2]])
+    with pytest.raises(
+        EnsembleError, match=r"validation windows.*trial 0 has digest 2{12}, trial 1 has digest abcdef012345"
+    ):
+        require_alike(study, trials)
+
+
+def test_two_values_that_differ_are_both_shown() -> None:
+    refuse_different("signature", [("trial 0", "a"), ("trial 1", "a")])
+    with pytest.raises(EnsembleError, match="signature: trial 0 has a, trial 2 has b"):
+        refuse_different("signature", [("trial 0", "a"), ("trial 1", "a"), ("trial 2", "b")])
+
+
+def test_the_study_is_the_named_the_only_or_the_one_of_the_names(record: Record) -> None:
+    study_with(record, "tiny", {}, {})
+    assert study_of_members(record, ["0", "1"], None).name == "tiny"
+    study_with(record, "other", {}, {})
+    assert study_of_members(record, ["0", "1"], "other").name == "other"
+    assert study_of_members(record, ["000 mfcc of other", "1"], None).name == "other"
+    with pytest.raises(EnsembleError, match=r"0 1: trials of which study\? Say --study, one of tiny, other"):
+        study_of_members(record, ["0", "1"], None)
+    with pytest.raises(StudyError, match="no study is called"):
+        study_of_members(record, ["0", "1"], "tyni")
+
+
+def summary(study: Study, name: str, run_id: str, score: float = 0.9) -> EnsembleSummary:
+    outcome = {"score": score, "interval": {"low": 0.8, "high": 0.95, "clusters": 20}}
+    return EnsembleSummary(name, run_id, tuple(study.trials()[:2]), ("a", "b"), "f" * 64, outcome)
+
+
+def test_an_ensemble_is_remembered_beside_the_trials_and_costs_no_budget(record: Record) -> None:
+    study = study_with(record, "tiny", {}, {})
+    assert ensembles_of(study) == []
+    remember(study, summary(study, "0+1", "r" * 32))
+    remember(study, summary(study, "best", "s" * 32))
+    remember(study, summary(study, "0+1", "r" * 32, 0.91))  # again, into its own place
+    assert {one.name: one.score for one in ensembles_of(study)} == {"best": 0.9, "0+1": 0.91}
+    assert study.spent() == len(study.trials()) == 2
+    for word, name in (("best", "best"), ("r" * 32, "0+1")):
+        found = ensemble_named(study, word)
+        assert found is not None
+        assert found.name == name
+    assert ensemble_named(study, "nothing") is None
+    (found, _) = ensembles_of(study)
+    assert (found.label, found.epochs) == ("ensemble best", 5)
+    assert found.as_json()["members"] == [0, 1]
+    assert set(study.trials()[0].as_json()) <= set(found.as_json())  # it is read as a trial is
+
+
+def test_a_name_belongs_to_its_members_and_is_no_number(record: Record) -> None:
+    from harness.ensemble import _free_name
+
+    study = study_with(record, "tiny", {}, {}, {})
+    remember(study, summary(study, "pair", "r" * 32))
+    trials = study.trials()
+    assert _free_name(study, None, trials) == "0+1+2"
+    assert _free_name(study, "pair", trials[:2]) == "pair"  # the same again
+    with pytest.raises(
+        EnsembleError, match=r"has an ensemble 'pair' of trials \[0, 1\]: give another --name"
+    ):
+        _free_name(study, "pair", trials[1:])
+    for wrong in ("7", "a b", "it's", "r" * 32):
+        with pytest.raises(EnsembleError, match="is no name for an ensemble"):
+            _free_name(study, wrong, trials)

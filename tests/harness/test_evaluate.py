@@ -1,0 +1,337 @@
+"""`harness evaluate --meetings`, end to end: a folder in AMI's layout, a recorded run, the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner
+from mlflow import MlflowClient
+
+from data.config import DataConfig
+from data.prepare import prepare
+from harness.cli import cli
+from harness.ledger import LEDGER
+from harness.meeting_corpus import heard_in
+from harness.record import Record
+from harness.server import TrackingServer
+from harness.spool import TrialSpool, sha256_of
+from harness.study import open_study
+from harness.sweep import Sweep
+from harness.tracking import Tracking, connect
+from models.architecture import CnnConfig
+from models.cnn import FastDiarizationModel
+from models.front_ends import LogMel
+from models.onnx_export import export_onnx
+from models.specification import Specification
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+DURATION_S = 40.0
+# Meetings of the official partition: dev in two groups, test in one, each with its own speakers.
+MEETINGS = {"ES2011a": "dev", "ES2011b": "dev", "IS1008a": "dev", "ES2004a": "test"}
+
+
+def conversation(meeting: str) -> list[tuple[float, float, str]]:
+    first, second = f"M{meeting[:2]}{meeting[3:6]}", f"F{meeting[:2]}{meeting[3:6]}"
+    shift = {"a": 0.0, "b": 1.5}[meeting[-1]]
+    return [
+        (0.0, DURATION_S, first),  # somebody always speaks, so that loudness tells overlap
+        (4.0 + shift, 9.0, second), (15.0, 16.0 + shift, second), (24.0, 33.0 - shift, second),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ami(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sines a meeting, each as loud as the other: where both sound there is twice the power."""
+    root = tmp_path_factory.mktemp("corpora") / "AMI"
+    for meeting, part in MEETINGS.items():
+        time = np.arange(round(DURATION_S * 16_000)) / 16_000
+        samples, lines = np.zeros(len(time)), []
+        for start, end, speaker in conversation(meeting):
+            tone = 0.2 * np.sin(2 * np.pi * (440 if speaker[0] == "M" else 1_000) * time)
+            samples += np.where((time >= start) & (time < end), tone, 0)
+            lines.append(f"SPEAKER {meeting} 1 {start:.3f} {end - start:.3f} <NA> <NA> {speaker} <NA> <NA>")
+        files = {
+            root / "only_words" / "rttms" / part / f"{meeting}.rttm": "\n".join(lines) + "\n",
+            root / "uems" / part / f"{meeting}.uem": f"{meeting} 1 0.000 {DURATION_S}\n",
+        }
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        audio = root / "amicorpus" / meeting / "audio" / f"{meeting}.Mix-Headset.wav"
+        audio.parent.mkdir(parents=True)
+        soundfile.write(audio, samples, 16_000, subtype="PCM_16")
+    return root.parent
+
+
+def specification(task: str, **fields: Any) -> Specification:
+    return Specification(
+        task=task, variant="only", label_meaning={"0": "no", "1": "yes"},
+        **{"front_end": {"kind": "waveform"}, "architecture": {}, **fields},
+        label_map_digest="0" * 64, manifest_digests={}, fingerprint="0" * 64, run_id="", versions={},
+        created="2025-01-31T12:00:00+00:00",
+    )  # fmt: skip
+
+
+def floats(*row: float) -> npt.NDArray[np.float32]:
+    return np.array([row], dtype=np.float32)
+
+
+def loudness_model(path: Path, task: str) -> None:
+    """Write a model that answers by mean power alone: yes from what 0.5 s of two sines in 3 s have."""
+    bound = 0.2**2 / 2 * (1 + 0.499 / 3)
+    constants = {"axes": np.array([1]), "scale": floats(0, 1e6), "bias": floats(0, -1e6 * bound)}
+    nodes = [
+        onnx.helper.make_node("Mul", ["waveform", "waveform"], ["power"]),
+        onnx.helper.make_node("ReduceMean", ["power", "axes"], ["mean"], keepdims=1),
+        onnx.helper.make_node("Mul", ["mean", "scale"], ["scaled"]),
+        onnx.helper.make_node("Add", ["scaled", "bias"], ["logits"]),
+    ]
+    signature = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", size])
+        for name, size in (("waveform", 48_000), ("logits", 2))
+    ]
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "loudness", signature[:1], signature[1:], tensors)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    onnx.helper.set_model_props(model, specification(task).to_metadata())
+    path.write_bytes(model.SerializeToString())
+
+
+@dataclass
+class Workplace:
+    """A record with its one server, the corpora, and the command line on them."""
+
+    folder: Path
+    ami: Path
+    client: MlflowClient
+    tracking: Tracking
+    runs: int = 0
+
+    def record_run(
+        self, task: str = "overlap", *, model: Path | None = None, train: str = "lbs-1", val: str = "lbs-2",
+        digest: str | None = None, tracking: Tracking | None = None, number: int | None = None,
+    ) -> str:  # fmt: skip
+        """Store a complete trial as a sweep does, through a spool; its run id."""
+        tracking = tracking or self.tracking
+        spool = TrialSpool(self.folder / f"{self.runs:05d}")
+        number = self.runs if number is None else number
+        self.runs += 1
+        own = spool.artifacts / "model"
+        own.mkdir(parents=True)
+        if model is None:
+            loudness_model(own / "model.onnx", task)
+        else:
+            (own / "model.onnx").write_bytes(model.read_bytes())
+        np.savez(
+            spool.artifacts / "predictions.npz",
+            train_clusters=np.array([train]),
+            val_clusters=np.array([val]),
+        )
+        spool.write("trial", {
+            "number": number, "run_name": f"{number:03d} {task}", "time_ms": 1_700_000_000_000,
+            "tags": {"harness.kind": "trial", "harness.trial": str(number), "harness.study": tracking.study},
+            "params": {"digest.train": "1" * 64, "digest.val": "2" * 64}, "datasets": [],
+        })  # fmt: skip
+        sums = {name: sha256_of(spool.artifacts / name) for name in ("model/model.onnx", "predictions.npz")}
+        sums["model/model.onnx"] = digest or sums["model/model.onnx"]
+        tags = {f"harness.sha256.{name}": value for name, value in sums.items()}
+        verdict = {"status": "FINISHED", "time_ms": 1_700_000_100_000, "metrics": {}, "tags": tags}
+        spool.write("verdict", verdict)
+        assert tracking.store_trial(spool)
+        return str(tracking.find(tracking.trial_key(number)))
+
+    def run(self, run: str, *words: str, code: int = 0, root: Path | None = None) -> str:
+        done = CliRunner().invoke(
+            cli,
+            ["evaluate", run, "--meetings", "--record", str(self.folder / "mlruns"), "--cache",
+             str(self.folder / "cache"), "--data-root", str(root or self.ami), "--step", "0.5", *words],
+        )  # fmt: skip
+        assert done.exit_code == code, f"{done.output}\n{done.exception}"
+        return done.output
+
+    def json(self, run: str, *words: str, root: Path | None = None) -> dict[str, Any]:
+        return dict(json.loads(self.run(run, *words, "--json", root=root)))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, ami: Path) -> Iterator[Workplace]:
+    folder = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch, TrackingServer(Record(folder / "mlruns").open()) as server:
+        client = connect(server.uri)
+        patch.setenv("MLFLOW_TRACKING_URI", server.uri)  # the one server, for every command of this file
+        yield Workplace(folder, ami, client, Tracking(client, "loud"))
+
+
+@pytest.fixture(scope="module")
+def loud(place: Workplace) -> str:
+    return place.record_run()
+
+
+def test_a_model_that_is_right_on_every_window_is_as_good_as_windows_can_be(
+    place: Workplace, loud: str
+) -> None:
+    result = place.json(loud)
+    assert result["f1"] == pytest.approx(result["ideal_f1"], abs=0.01)
+    assert result["all_positive_f1"] < 0.6 < result["ideal_f1"] < 1
+    assert result["scored_s"] == pytest.approx(3 * DURATION_S)
+    assert result["reference_s"] == pytest.approx((5 + 1 + 9) + (3.5 + 2.5 + 7.5) + (5 + 1 + 9))
+    assert result["detected_s"] == pytest.approx(result["hit_s"] + result["false_alarm_s"])
+    assert [one["meeting"] for one in result["meetings"]] == ["ES2011a", "ES2011b", "IS1008a"]
+    assert (result["clusters"], result["few_clusters"], result["low"]) == (2, True, None)
+    assert "K = 2" in result["interval_note"]
+    assert result["protocol"]["meetings"] == ["ES2011a", "ES2011b", "IS1008a"]
+    assert any("only the clusters" in flag for flag in result["flags"])
+
+
+def test_the_result_is_in_the_run_under_its_protocol_and_protocols_never_share_a_column(
+    place: Workplace, tmp_path: Path
+) -> None:
+    run = place.record_run()
+    first, again, collar = place.json(run), place.json(run), place.json(run, "--collar", "0.5")
+    assert first == again
+    assert first["protocol_digest"] != collar["protocol_digest"]
+    assert first["protocol"] == {**collar["protocol"], "collar_s": 0.0}
+    data = place.client.get_run(run).data
+    assert data.metrics.keys() == {
+        f"evaluate/{one['protocol_digest'][:8]}/{name}"
+        for one in (first, collar)
+        for name in (
+            "f1",
+            "precision",
+            "recall",
+            "detection_error_rate",
+            "ideal_f1",
+            "all_positive_f1",
+            "clusters",
+        )
+    }
+    for one in (first, collar):
+        digest = one["protocol_digest"]
+        assert data.metrics[f"evaluate/{digest[:8]}/f1"] == one["f1"]
+        assert data.tags[f"evaluate/{digest[:8]}/digest"] == digest
+        assert "windows every 0.5 s" in data.tags[f"evaluate/{digest[:8]}/protocol"]
+        stored = Path(place.client.download_artifacts(run, one["artifact"], str(tmp_path)))
+        assert json.loads(stored.read_text("utf-8")) == one
+        canonical = json.dumps(one["protocol"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        assert hashlib.sha256(canonical.encode()).hexdigest() == digest
+
+
+def test_the_table_stands_under_its_protocol_and_says_its_limits(place: Workplace, loud: str) -> None:
+    shown = place.run(loud, "--quiet")
+    head = shown.splitlines()[0]
+    assert head.startswith("protocol ")
+    assert "overlap on ami dev (full-corpus-asr, 3 meetings), windows every 0.5 s" in head
+    for words in ("detection error", "K = 2", "few clusters", "every window right", "limit: "):
+        assert words in shown
+    assert "1/3 ES2011a: F1" in place.run(loud)
+
+
+def test_each_look_at_the_test_is_in_the_ledger_whatever_the_collar(place: Workplace, loud: str) -> None:
+    ledger = place.folder / "mlruns" / LEDGER
+    place.json(loud)
+    assert not ledger.exists()  # dev is no test
+    assert place.json(loud, "--part", "test")["test_openings"] == 1
+    second = place.json(place.record_run(), "--part", "test", "--collar", "0.25")
+    assert (second["test_openings"], second["test_openings_by_all"]) == (2, 2)
+    (row, _) = map(json.loads, ledger.read_text("utf-8").splitlines())
+    assert row["manifest"] == second["protocol"]["reference"]
+
+
+def test_meetings_that_were_trained_on_are_refused(place: Workplace) -> None:
+    ledger = place.folder / "mlruns" / LEDGER
+    before = ledger.read_text("utf-8") if ledger.exists() else ""
+    heard = place.record_run(train="ES2011")
+    shown = place.run(heard, code=3)
+    assert "trained on ES2011a, ES2011b or on their speakers" in shown
+    assert place.client.get_run(heard).data.metrics == {}
+    by_speaker = place.record_run(train="MES004")  # of ES2004a
+    assert "ES2004a" in place.run(by_speaker, "--part", "test", code=3)
+    assert (ledger.read_text("utf-8") if ledger.exists() else "") == before  # and the test stayed closed
+    chosen = place.json(place.record_run(val="IS1008"))
+    assert any("chosen on windows of these meetings" in flag for flag in chosen["flags"])
+
+
+def test_whom_a_model_heard_is_read_from_the_manifests_of_its_digests(demo_cache: Path) -> None:
+    config = DataConfig(train_windows=40, val_windows=40, test_windows=40)
+    prepared = prepare(config, data_root=None, cache=demo_cache)
+    params = {f"digest.{split}": digest for split, digest in prepared.digests.items()}
+    heard = heard_in(demo_cache, params)
+    assert heard is not None
+    assert heard.whole
+    assert heard.train >= {window.speaker for window in prepared.train.manifest.windows}
+    assert heard.val >= set(prepared.val.manifest.clusters())
+    assert heard_in(demo_cache, {**params, "digest.train": "0" * 64}) is None
+
+
+def test_a_trial_of_a_study_goes_by_its_number_and_by_the_digests_its_worker_told(place: Workplace) -> None:
+    study = open_study(Record(place.folder / "mlruns"), Sweep.model_validate({"name": "told"}))
+    study.release()
+    tracking = Tracking(place.client, study.name, identity=study.identity)
+    trial = study.optuna_study.ask()
+    folder = place.folder / f"{place.runs:05d}" / "outputs" / "artifacts"
+    run = place.record_run(tracking=tracking, number=trial.number, digest="0" * 64)  # the tag alone is wrong
+    names = ("model/model.onnx", "predictions.npz")
+    trial.set_user_attr("outcome", {"sha256": {name: sha256_of(folder / name) for name in names}})
+    study.optuna_study.tell(trial, 0.5)
+    assert place.json("told/0")["run"] == place.json(run)["run"] == run
+    assert "told is a study: name one of its runs, such as told/0" in place.run("told", code=2)
+    assert "study told has no trial '1'; it has 0 to 0" in place.run("told/1", code=2)
+
+
+@pytest.mark.parametrize("task", ["pseudo", "same_speaker", "speaker_count"])
+def test_a_task_without_moments_is_refused(place: Workplace, task: str) -> None:
+    shown = place.run(place.record_run(task), code=2)
+    assert f"a {task} model cannot slide" in shown
+    assert "tasks that can: overlap, speaker_change" in shown
+
+
+def test_what_cannot_be_evaluated_is_said_at_once(place: Workplace, loud: str, tmp_path: Path) -> None:
+    assert "has no run 'nonsense'" in place.run("nonsense", code=2)
+    assert "has no run" in place.run("0" * 32, code=2)
+    assert "no study is called 'absent'" in place.run("absent/0", code=2)
+    assert "was altered: sha256" in place.run(place.record_run(digest="0" * 64), code=1)
+    launch = place.tracking.run("loud/launch/1", "launch", {"harness.kind": "launch"})
+    assert "(launch, unknown) has no model of its own" in place.run(launch, code=2)
+    promotion = place.tracking.run("p", "promote", {"harness.kind": "promotion", "harness.source_run": loud})
+    assert f"it was made from run {loud}: evaluate that" in place.run(promotion, code=2)
+    assert "a step of 0.123 s is no multiple" in place.run(loud, "--step", "0.123", code=2)
+    assert "--data-root" in place.run(loud, code=2, root=tmp_path)
+    without = CliRunner().invoke(cli, ["evaluate", loud, "--record", str(place.folder / "mlruns")])
+    assert without.exit_code == 2
+    assert "--meetings" in without.output
+
+
+def test_a_speaker_change_model_slides_too(place: Workplace) -> None:
+    result = place.json(place.record_run("speaker_change"))
+    assert result["protocol"]["task"] == "speaker_change"
+    assert result["reference_s"] == 0.0  # A is never silent here: nobody else is ever alone
+
+
+@pytest.mark.needs_corpora
+def test_real_meetings_run_through_an_exported_network(
+    place: Workplace, corpora: Path, tmp_path: Path
+) -> None:
+    front_end, architecture = LogMel(), CnnConfig(width=0.125)
+    torch.manual_seed(0)
+    cnn = FastDiarizationModel(front_end.num_features, architecture).eval()
+    contract = specification("overlap", front_end=front_end, architecture=architecture.model_dump())
+    export_onnx(front_end, cnn, contract, tmp_path / "model.onnx")
+    run = place.record_run(model=tmp_path / "model.onnx")
+    result = place.json(run, "--partition", "lists", root=corpora)
+    assert [one["meeting"] for one in result["meetings"]] == ["ES2003a", "ES2003b"]
+    assert (result["clusters"], result["interval_note"][:11]) == (1, "no interval")
+    assert result["scored_s"] == pytest.approx(60.0, abs=0.01)
+    assert 0 <= result["f1"] <= 1
+    assert "does not follow AMI's official partition" in place.run(run, code=2, root=corpora)

@@ -16,8 +16,7 @@ name: {name}
 data:
   corpus: demo            # generated speech; `librispeech` reads --data-root
   subset: clean
-  task: pseudo            # two arbitrary classes of speakers
-  variant: seen           # evaluated on other chapters of the same speakers
+  task: pseudo            # or overlap, speaker_change, speaker_count, same_speaker
   train_windows: 1000
   val_windows: 400
   test_windows: 400

@@ -82,6 +82,7 @@ def audit(prepared: Prepared) -> Audit:
     checks = [
         *(_label_share(manifest, prepared.flags) for manifest in everyone),
         *map(_class_sizes, everyone),
+        *(_subsets(manifests[split], prepared.config.evaluated) for split in SPLITS if split != "train"),
         *((check_balance(prepared.label_map), check_digest(prepared.label_map)) if dealt else ()),
         *_leakage(everyone, prepared.split_rule),
         *_seen_speakers(manifests, prepared.split_rule),
@@ -120,6 +121,21 @@ def _class_sizes(manifest: Manifest) -> Check:
         {str(label): {"speakers": s, "windows": n} for label, (s, n) in enumerate(sizes)},
         bound,
         f"{manifest.split}: {found} ({bound}){advice}",
+    )
+
+
+def _subsets(manifest: Manifest, evaluated: Sequence[str]) -> Check:
+    """Every subset that is asked for is scored: a pooled score must not leave one out silently."""
+    counts = {subset: manifest.subsets().count(subset) for subset in evaluated}
+    empty = [subset for subset, count in counts.items() if count == 0]
+    message = f"{manifest.split}: " + ", ".join(f"{subset} {count}" for subset, count in counts.items())
+    if empty:
+        message += (
+            f" windows: none of {listed(empty)} (its part has too few speakers or too little of one class); take it "
+            "out of data.evaluate_on, or name parts with more"
+        )
+    return Check(
+        f"subsets {manifest.split}", not empty, counts, ">= 1 window of each class a subset", message
     )
 
 

@@ -59,7 +59,10 @@ class DataConfig(BaseModel):
     )
     labels: str = Field("rank", description="Rule that deals classes to speakers.")
     speakers: int | None = Field(
-        None, ge=2, description="Use at most this many speakers, sex-balanced; null means all."
+        None,
+        ge=2,
+        description="Train on at most this many speakers, sex-balanced; null means all. Variant seen evaluates "
+        "the same ones; where splits share no speaker, evaluation takes everybody.",
     )
     train_windows: int = Field(10_000, ge=2, description="Training windows at most, half of each class.")
     val_windows: int = Field(1_000, ge=2, description="Validation windows at most (2000 at the highest).")

@@ -22,12 +22,13 @@ from data.sources import Source, described, open_sources, places, scan_all
 from data.store import build_once, is_complete
 from data.tasks import TASKS
 from data.tasks.base import Draw, Plan, PlannedWindow, Pool
+from data.variants import IMPLEMENTATION as VARIANTS
 from data.variants import variants_for
 
 __all__ = ["Prepared", "SplitData", "load_prepared", "prepare"]
 
 # Raised when the same configuration and files would give other manifests or other samples.
-IMPLEMENTATION = 3
+IMPLEMENTATION = 4
 MIXED_SEX = "mixed"
 _LISTED = 20
 
@@ -54,7 +55,7 @@ def prepare(
     """
     cache = cache.expanduser().absolute()
     sources = open_sources(config, data_root.expanduser() if data_root else None, cache, progress)
-    state = [IMPLEMENTATION, config.digest(), [source.state for source in sources]]
+    state = [IMPLEMENTATION, VARIANTS, config.digest(), [source.state for source in sources]]
     folder = cache / "prepared" / digest_of(state)[:32]
     job = _Preparation(config, sources, cache, progress)
     build_once(folder, job.run)
@@ -160,7 +161,7 @@ class _Preparation:
             planned = plan.splits[split]
             manifest = Manifest(split, tuple(_window(w, examiner.sha256) for w in planned))
             manifest.save(manifest_path(aside, split))
-            name = digest_of([IMPLEMENTATION, manifest.digest])[:32]
+            name = digest_of([IMPLEMENTATION, VARIANTS, manifest.digest])[:32]
             self.progress(f"storing {len(planned)} {split} windows")
             maker = Maker(examiner.sha256, self.cache, self.progress)
             build_once(self.cache / "windows" / name, partial(maker.write, planned))

@@ -57,7 +57,9 @@ def open_sources(config: DataConfig, data_root: Path | None, cache: Path, progre
         request = Request(
             parts=tuple(sorted(windows)), data_root=data_root, cache=cache, progress=progress,
             windows=windows, speakers=config.speakers, max_download_gb=config.max_download_gb,
-            partition=config.partition, revision=config.revision,
+            partition=config.partition,
+            # A revision is a commit of one repository: that of the corpus that is named.
+            revision=config.revision if corpus == config.corpus else None,
         )  # fmt: skip
         root = reader.locate(request)
         sources.append(Source(corpus, reader, root, reader.listing(root, request.parts)))
@@ -85,12 +87,8 @@ def wanted_windows(config: DataConfig, subsets: Iterable[str]) -> dict[str, int]
 
 
 def _only_to_train(config: DataConfig, subset: str, part: str) -> bool:
-    """Tell whether ``part`` could only be trained on, and is not: then it need not even be there.
-
-    With a limit of speakers it must be read, for who is chosen depends on everybody.
-    """
-    trains_only = config.parts_of(subset).roles(part) == ("train",)
-    return trains_only and subset != config.subset and config.speakers is None
+    """Tell whether ``part`` could only be trained on, and is not: then it need not even be there."""
+    return config.parts_of(subset).roles(part) == ("train",) and subset != config.subset
 
 
 def scan_all(sources: Sequence[Source]) -> Scan:

@@ -38,7 +38,7 @@ CORPORA: dict[str, Corpus] = {
                 "other": Parts(train=("train.other.500",), val=("validation.other",), test=("test.other",)),
             },
             reader_at="data.corpora.librispeech_hub:LibriSpeechHubReader",
-            companions=("ami_hub", "ami"),
+            companions=("ami_hub",),
         ),
         Corpus(
             name="ami",
@@ -52,7 +52,7 @@ CORPORA: dict[str, Corpus] = {
             description="AMI in parquet: diarizers-community/ami on the hub, or its files in the data root",
             subsets={"ami": Parts(train=("train",), val=("validation",), test=("test",))},
             reader_at="data.corpora.ami_hub:AmiHubReader",
-            companions=("librispeech_hub", "librispeech"),
+            companions=("librispeech_hub",),
         ),
     )
 }

@@ -36,7 +36,8 @@ class Recording:
     ``chapter`` is what was recorded in one sitting (a book's chapter, a meeting). A ``conversation`` has
     several speakers and its segments are the reference of who speaks when; an utterance has one
     speaker and its segment is the whole file. Recordings of one ``group`` share speakers (a meeting
-    series); "" for utterances. A ``variant`` changes the voice of the file when it is decoded.
+    series); "" for utterances. A reference vouches for ``scored`` only, in seconds (empty: for all of
+    the file). A ``variant`` changes the voice of the file when it is decoded.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Recording:
     sex: Mapping[str, str] = field(default_factory=dict)
     conversation: bool = False
     group: str = ""
+    scored: tuple[tuple[float, float], ...] = ()
     variant: Variant | None = None
 
     @property

@@ -128,6 +128,7 @@ def _recording(meeting: Meeting) -> Recording:
         sex={name: sex_of(name) or UNKNOWN_SEX for name in sorted({segment.speaker for segment in segments})},
         conversation=True,
         group=group_of(meeting.id),
+        scored=tuple((span.start, span.end) for span in scored.support()),
     )
 
 

@@ -69,28 +69,27 @@ def sexes_of(recordings: Iterable[Recording], units: Mapping[str, str]) -> dict[
 
 
 def assign_disjoint(pool: Pool, draw: Draw) -> Assignment:
-    """Give every unit one split: that of its part, dealt 70/15/15 where a part serves several splits."""
+    """Give every unit one split: that of its part, dealt 70/15/15 where a part serves several splits.
+
+    A limit of speakers holds for the utterances that are trained on: evaluation uses everybody, so that it
+    depends on no number that somebody may search over, and meetings are whole.
+    """
     everything = [r for s in pool.involved for split in SPLITS for r in pool.of(s, split)]
     units = units_of(everything)
-    evaluated = [r for subset in pool.evaluated for split in SPLITS for r in pool.of(subset, split)]
-    sex = sexes_of(evaluated, units)
-    chosen = choose_speakers(sex, draw.speakers, {})
     splits: dict[str, Split] = {}
     clashes: set[str] = set()
     # Part by part, so that each subset has speakers to be evaluated on.
     for part, roles in sorted(_roles(pool)):
-        of_part = sexes_of(pool.by_part.get(part, ()), units)
-        members = {unit: of_part[unit] for unit in of_part if unit in chosen}
-        for unit, split in deal_speakers(members, roles).items():
+        for unit, split in deal_speakers(sexes_of(pool.by_part.get(part, ()), units), roles).items():
             before = splits.setdefault(unit, split)
             clashes |= {unit} if before != split else set()
             splits[unit] = max(before, split, key=_PRECEDENCE.__getitem__)
-    only_trained = {
-        units[r.key]: sexes_of([r], units)[units[r.key]]
-        for r in pool.of(pool.subset, "train")
-        if units[r.key] not in sex
-    }
-    used = chosen | choose_speakers(only_trained, draw.speakers, {})
+    trains = [r for r in pool.of(pool.subset, "train") if splits.get(units[r.key], "train") == "train"]
+    utterances = sexes_of((r for r in trains if not r.conversation), units)
+    trained = choose_speakers(utterances, draw.speakers, {}) | (
+        set(units[r.key] for r in trains) - set(utterances)
+    )
+    used = trained | {unit for unit in splits if splits[unit] != "train"}
     note = f"{len(clashes)} speakers stand in parts of several splits and are used for evaluation only"
     return Assignment((note,) if clashes else (), splits, frozenset(used), units)
 

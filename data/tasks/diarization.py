@@ -11,21 +11,33 @@ from data.corpora.base import SAMPLE_RATE, WINDOW_SAMPLES, Recording
 from data.digests import rank
 from data.labels import LabelMap, Speaker
 from data.parts import SPLITS, Split
-from data.tasks.activity import Activity, activity_of_pieces, heard_in
+from data.tasks.activity import Activity, activity_of_pieces
 from data.tasks.assignment import Assignment, assign_disjoint
 from data.tasks.base import Draw, Piece, Plan, PlannedWindow, Pool
-from data.tasks.draws import cap_of, draw_training, evenly, pool_subsets, share_of
-from data.tasks.mixing import Dice, Voices, window_of
+from data.tasks.draws import at_most_each, cap_of, draw_training, evenly, pool_subsets, share_of
+from data.tasks.meetings import Classes, from_meetings
+from data.tasks.mixing import LONE_UTTERANCE, Dice, Shape, Voices, window_of
 
 # Evaluation windows share no sample; in training, where overlap is scarce, each second begins a window.
 TRAINING_STEP = SAMPLE_RATE
 ATTEMPTS = 12  # at a window of one speaker, before the round goes on without it
 Verdict = int | str  # a class, or why the window is ambiguous
-Classes = tuple[list[PlannedWindow], list[PlannedWindow]]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Whose window is made, of which class, and how many of that class came before.
+
+    The number counts alike in both classes, so that kinds of windows alternate alike.
+    """
+
+    speaker: str
+    label: int
+    number: int
 
 
 @dataclass
-class _Tally:
+class Tally:
     """What is noted while windows are drawn."""
 
     dropped: dict[Split, Counter[str]] = field(default_factory=lambda: {s: Counter() for s in SPLITS})
@@ -47,18 +59,17 @@ class DiarizationTask(ABC):
     primary_metric: str = "balanced_accuracy"
     label_meaning: Mapping[str, str]
     speakers_a_window: int = 2
+    utterances_a_speaker: int = 1
 
     @abstractmethod
     def judge(self, activity: Activity) -> Verdict:
         """Return the class of a window, or why it is ambiguous."""
 
     @abstractmethod
-    def mix(
-        self, dice: Dice, voices: Voices, speaker: str, label: int, turn: int
-    ) -> tuple[Piece, ...] | None:
-        """Return the pieces of a window of ``speaker`` and class ``label``; None where none can be made.
+    def mix(self, shape: Shape, dice: Dice, voices: Voices, who: Turn) -> tuple[Piece, ...] | None:
+        """Return the pieces of a window; None where none can be made of what ``dice`` chose.
 
-        ``turn`` counts the speaker's windows of that class, so that kinds of windows alternate.
+        ``shape`` is the same for both classes; ``dice`` choose who and what is heard in it.
         """
 
     def cut(self, conversation: Recording, step: int) -> Iterator[tuple[Piece, ...]]:
@@ -68,7 +79,7 @@ class DiarizationTask(ABC):
 
     def remark(self, voices: Voices) -> str | None:
         """Return what a reader must be told about windows mixed from ``voices``."""
-        single = sum(1 for speaker in voices.by_speaker if len(voices.own_utterances(speaker)) == 1)
+        single = sum(1 for utterances in voices.by_speaker.values() if len(utterances) == 1)
         if not single:
             return None
         return (
@@ -95,11 +106,14 @@ class DiarizationTask(ABC):
     def plan(self, pool: Pool, variant: str, draw: Draw, label_map: LabelMap) -> Plan:
         """Return windows of each split, half of each class: training by seed, evaluation by manifest."""
         assignment = assign_disjoint(pool, draw)
-        tally = _Tally()
+        tally = Tally()
         train = self._classes(pool, assignment, pool.subset, "train", draw, tally)
         splits: dict[Split, tuple[PlannedWindow, ...]] = {
             "train": draw_training([w for one in train for w in one], draw.windows["train"], draw.seed)
         }
+        if len(splits["train"]) < draw.windows["train"] // 2 * 2:
+            given = f"train: {pool.subset} gives {len(splits['train'])} of {draw.windows['train']} windows"
+            tally.flags[given] = None
         for split in SPLITS[1:]:
             by_subset = {
                 s: self._classes(pool, assignment, s, split, draw, tally) for s in sorted(pool.evaluated)
@@ -115,23 +129,29 @@ class DiarizationTask(ABC):
         )
 
     def _classes(
-        self, pool: Pool, assignment: Assignment, subset: str, split: Split, draw: Draw, tally: _Tally
+        self, pool: Pool, assignment: Assignment, subset: str, split: Split, draw: Draw, tally: Tally
     ) -> Classes:
         """Return windows of class 0 and of class 1, each in an order that uses speakers evenly."""
         recordings = [r for r in pool.of(subset, split) if assignment.split_of(r) == split]
         meetings = [r for r in recordings if r.conversation]
         if meetings:
-            return self._from_conversations(meetings, pool, subset, split, draw, tally)
+            units = assignment.units
+            if split == "train":
+                classes = from_meetings(self, meetings, units, subset, TRAINING_STEP, tally.dropped[split])
+                return evenly(classes[0], draw.seed), evenly(classes[1], draw.seed)
+            classes = from_meetings(self, meetings, units, subset, WINDOW_SAMPLES, tally.dropped[split])
+            return at_most_each(evenly(classes[0], 0), evenly(classes[1], 0), cap_of(pool.evaluated))
+        least = self.utterances_a_speaker
         if split == "train":
-            voices = Voices(pool.with_variants(recordings), pool.speech, None)
+            voices = Voices(recordings, pool.speech, None, least, pool.varied)
             most, rounds, seed = draw.windows["train"] // 2, None, draw.seed
         else:
-            voices = Voices(recordings, pool.speech, self.speakers_a_window)
+            voices = Voices(recordings, pool.speech, self.speakers_a_window, least)
             most = share_of(draw.windows[split], pool.evaluated)
             rounds, seed = cap_of(pool.evaluated) // 2, 0
-        remark = self.remark(voices)
-        if remark and recordings:
-            tally.flags[f"{split} of {subset}: {remark}"] = None
+        for remark in filter(None, (self.remark(voices), _left_out(voices, least))):
+            if recordings:
+                tally.flags[f"{split} of {subset}: {remark}"] = None
         zeros, ones = (
             self._mixed(voices, subset, split, label, most, rounds, seed, tally) for label in (0, 1)
         )
@@ -139,7 +159,7 @@ class DiarizationTask(ABC):
 
     def _mixed(
         self, voices: Voices, subset: str, split: Split, label: int,
-        most: int, rounds: int | None, seed: int, tally: _Tally,
+        most: int, rounds: int | None, seed: int, tally: Tally,
     ) -> list[PlannedWindow]:  # fmt: skip
         """Return at most ``most`` windows of class ``label``: one a speaker and round, in sha256 order."""
         order = sorted(voices.by_speaker, key=lambda speaker: rank(seed, speaker))
@@ -148,7 +168,7 @@ class DiarizationTask(ABC):
         while len(found) < most and (rounds is None or turn < rounds):
             before = len(found)
             for speaker in order[: most - len(found)]:
-                window = self._one(voices, subset, split, label, (seed, speaker, turn), tally)
+                window = self._one(voices, subset, split, seed, Turn(speaker, label, turn), tally)
                 found += [window] if window else []
             if len(found) == before:
                 break
@@ -156,44 +176,31 @@ class DiarizationTask(ABC):
         return found
 
     def _one(
-        self, voices: Voices, subset: str, split: Split, label: int,
-        who: tuple[int, str, int], tally: _Tally,
-    ) -> PlannedWindow | None:  # fmt: skip
+        self, voices: Voices, subset: str, split: Split, seed: int, who: Turn, tally: Tally
+    ) -> PlannedWindow | None:
         """Return the first window of a speaker's turn that the rule agrees with."""
-        seed, speaker, turn = who
+        names = (self.name, subset, split, seed, who.speaker, who.number)
+        shape = Shape.drawn(Dice("shape", *names), voices.count)
         for attempt in range(ATTEMPTS):
-            dice = Dice(self.name, subset, split, label, seed, speaker, turn, attempt)
-            pieces = self.mix(dice, voices, speaker, label, turn)
+            dice = Dice(*names, who.label, attempt)
+            pieces = self.mix(shape, dice, voices, who)
             if pieces is None:
                 continue
             verdict = self.judge(activity_of_pieces(pieces, voices.speech))
             unmeasured = [p.recording for p in pieces if p.recording.key not in voices.speech]
-            if verdict == label or unmeasured:
+            if verdict == who.label or unmeasured:
                 tally.unmeasured |= {recording.key: recording for recording in unmeasured}
-                return window_of(dice, voices, pieces, label, speaker, subset)
+                return window_of(shape, voices, pieces, who.label, who.speaker, subset)
             tally.dropped[split][verdict if isinstance(verdict, str) else "of the other class"] += 1
         return None
 
-    def _from_conversations(
-        self, meetings: list[Recording], pool: Pool, subset: str, split: Split, draw: Draw, tally: _Tally
-    ) -> Classes:
-        classes: Classes = ([], [])
-        for meeting in meetings:
-            for pieces in self.cut(meeting, TRAINING_STEP if split == "train" else WINDOW_SAMPLES):
-                verdict = self.judge(activity_of_pieces(pieces, {}))
-                if isinstance(verdict, str):
-                    tally.dropped[split][verdict] += 1
-                    continue
-                classes[verdict].append(_of_conversation(pieces, verdict, subset))
-        seed, cap = (draw.seed, None) if split == "train" else (0, cap_of(pool.evaluated))
-        return evenly(classes[0], seed, cap), evenly(classes[1], seed, cap)
 
-
-def _of_conversation(pieces: tuple[Piece, ...], label: int, subset: str) -> PlannedWindow:
-    recording = pieces[0].recording
-    heard = [heard_in(recording, p.start_sample, p.start_sample + p.num_samples) for p in pieces]
-    speakers = tuple(sorted({speaker for some in heard for speaker in some}))
-    return PlannedWindow(pieces, label, "+".join(speakers), recording.group, speakers, subset)
+def _left_out(voices: Voices, least: int) -> str | None:
+    if not voices.left_out:
+        return None
+    needs = "two utterances" if least > 1 else f"an utterance of {LONE_UTTERANCE / SAMPLE_RATE:.0f} s, or two"
+    total = voices.left_out + len(voices.by_speaker)
+    return f"{voices.left_out} of {total} speakers lack {needs} and are left out"
 
 
 def _short(by_subset: Mapping[str, Classes], split: Split, most: int) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from data.digests import rank
@@ -59,6 +59,22 @@ def draw_evaluation(by_subset: Mapping[str, Windows], most: int) -> tuple[Planne
         },
         most,
     )
+
+
+def at_most_each(zeros: Windows, ones: Windows, cap: int) -> tuple[list[PlannedWindow], list[PlannedWindow]]:
+    """Take windows of the two classes in turn, none in which anybody was heard ``cap`` times already."""
+    heard: Counter[str] = Counter()
+    kept: tuple[list[PlannedWindow], list[PlannedWindow]] = ([], [])
+    queues = [list(reversed(zeros)), list(reversed(ones))]
+    while all(queues):
+        for queue, taken in zip(queues, kept, strict=True):
+            while queue:
+                window = queue.pop()
+                if all(heard[speaker] < cap for speaker in window.speakers):
+                    heard.update(window.speakers)
+                    taken.append(window)
+                    break
+    return kept
 
 
 def cap_of(subsets: Collection[str]) -> int:

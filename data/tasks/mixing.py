@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,9 +16,13 @@ from data.tasks.base import Piece, PlannedWindow
 
 FADE = 80  # samples, 5 ms, shared by the two pieces of a splice
 SPLICE_S = (0.75, 2.25)  # where a window is spliced
+OVERLAY_S = (0.75, 2.5)  # how long a voice is laid over a splice
+RELATIVE_DB = (-5.0, 5.0)  # how much louder it is than the voices below it
 NOMINAL_DBFS = -25.0  # every voice is brought to this level before it is mixed
 LEVEL_DBFS = (-32.0, -20.0)  # of a finished window, drawn alike for both classes
 SHORTEST_UTTERANCE = WINDOW_SAMPLES + 2 * FADE
+LONE_UTTERANCE = 6 * SAMPLE_RATE  # the only one of a speaker gives several pieces, which share no sample
+PLACES = 20  # tried for a piece that shares no sample with others
 T = TypeVar("T")
 
 
@@ -42,6 +46,34 @@ class Dice:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """How a window is laid out: drawn once for a speaker's turn, and the same for both classes.
+
+    ``voice`` says which voice variant everybody in it speaks with: 0 is nobody's own voice changed.
+    """
+
+    splice_s: float
+    overlay_samples: int
+    overlay_at: int
+    relative_db: float
+    level_dbfs: float
+    voice: int
+
+    @classmethod
+    def drawn(cls, dice: Dice, voices: int) -> Shape:
+        """Draw a shape, one of ``voices`` for everybody in it."""
+        samples = round(dice.uniform(*OVERLAY_S) * SAMPLE_RATE)
+        return cls(
+            splice_s=dice.uniform(*SPLICE_S),
+            overlay_samples=samples,
+            overlay_at=dice.below(WINDOW_SAMPLES - samples + 1),
+            relative_db=dice.uniform(*RELATIVE_DB),
+            level_dbfs=round(dice.uniform(*LEVEL_DBFS), 2),
+            voice=dice.below(voices),
+        )
+
+
+@dataclass(frozen=True)
 class Excerpt:
     """A stretch of an utterance."""
 
@@ -57,24 +89,37 @@ class Voices:
     ----------
     size : speakers that a window may need; evaluation windows mix only within groups of that many,
         so that groups are independent of each other. None: anybody with anybody (training).
+    least : utterances that a speaker must have. Who cannot make both classes makes neither: else the
+        speaker would tell the class.
+    varied : the voice variants of an utterance, as many for each.
     """
 
     def __init__(
-        self, recordings: Iterable[Recording], speech: Mapping[str, Speech], size: int | None
+        self,
+        recordings: Iterable[Recording],
+        speech: Mapping[str, Speech],
+        size: int | None,
+        least: int = 1,
+        varied: Callable[[Recording], Sequence[Recording]] = lambda recording: (),
     ) -> None:
         found: dict[str, list[Recording]] = defaultdict(list)
         for recording in sorted(recordings, key=lambda r: r.key):
-            if recording.num_samples >= SHORTEST_UTTERANCE:
-                found[recording.speaker].append(recording)
-        self.by_speaker: dict[str, list[Recording]] = {s: found[s] for s in sorted(found)}
+            found[recording.speaker] += [recording] if recording.num_samples >= SHORTEST_UTTERANCE else []
+        self.by_speaker: dict[str, list[Recording]] = {
+            s: found[s] for s in sorted(found) if _enough(found[s], least)
+        }
+        self.left_out = len(found) - len(self.by_speaker)
         self.speech = speech
         everyone = tuple(self.by_speaker)
         self.groups = speaker_groups(everyone, size) if size else dict.fromkeys(everyone, everyone)
         self.grouped = size is not None
+        self._varied = {s: _by_variant(self.by_speaker[s], varied) for s in everyone}
+        self.count = max(map(len, self._varied.values()), default=1)
 
-    def own_utterances(self, speaker: str) -> list[Recording]:
-        """Return the speaker's utterances, less their voice variants."""
-        return [recording for recording in self.by_speaker[speaker] if recording.variant is None]
+    def of(self, speaker: str, voice: int) -> list[Recording]:
+        """Return the speaker's utterances in one voice; 0 is the own one."""
+        voices = self._varied[speaker]
+        return voices[voice] if voice < len(voices) else voices[0]
 
     def cluster(self, speaker: str) -> str:
         """Return what a window of ``speaker`` is not independent of: its group, in training itself."""
@@ -89,30 +134,63 @@ class Voices:
         measured = self.speech.get(recording.key)
         return round(NOMINAL_DBFS - measured.level_dbfs, 2) if measured else 0.0
 
-    def excerpt(self, dice: Dice, speaker: str, num_samples: int, like: Recording | None = None) -> Excerpt:
-        """Return a stretch of any of the speaker's utterances; in the voice of ``like``, if it is the speaker's."""
-        options = self.by_speaker[speaker]
-        if like is not None and like.speaker == speaker:
-            options = [recording for recording in options if recording.variant == like.variant]
-        recording = dice.pick(options)
+    def excerpt(self, dice: Dice, speaker: str, num_samples: int, voice: int) -> Excerpt:
+        """Return a stretch of any of the speaker's utterances."""
+        recording = dice.pick(self.of(speaker, voice))
         return Excerpt(recording, dice.below(recording.num_samples - num_samples + 1), num_samples)
 
+    def unheard(
+        self, dice: Dice, speaker: str, num_samples: int, voice: int, heard: Sequence[Piece]
+    ) -> Excerpt | None:
+        """Return a stretch that shares no sample with ``heard``; None where none is found.
+
+        The sum of a voice and its own echo would be heard in one class only.
+        """
+        for _ in range(PLACES):
+            excerpt = self.excerpt(dice, speaker, num_samples, voice)
+            if not any(_shares(excerpt, piece) for piece in heard):
+                return excerpt
+        return None
+
     def another(
-        self, dice: Dice, of: Excerpt, num_samples: int, *, other_chapter: bool = False
+        self, dice: Dice, of: Excerpt, num_samples: int, voice: int, *, other_chapter: bool = False
     ) -> Excerpt | None:
         """Return a stretch of another utterance of the same speaker, else one of the same beside ``of``.
 
         ``other_chapter``: of another chapter, else of another utterance, else None.
         """
         own = of.recording
-        mine = [r for r in self.by_speaker[own.speaker] if r.variant == own.variant]
-        utterances = [r for r in mine if r.id != own.id]
+        utterances = [r for r in self.of(own.speaker, voice) if r.id != own.id]
         chapters = [r for r in utterances if r.chapter != own.chapter]
         options = chapters or utterances if other_chapter else utterances
         if options:
             recording = dice.pick(options)
             return Excerpt(recording, dice.below(recording.num_samples - num_samples + 1), num_samples)
         return None if other_chapter else _beside(dice, of, num_samples)
+
+
+def _enough(utterances: Sequence[Recording], least: int) -> bool:
+    """Tell whether a speaker can make windows of both classes."""
+    if len(utterances) < max(1, least):
+        return False
+    return len(utterances) > 1 or utterances[0].num_samples >= LONE_UTTERANCE
+
+
+def _by_variant(
+    utterances: Sequence[Recording], varied: Callable[[Recording], Sequence[Recording]]
+) -> list[list[Recording]]:
+    """Return the utterances in each voice, the own one first; variants that nothing is left of are passed over."""
+    by_variant: dict[str, list[Recording]] = defaultdict(list)
+    for recording in (variant for utterance in utterances for variant in varied(utterance)):
+        if recording.num_samples >= SHORTEST_UTTERANCE and recording.variant is not None:
+            by_variant[recording.variant.name].append(recording)
+    return [list(utterances), *(by_variant[name] for name in sorted(by_variant))]
+
+
+def _shares(excerpt: Excerpt, piece: Piece) -> bool:
+    start, end = excerpt.start_sample, excerpt.start_sample + excerpt.num_samples
+    other = piece.start_sample
+    return excerpt.recording.key == piece.recording.key and start < other + piece.num_samples and other < end
 
 
 def _beside(dice: Dice, of: Excerpt, num_samples: int) -> Excerpt | None:
@@ -146,33 +224,36 @@ def lay(voices: Voices, excerpt: Excerpt, at_sample: int, gain_db: float = 0.0) 
 
 
 def spliced(
-    dice: Dice, voices: Voices, first: str, second: str, at_s: float, *, other_chapter: bool = False
+    dice: Dice,
+    voices: Voices,
+    first: str,
+    second: str,
+    at_s: float,
+    voice: int,
+    *,
+    other_chapter: bool = False,
 ) -> tuple[Piece, ...] | None:
     """Return the two pieces of a splice of two speakers, or of one with himself; None where none fits."""
     length, rest = splice_lengths(at_s)
-    one = voices.excerpt(dice, first, length)
+    one = voices.excerpt(dice, first, length, voice)
     other = (
-        voices.another(dice, one, rest, other_chapter=other_chapter)
+        voices.another(dice, one, rest, voice, other_chapter=other_chapter)
         if first == second
-        else voices.excerpt(dice, second, rest)
+        else voices.excerpt(dice, second, rest, voice)
     )
     if other is None:
         return None
     return lay(voices, one, 0), lay(voices, other, length - FADE)
 
 
-def overlay(dice: Dice, voices: Voices, excerpt: Excerpt, gain_db: float) -> Piece:
-    """Return ``excerpt`` laid anywhere into a window."""
-    return lay(voices, excerpt, dice.below(WINDOW_SAMPLES - excerpt.num_samples + 1), gain_db)
-
-
 def window_of(
-    dice: Dice, voices: Voices, pieces: tuple[Piece, ...], label: int, speaker: str, subset: str
+    shape: Shape, voices: Voices, pieces: tuple[Piece, ...], label: int, speaker: str, subset: str
 ) -> PlannedWindow:
-    """Return the planned window of ``pieces``, its level drawn."""
+    """Return the planned window of ``pieces``."""
     speakers = tuple(sorted({piece.recording.speaker for piece in pieces}))
-    level = round(dice.uniform(*LEVEL_DBFS), 2)
-    return PlannedWindow(pieces, label, speaker, voices.cluster(speaker), speakers, subset, level)
+    cluster = voices.cluster(speaker)
+    return PlannedWindow(pieces, label, speaker, cluster, speakers, subset, shape.level_dbfs)
 
 
 assert SPLICE_S[0] + SPLICE_S[1] == WINDOW_S, "a splice is as likely early as late"
+assert OVERLAY_S[1] <= WINDOW_S

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from data.corpora.base import SAMPLE_RATE, WINDOW_S
 from data.tasks.activity import SHORTEST_S, Activity
 from data.tasks.base import Piece
-from data.tasks.diarization import DiarizationTask, Verdict
-from data.tasks.mixing import SPLICE_S, Dice, Voices, overlay, spliced
-
-OVERLAY_S = (0.75, 2.5)
-RELATIVE_DB = (-5.0, 5.0)  # of the added voice to the voices below it
+from data.tasks.diarization import DiarizationTask, Turn, Verdict
+from data.tasks.mixing import Dice, Shape, Voices, lay, spliced
 
 
 class Overlap(DiarizationTask):
@@ -41,21 +37,19 @@ class Overlap(DiarizationTask):
             return "overlap shorter than 0.5 s"
         return 0 if activity.speech_s >= SHORTEST_S else "less than 0.5 s of speech"
 
-    def mix(
-        self, dice: Dice, voices: Voices, speaker: str, label: int, turn: int
-    ) -> tuple[Piece, ...] | None:
+    def mix(self, shape: Shape, dice: Dice, voices: Voices, who: Turn) -> tuple[Piece, ...] | None:
         """Splice A with A' or B, in turn; class 1 adds C."""
-        others = voices.others(speaker)
+        others = voices.others(who.speaker)
         if not others:
             return None
-        two = turn % 2 == 1 and len(others) > 1
-        second = dice.pick(others) if two else speaker
-        base = spliced(dice, voices, speaker, second, dice.uniform(*SPLICE_S))
-        if base is None or label == 0:
+        two = who.number % 2 == 1 and len(others) > 1
+        second = dice.pick(others) if two else who.speaker
+        base = spliced(dice, voices, who.speaker, second, shape.splice_s, shape.voice)
+        if base is None or who.label == 0:
             return base
-        third = dice.pick(voices.others(speaker, second))
-        excerpt = voices.excerpt(dice, third, round(dice.uniform(*OVERLAY_S) * SAMPLE_RATE))
-        return (*base, overlay(dice, voices, excerpt, dice.uniform(*RELATIVE_DB)))
+        third = dice.pick(voices.others(who.speaker, second))
+        excerpt = voices.excerpt(dice, third, shape.overlay_samples, shape.voice)
+        return (*base, lay(voices, excerpt, shape.overlay_at, shape.relative_db))
 
     def remark(self, voices: Voices) -> str | None:
         """Two speakers cannot make a base of two voices below a third."""
@@ -63,6 +57,3 @@ class Overlap(DiarizationTask):
         if few and voices.by_speaker:
             return "fewer than 3 speakers: the base is always one speaker's, so a second voice gives it away"
         return super().remark(voices)
-
-
-assert OVERLAY_S[1] <= WINDOW_S

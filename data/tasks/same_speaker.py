@@ -9,8 +9,8 @@ from data.digests import rank
 from data.errors import DataError
 from data.tasks.activity import SHORTEST_S, Activity, activity_of_pieces
 from data.tasks.base import Piece
-from data.tasks.diarization import DiarizationTask, Verdict
-from data.tasks.mixing import FADE, Dice, Voices, spliced
+from data.tasks.diarization import DiarizationTask, Turn, Verdict
+from data.tasks.mixing import FADE, Dice, Shape, Voices, spliced
 
 HALF_S = 1.5
 APART_S = 5.0  # between the halves of one meeting: not two ends of one sentence
@@ -32,6 +32,7 @@ class SameSpeaker(DiarizationTask):
 
     name = "same_speaker"
     label_meaning: Mapping[str, str] = {"0": "same speaker", "1": "different speakers"}
+    utterances_a_speaker = 2
 
     def judge(self, activity: Activity) -> Verdict:
         """Each half needs one speaker, alone, for at least .5 s."""
@@ -42,15 +43,13 @@ class SameSpeaker(DiarizationTask):
             return "less than 0.5 s of speech in a half"
         return int(halves[0].keys() != halves[1].keys())
 
-    def mix(
-        self, dice: Dice, voices: Voices, speaker: str, label: int, turn: int
-    ) -> tuple[Piece, ...] | None:
+    def mix(self, shape: Shape, dice: Dice, voices: Voices, who: Turn) -> tuple[Piece, ...] | None:
         """Splice A with B, or with A of another chapter, in the middle."""
-        others = voices.others(speaker)
-        if label and not others:
+        others = voices.others(who.speaker)
+        if not others:
             return None
-        second = dice.pick(others) if label else speaker
-        return spliced(dice, voices, speaker, second, HALF_S, other_chapter=True)
+        second = dice.pick(others) if who.label else who.speaker
+        return spliced(dice, voices, who.speaker, second, HALF_S, shape.voice, other_chapter=True)
 
     def cut(self, conversation: Recording, step: int) -> Iterator[tuple[Piece, ...]]:
         """Yield pairs of halves at least 5 s apart: of one speaker, then of two, each half once in either."""
@@ -67,14 +66,12 @@ class SameSpeaker(DiarizationTask):
 
     def remark(self, voices: Voices) -> str | None:
         """Say who lacks a second chapter; refuse voices that nobody has two utterances of."""
-        utterances = {speaker: voices.own_utterances(speaker) for speaker in voices.by_speaker}
-        lacking = [s for s in utterances if len({recording.chapter for recording in utterances[s]}) == 1]
-        single = [speaker for speaker in lacking if len(utterances[speaker]) == 1]
-        if voices.by_speaker and len(single) == len(voices.by_speaker):
+        if voices.left_out and not voices.by_speaker:
             raise DataError(
-                f"task same_speaker needs two utterances a speaker, and all {len(single)} speakers have one; "
+                f"task same_speaker needs two utterances a speaker, and all {voices.left_out} speakers have one; "
                 "take parts with more audio a speaker, or task overlap or speaker_change"
             )
+        lacking = [s for s, own in voices.by_speaker.items() if len({one.chapter for one in own}) == 1]
         if not lacking:
             return None
         return (

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from data.corpora.base import WINDOW_S
 from data.tasks.activity import SHORTEST_S, Activity
 from data.tasks.base import Piece
-from data.tasks.diarization import DiarizationTask, Verdict
-from data.tasks.mixing import SPLICE_S, Dice, Voices, spliced
+from data.tasks.diarization import DiarizationTask, Turn, Verdict
+from data.tasks.mixing import Dice, Shape, Voices, spliced
 
 CHANGE_S = (0.5, 2.5)  # a change nearer to an edge is heard by the neighbouring window
 LONE_SPEECH_S = 1.0
@@ -42,15 +42,13 @@ class SpeakerChange(DiarizationTask):
             return 1
         return "no change with 0.5 s of speech on each side"
 
-    def mix(
-        self, dice: Dice, voices: Voices, speaker: str, label: int, turn: int
-    ) -> tuple[Piece, ...] | None:
+    def mix(self, shape: Shape, dice: Dice, voices: Voices, who: Turn) -> tuple[Piece, ...] | None:
         """Splice A with B, or with A'."""
-        others = voices.others(speaker)
-        if label and not others:
+        others = voices.others(who.speaker)
+        if not others:
             return None
-        second = dice.pick(others) if label else speaker
-        return spliced(dice, voices, speaker, second, dice.uniform(*SPLICE_S))
+        second = dice.pick(others) if who.label else who.speaker
+        return spliced(dice, voices, who.speaker, second, shape.splice_s, shape.voice)
 
 
 def _speech_on_both_sides(activity: Activity, change_s: float) -> bool:

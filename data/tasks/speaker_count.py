@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from data.corpora.base import SAMPLE_RATE
 from data.tasks.activity import SHORTEST_S, Activity
 from data.tasks.base import Piece
-from data.tasks.diarization import DiarizationTask, Verdict
-from data.tasks.mixing import SPLICE_S, Dice, Voices, overlay, spliced
-from data.tasks.overlap import OVERLAY_S, RELATIVE_DB
+from data.tasks.diarization import DiarizationTask, Turn, Verdict
+from data.tasks.mixing import Dice, Shape, Voices, lay, spliced
 
 
 class SpeakerCount(DiarizationTask):
@@ -39,18 +37,16 @@ class SpeakerCount(DiarizationTask):
             return "a second speaker shorter than 0.5 s"
         return 0 if activity.speech_s >= SHORTEST_S else "less than 0.5 s of speech"
 
-    def mix(
-        self, dice: Dice, voices: Voices, speaker: str, label: int, turn: int
-    ) -> tuple[Piece, ...] | None:
+    def mix(self, shape: Shape, dice: Dice, voices: Voices, who: Turn) -> tuple[Piece, ...] | None:
         """Splice, or splice and lay a voice over it, in turn."""
-        others = voices.others(speaker)
-        if label and not others:
+        others = voices.others(who.speaker)
+        if not others:
             return None
-        other = dice.pick(others) if label else speaker
-        laid_over = turn % 2 == 1
-        base = spliced(dice, voices, speaker, speaker if laid_over else other, dice.uniform(*SPLICE_S))
+        other = dice.pick(others) if who.label else who.speaker
+        laid_over = who.number % 2 == 1
+        second = who.speaker if laid_over else other
+        base = spliced(dice, voices, who.speaker, second, shape.splice_s, shape.voice)
         if base is None or not laid_over:
             return base
-        length = round(dice.uniform(*OVERLAY_S) * SAMPLE_RATE)
-        excerpt = voices.excerpt(dice, other, length, like=base[0].recording)
-        return (*base, overlay(dice, voices, excerpt, dice.uniform(*RELATIVE_DB)))
+        excerpt = voices.unheard(dice, other, shape.overlay_samples, shape.voice, base)
+        return (*base, lay(voices, excerpt, shape.overlay_at, shape.relative_db)) if excerpt else None

@@ -20,7 +20,7 @@ from data.tasks import TASKS
 from data.tasks.base import Piece
 from data.tasks.mixing import splice_lengths
 from tests.data.meetings import write_ami
-from tests.data.test_tasks import plan, pool_of, read_speech
+from tests.data.task_pools import plan, pool_of, read_speech
 
 UTTERANCE = read_speech(speakers=1)[0]
 WINDOW = plan(TASKS["overlap"]).splits["train"][0]
@@ -117,6 +117,19 @@ def test_one_sweep_reads_utterances_and_meetings(two_corpora, tmp_path):
     for split in SPLITS[1:]:
         assert arms[0].splits[split].manifest == arms[1].splits[split].manifest
     assert {w.subset for w in arms[1].train.manifest.windows} == {"ami"}
+
+
+def test_a_subset_that_gives_no_windows_is_refused(two_corpora, tmp_path):
+    """Else a pooled score would leave it out without a word, and so would the matrix."""
+    parts = {"a": ["part-a"], "none": {"train": ["part-b"], "val": ["part-b"], "test": ["part-b"]}}
+    folder = two_corpora / "LibriSpeech" / "part-b" / "900" / "1"
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(5).normal(0, 0.05, 9 * 16_000)
+    soundfile.write(folder / "900-1-0000.flac", noise, 16_000)  # one speaker changes into nobody
+    refusals = audit(prepared(two_corpora, tmp_path, parts=parts, evaluate_on=("a", "none"))).refusals
+    assert {check.name for check in refusals} == {"subsets val", "subsets test"}
+    assert "none of none" in refusals[0].message
+    assert "data.evaluate_on" in refusals[0].message
 
 
 def test_stored_windows_are_made_as_the_manifest_says(two_corpora, tmp_path):

@@ -21,7 +21,7 @@ from data.cutting import mix
 from data.digests import rank
 from data.speech import Speech
 from data.tasks.base import Draw, Piece
-from tests.data.test_tasks import DIARIZATION, plan, pool_of, read_speech
+from tests.data.task_pools import DIARIZATION, plan, pool_of, read_speech
 
 WINDOWS = 300
 FRAME = 80  # samples, 5 ms: as long as a fade

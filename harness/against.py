@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness.analysis import UNKNOWN, AnswersOf, manifests_of
+from harness.analysis import UNKNOWN, AnswersOf, manifests_of, with_speakers
 from harness.report_values import Against, Report
 from harness.study import Study, TrialSummary
 
@@ -20,6 +20,7 @@ def compare(
     report: Report, study: Study, answers: AnswersOf, other: Report, other_study: Study, other_answers: AnswersOf
 ) -> Report:  # fmt: skip
     """The report with the best of another study beside its own best."""
+    answers, other_answers = with_speakers(study, answers), with_speakers(other_study, other_answers)
     ours, theirs = _best(study), _best(other_study)
     digests = (manifests_of(study, ours), manifests_of(other_study, theirs))
     same = digests[0].get("val", UNKNOWN) == digests[1].get("val", "") != UNKNOWN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from harness.choosing import expected_luck
 from harness.comparison import Difference, paired_cluster_bootstrap
 from harness.controls import controls_of
 from harness.curves import curve_of
+from harness.ensemble_record import ensembles_of
 from harness.matrix import Matrix, matrix_of
 from harness.parameters import Choice
-from harness.report_values import Board, Group, GroupTable, Report, Row, Transfer
+from harness.qualifying import audit_of, qualifications
+from harness.report_values import ARMS, Board, Group, GroupTable, Report, Row, Transfer
 from harness.study import Study, TrialSummary
 
 # A searched parameter of at most this many values gets a table of its own.
@@ -28,24 +30,38 @@ UNKNOWN = "not recorded"
 
 @dataclass(frozen=True)
 class Answers:
-    """Which validation windows a trial got right, (window,), with their clusters and, if known, subsets."""
+    """Which validation windows a trial got right, (window,), with their clusters and, if known, subsets.
+
+    ``speakers`` counts the people in the windows of each subset, and of all as "".
+    """
 
     correct: npt.NDArray[np.bool_]
     clusters: npt.NDArray[np.str_]
     subsets: npt.NDArray[np.str_] | None = None
+    speakers: Mapping[str, int] = field(default_factory=dict)
 
     def minus(self, other: Answers) -> Difference | None:
         """How much more often these are right; None where the windows are not the same ones."""
         if not np.array_equal(self.clusters, other.clusters):
             return None
-        return paired_cluster_bootstrap(self.correct, other.correct, self.clusters)
+        found = paired_cluster_bootstrap(self.correct, other.correct, self.clusters)
+        return replace(found, speakers=self.speakers.get(""), columns=self._columns(other))
+
+    def _columns(self, other: Answers) -> tuple[tuple[str, Difference], ...]:
+        """The difference on each evaluation subset; none where there is but one."""
+        names = [] if self.subsets is None else sorted(set(self.subsets.tolist()))
+        if len(names) < 2:
+            return ()
+        parts = ((name, _minus(self.of(name), other.of(name))) for name in names)
+        return tuple((name, part) for name, part in parts if part)
 
     def of(self, subset: str) -> Answers | None:
         """Those on the windows of one evaluation subset; None where windows do not know theirs."""
         if self.subsets is None or not (self.subsets == subset).any():
             return None
         chosen = self.subsets == subset
-        return Answers(self.correct[chosen], self.clusters[chosen], self.subsets[chosen])
+        speakers = {"": self.speakers[subset]} if subset in self.speakers else {}
+        return Answers(self.correct[chosen], self.clusters[chosen], self.subsets[chosen], speakers)
 
 
 AnswersOf = Callable[[TrialSummary], Answers | None]
@@ -62,6 +78,7 @@ def analyse(
     answers : of a trial on its validation windows; None where they are not to be had
     evaluations : results on whole meetings, by protocol digest, then one mapping a trial
     """
+    answers = with_speakers(study, answers)
     trials = [trial for trial in study.trials() if trial.state != "abandoned"]
     complete = [trial for trial in trials if trial.state == "complete" and trial.outcome]
     digests = {trial.number: manifests_of(study, trial).get("val", UNKNOWN) for trial in trials}
@@ -87,6 +104,7 @@ def analyse(
         data=tuple(study.optuna_study.user_attrs.get("audits", ())),
         counts={state: states.count(state) for state in sorted(set(states))},
         boards=tuple(boards),
+        ensembles=tuple(one.as_json() for one in ensembles_of(study)),
         incomplete=tuple(_incomplete(trial) for trial in trials if trial.state not in ("complete", SKIPPED)),
         skipped=tuple(study.optuna_study.user_attrs.get("skipped", ())),
         controls=tuple({**one.as_json(), "text": str(one)} for one in controls_of(study)),
@@ -97,12 +115,21 @@ def analyse(
 
 def manifests_of(study: Study, trial: TrialSummary) -> Mapping[str, str]:
     """Manifest digest of each split that a trial saw; empty where the study does not know."""
-    attrs = study.optuna_study.user_attrs
-    for audited in attrs.get("audits", ()):
-        if audited["config"] == trial.config.get("data"):
-            return dict(audited["manifests"])
-    known: dict[str, dict[str, str]] = attrs.get("manifests", {})
+    if audited := audit_of(study, trial):
+        return dict(audited["manifests"])
+    known: dict[str, dict[str, str]] = study.optuna_study.user_attrs.get("manifests", {})
     return next(iter(known.values())) if len(known) == 1 else {}
+
+
+def with_speakers(study: Study, answers: AnswersOf) -> AnswersOf:
+    """The same answers, which know how many speakers the validation windows are of, where the study does."""
+
+    def known(trial: TrialSummary) -> Answers | None:
+        found, counted = answers(trial), audit_of(study, trial).get("evidence", {}).get("val", {})
+        speakers = {name: int(of["speakers"]) for name, of in counted.items()}
+        return replace(found, speakers=speakers) if found else None
+
+    return known
 
 
 def _board(study: Study, trials: list[TrialSummary], digest: str, answers: AnswersOf) -> Board:
@@ -134,7 +161,16 @@ def _board(study: Study, trials: list[TrialSummary], digest: str, answers: Answe
     matrix = matrix_of(complete)
     transfers = _transfers(matrix, lambda number: answered(by_number[number])) if matrix else ()
     luck = expected_luck(ranked[0], compared)
-    return Board(digest, tuple(rows), compared, luck, tuple(grouped), matrix, transfers)
+    return Board(
+        digest,
+        tuple(rows),
+        compared,
+        luck,
+        tuple(grouped),
+        matrix,
+        transfers,
+        qualifications(study, complete),
+    )
 
 
 def _minus(ours: Answers | None, theirs: Answers | None) -> Difference | None:
@@ -161,7 +197,7 @@ def _row(study: Study, trial: TrialSummary, rank: int, seconds: float | None) ->
         final_train=curve.train[-1] if curve and curve.train else None,
         final_val=curve.val[-1] if curve else None,
         gap=at_best.get("gap"),
-        findings=curve.findings(interval["n_eff"]) if curve else (),
+        findings=curve.findings(interval["n_eff"], at_best.get("val/predicted_positive")) if curve else (),
         to_best=None,
         curve=curve,
     )
@@ -170,9 +206,9 @@ def _row(study: Study, trial: TrialSummary, rank: int, seconds: float | None) ->
 def _groups(study: Study, trials: list[TrialSummary], rows: list[Row]) -> list[GroupTable]:
     """A table for each searched parameter of few values that split these trials; subset and front end first."""
     forms = study.space.parameters
-    wanted = [name for name in study.space.searched if _is_small(forms[name])]
+    wanted = [name for name in study.space.searched if name in ARMS or _is_small(forms[name])]
     tables = []
-    for name in sorted(wanted, key=lambda one: (one not in ("subset", "feature"), one == "feature")):
+    for name in sorted(wanted, key=lambda one: (one not in ARMS, one == "feature")):
         by_value: dict[str, list[Row]] = {}
         for row in rows:  # in rank order: the first of a value is its best
             if name in row.parameters:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from harness.ensemble_record import EnsembleSummary
+import re
+
+from harness.ensemble_record import EnsembleSummary, ensemble_named, ensembles_of
 from harness.statistics import optimism
 from harness.study import Study, StudyError, TrialSummary
 from harness.tracking import Tracking
 from harness.trial_config import TrialConfig
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def choose(study: Study, run: str | None) -> TrialSummary:
@@ -42,6 +46,32 @@ def choose(study: Study, run: str | None) -> TrialSummary:
     best = study.best()
     assert best is not None
     return best
+
+
+def subject_named(study: Study, run: str | None) -> TrialSummary | EnsembleSummary | None:
+    """The trial of this number, the ensemble of this name or run id, or the best trial where nothing is named.
+
+    None where only MLflow can tell: an id that may be the run of a trial.
+
+    Raises
+    ------
+    StudyError
+        As `choose`, or no ensemble of this name.
+    """
+    if run is None or (run.isdecimal() and not RUN_ID.fullmatch(run)):
+        return choose(study, run)
+    found = ensemble_named(study, run)
+    if found is None and not RUN_ID.fullmatch(run):
+        raise StudyError(f"study {study.name} has no trial or ensemble {run!r}; {what_there_is(study)}")
+    return found
+
+
+def what_there_is(study: Study) -> str:
+    """The trials and ensembles of a study, for whoever named another."""
+    count, names = len(study.trials()), [one.name for one in ensembles_of(study)]
+    trials = f"trials 0 to {count - 1}" if count > 1 else "trial 0" if count else "no trial yet"
+    ensembles = f"the ensembles {', '.join(names)}" if names else "no ensemble"
+    return f"it has {trials} and {ensembles}"
 
 
 def trial_of_run(tracking: Tracking, run_id: str) -> str:

@@ -25,7 +25,8 @@ class Difference:
     """Share of right windows of one model less that of another, on the same windows.
 
     ``needed`` estimates how many clusters would decide a difference of this size (`clusters_to_decide`);
-    None where it would take more than `MOST_CLUSTERS`.
+    ``speakers`` is how many people stand in the ``clusters``, None where nobody knows. ``columns`` are the
+    same difference on each evaluation subset, where these windows are a pool of several.
     """
 
     value: float
@@ -34,11 +35,18 @@ class Difference:
     windows: int
     clusters: int
     needed: int | None
+    speakers: int | None = None
+    columns: tuple[tuple[str, Difference], ...] = ()
 
     @property
     def decided(self) -> bool:
-        """Whether the interval leaves out 0, on enough clusters to count as evidence."""
-        return self.clusters >= FEW_CLUSTERS and (self.low > 0 or self.high < 0)
+        """Whether the interval leaves out 0, on enough clusters to count as evidence.
+
+        A pool mixes corpora in whatever shares they came: it is decided only where every evaluation subset of
+        enough clusters is, the same way, and there is one.
+        """
+        apart = self.clusters >= FEW_CLUSTERS and (self.low > 0 or self.high < 0)
+        return apart and (not self.columns or (bool(self._telling) and not self._contrary))
 
     @property
     def verdict(self) -> str:
@@ -47,23 +55,72 @@ class Difference:
 
     @property
     def remedy(self) -> str:
-        """How many clusters would decide, to two figures; empty where it is decided."""
+        """Why it is not decided and, where that can be told, what would decide; empty where it is decided."""
         if self.decided:
             return ""
+        if self.clusters == 1:
+            return "one cluster: how many would decide cannot be estimated"
         if self.value == 0:
             return "no difference is seen"
-        if self.needed is None:
-            return f"more than {MOST_CLUSTERS:,} speakers would decide"
-        size = 10 ** max(0, len(str(self.needed)) - 2)
-        return f"about {-(-self.needed // size) * size:,} speakers would decide"
+        if self.columns and not self._telling:
+            return f"no evaluation subset has {FEW_CLUSTERS} clusters"
+        if self.clusters < FEW_CLUSTERS:
+            return f"fewer than {FEW_CLUSTERS} clusters; {self._would_decide}"
+        if self.low <= 0 <= self.high:
+            return self._would_decide
+        return "; ".join(
+            f"decided the other way on {name}" if column.decided else f"on {name} {column.remedy}"
+            for name, column in self._contrary
+        )
+
+    @property
+    def speakers_needed(self) -> int | None:
+        """Speakers in as many clusters as would decide; None where either number is not known."""
+        if self.speakers is None or self.needed is None:
+            return None
+        return math.ceil(self.needed * self.speakers / self.clusters)
+
+    @property
+    def _telling(self) -> list[tuple[str, Difference]]:
+        """Columns of enough clusters to count as evidence."""
+        return [(name, column) for name, column in self.columns if column.clusters >= FEW_CLUSTERS]
+
+    @property
+    def _contrary(self) -> list[tuple[str, Difference]]:
+        """Those of them that do not decide as the pool does."""
+        return [
+            (name, column) for name, column in self._telling
+            if not column.decided or (column.value > 0) != (self.value > 0)
+        ]  # fmt: skip
+
+    @property
+    def _would_decide(self) -> str:
+        about, clusters = ("about", self.needed) if self.needed else ("more than", MOST_CLUSTERS)
+        if self.speakers is None:
+            return f"{about} {two_figures(clusters)} clusters (speakers, or groups of them) would decide"
+        speakers = two_figures(clusters * self.speakers / self.clusters)
+        groups = f" in {two_figures(clusters)} clusters" if self.speakers != self.clusters else ""
+        return f"{about} {speakers} speakers{groups} would decide"
 
     def reversed(self) -> Difference:
         """The same difference, seen from the other model."""
-        return replace(self, value=-self.value, low=-self.high, high=-self.low)
+        columns = tuple((name, column.reversed()) for name, column in self.columns)
+        return replace(self, value=-self.value, low=-self.high, high=-self.low, columns=columns)
 
     def as_json(self) -> dict[str, Any]:
         """Every field, and what follows from them."""
-        return {**asdict(self), "decided": self.decided, "verdict": self.verdict, "remedy": self.remedy}
+        columns = {name: column.as_json() for name, column in self.columns}
+        return {
+            **asdict(self), "columns": columns, "speakers_needed": self.speakers_needed, "decided": self.decided,
+            "verdict": self.verdict, "remedy": self.remedy,
+        }  # fmt: skip
+
+
+def two_figures(count: float) -> str:
+    """An estimated count, rounded up to two figures: 57, 130, 1,200."""
+    whole = math.ceil(count)
+    size = 10 ** max(0, len(str(whole)) - 2)
+    return f"{-(-whole // size) * size:,}"
 
 
 def paired_cluster_bootstrap(

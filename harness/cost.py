@@ -12,6 +12,12 @@ from harness.trial_config import TrialConfig
 # Multiply-accumulates a second that training reaches, one worker, all overheads in: measured on a 2-core
 # machine for the CPU, conservative for a GPU. Estimates only; the live view goes by the real pace.
 SPEED = {"cpu": 18e9, "cuda": 2e12}
+# What a pass over a window costs beside its arithmetic, in seconds: it makes narrow networks slower than their
+# multiply-accumulates say (0.8 ms instead of 0.3 a training window at width 0.125). On a GPU not measured.
+PASS_S = {"cpu": 1.7e-4, "cuda": 0.0}
+# Augmented waveforms, seconds a window on one core: their features are made anew in every step. A GPU does it beside
+# its training, in a time that was not measured.
+FEATURE_S, NOISE_S, REVERB_S = 2.1e-3, 1.3e-3, 1.1e-3
 # A worker's start, the server's start and what a trial costs beside its training, in seconds.
 START_S = 15.0
 TRIAL_S = 2.0
@@ -53,7 +59,10 @@ def estimate(
     configs = space.samples(SAMPLES)
 
     def seconds(config: TrialConfig) -> float:
-        return _macs(config, *windows[config.data.digest()]) / SPEED[device] + TRIAL_S
+        train, val = windows[config.data.digest()]
+        passes = _passes(config, train, val)
+        augmented = config.training.epochs * train * augmentation_s(config) if device == "cpu" else 0.0
+        return passes * (window_macs(config) / SPEED[device] + PASS_S[device]) + augmented + TRIAL_S
 
     outputs = fmean(
         2
@@ -74,9 +83,20 @@ def window_macs(config: TrialConfig) -> int:
     return config.model.macs(config.feature.num_features, config.feature.num_frames())
 
 
-def _macs(config: TrialConfig, train: int, val: int) -> float:
+def augmentation_s(config: TrialConfig) -> float:
+    """Seconds that the augmentation of a training window takes on one core."""
+    ours = config.augmentation
+    noise, reverb = ours.noise_snr_db is not None, ours.reverb_rt60_s > 0
+    if not (noise or reverb or ours.gain_db > 0) or ours.augment_share == 0:
+        return 0.0
+    anew = 0.0 if config.feature.kind == "waveform" else FEATURE_S
+    return anew + ours.augment_share * (NOISE_S * noise + REVERB_S * reverb)
+
+
+def _passes(config: TrialConfig, train: int, val: int) -> int:
+    """Passes of a network over a window in a whole training."""
     scored = val + min(config.training.train_score_windows, train)
-    return float(window_macs(config) * config.training.epochs * (PASSES * train + scored))
+    return config.training.epochs * (PASSES * train + scored)
 
 
 def _feature_bytes(configs: list[TrialConfig], trials: int, windows: Windows) -> float:

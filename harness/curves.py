@@ -10,11 +10,14 @@ from typing import Any
 from harness.statistics import lower_median
 
 WINDOW = 3  # epochs of the trailing median that scores are made of
+FULL = WINDOW - 1  # index of the first epoch with a whole window: medians of fewer are no score
 FEWEST_EPOCHS = 6  # below this a third of a training is no trend
 
 RULES = {
-    "early plateau": "no trailing 3-epoch median after the first third of the epochs beats the best one within it by "
-    "more than one standard error of the score, and it is no late overfitting",
+    "constant predictor": "at the epoch of the score the model gives every validation window the same answer: its "
+    "balanced accuracy is that of chance, and its course says nothing",
+    "early plateau": "no trailing 3-epoch median after the first third of the epochs (at least 3) beats the best one "
+    "within it by more than one standard error of the score, and it is no late overfitting",
     "late overfitting": "the last trailing 3-epoch median of validation lies more than one standard error below the "
     "best one, while the last trailing median of training lies above the one at that epoch",
 }
@@ -43,8 +46,8 @@ class Curve:
         """Trailing median of validation at each epoch; of the first ones over what there is."""
         return tuple(trailing_medians(self.val))
 
-    def findings(self, n_eff: float) -> tuple[Finding, ...]:
-        """The rule that holds, if any; none where there are fewer than `FEWEST_EPOCHS` epochs.
+    def findings(self, n_eff: float, predicted_positive: float | None = None) -> tuple[Finding, ...]:
+        """The rule that holds, if any; of a course, none where there are fewer than `FEWEST_EPOCHS` epochs.
 
         One standard error is ``sqrt(p (1 - p) / n_eff)`` at the best trailing median p::
 
@@ -56,22 +59,26 @@ class Curve:
         Parameters
         ----------
         n_eff : effective windows of the validation set
+        predicted_positive : share of them that the model answers with 1, at the epoch of the score
         """
+        if predicted_positive in (0, 1):
+            numbers = f"{predicted_positive:.0%} of the validation windows are answered with 1"
+            return (Finding("constant predictor", numbers),)
         medians = self.smoothed
         if len(medians) < FEWEST_EPOCHS:
             return ()
-        first = medians.index(max(medians))
+        first = medians.index(max(medians[FULL:]), FULL)
         peak = medians[first]
         error = math.sqrt(max(peak * (1 - peak), 0.0) / n_eff)
         found = self._overfitting(medians, first, error) or self._plateau(medians, error)
         return (found,) if found else ()
 
     def _plateau(self, medians: Sequence[float], error: float) -> Finding | None:
-        third = math.ceil(len(medians) / 3)
-        early, late = max(medians[:third]), max(medians[third:])
+        third = max(WINDOW, math.ceil(len(medians) / 3))
+        early, late = max(medians[FULL:third]), max(medians[third:])
         if late > early + error:
             return None
-        reached = f"{early:.3f} at epoch {medians.index(early) + 1} of {len(medians)}"
+        reached = f"{early:.3f} at epoch {medians.index(early, FULL) + 1} of {len(medians)}"
         numbers = f"{reached}, {late:.3f} at best after epoch {third} (s.e. {error:.3f})"
         return Finding("early plateau", numbers)
 

@@ -32,7 +32,7 @@ from harness.candidate import (
     network_of,
     require_unchanged,
 )
-from harness.ensemble_record import OPTIMISM, EnsembleSummary, ensembles_of, remember
+from harness.ensemble_record import KIND, OPTIMISM, EnsembleSummary, ensembles_of, remember
 from harness.guards import Predictions
 from harness.members import (
     ONNX,
@@ -46,7 +46,7 @@ from harness.members import (
 from harness.metrics import binary_metrics
 from harness.provenance import provenance
 from harness.record import Record
-from harness.run_page import datasets_of, verdict_of
+from harness.run_page import datasets_of, external_tags, verdict_of
 from harness.server import TrackingServer
 from harness.settings import Settings
 from harness.spool import TrialSpool, sha256_of, write_json
@@ -57,6 +57,7 @@ from harness.tracking import Tracking, connect
 from harness.training_config import TrainingConfig
 from harness.training_split import scored_windows
 from harness.trial import write_evidence
+from harness.trial_config import TrialConfig
 from models.checkpoints import load_weights, save_weights
 from models.ensemble import Ensemble, Member, export_ensemble
 from models.specification import Specification
@@ -110,6 +111,7 @@ def make_ensemble(
                     tracking.append(Tracking(connect(server.uri), study.name, identity=study.identity))
                 return tracking[0]
 
+            connected().end_orphans(KIND)  # one that was killed while it was stored
             members = find_members(study, words, connected)
             require_alike(study, members)
             chosen = _free_name(study, name, members)
@@ -219,7 +221,7 @@ def _header(averaged: Averaged, fingerprint: str, code: Any) -> dict[str, Any]:
     numbers = ", ".join(str(member.number) for member in members)
     told = "\n".join(f"- trial {one.number}: {one.name}, score {one.score or 0:.3f}" for one in members)
     tags = {
-        "harness.kind": "ensemble", "harness.study": averaged.study.name, "harness.ensemble": averaged.name,
+        "harness.kind": KIND, "harness.study": averaged.study.name, "harness.ensemble": averaged.name,
         "harness.members": numbers, "harness.member_runs": ", ".join(averaged.runs),
         "harness.optimism": OPTIMISM, "harness.fingerprint": fingerprint, "harness.state": "running",
         "harness.split_rule": shared.split_rule, "harness.flags": "; ".join(shared.flags),
@@ -229,12 +231,16 @@ def _header(averaged: Averaged, fingerprint: str, code: Any) -> dict[str, Any]:
     }  # fmt: skip
     others = [row for one in averaged.prepared[1:] for row in datasets_of(one) if row["context"] == "train"]
     digests = {f"digest.{split}": part.manifest.digest for split, part in sorted(shared.splits.items())}
+    digests |= {
+        f"digest.train.{n}": one.train.manifest.digest for n, one in enumerate(averaged.prepared[1:], 1)
+    }
+    configs = [TrialConfig.model_validate(member.config) for member in members]
     return {
         "key": _key(averaged),
         "number": None,
         "run_name": f"ensemble {averaged.name}",
         "time_ms": int(time.time() * 1000),
-        "tags": {**code, **tags},
+        "tags": {**code, **tags, **external_tags(configs)},
         "params": {"ensemble.members": numbers, **digests},
         "datasets": [*datasets_of(shared), *others],
     }

@@ -9,6 +9,8 @@ from typing import Any
 from harness.study import Study, TrialSummary
 
 ATTRIBUTE = "ensembles"
+# Tag `harness.kind` of an ensemble's run.
+KIND = "ensemble"
 # Tag of an ensemble's run, and a line of its card.
 OPTIMISM = (
     "its members were chosen by their scores on these very validation windows, so its own score flatters it "

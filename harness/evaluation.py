@@ -1,6 +1,7 @@
 """`harness evaluate`: a run's own ONNX over AMI meetings, scored under a protocol that is stored with it.
 
-find the run -> its ONNX, checked -> were these meetings trained on? -> (the test: ledger) -> slide -> score -> MLflow
+find the run -> its study's lock -> its ONNX, checked -> the meetings: trained on? -> (the test: ledger) -> slide
+    -> score -> MLflow
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.artifacts import fetch
+from harness.choosing import what_there_is
+from harness.ensemble_record import ensemble_named
 from harness.ledger import Openings, open_test
 from harness.meeting_corpus import Heard, MeetingSet, heard_in, load_meetings
 from harness.meetings import (
@@ -32,8 +36,8 @@ from harness.server import TrackingServer
 from harness.settings import Settings
 from harness.sliding import FrameScores, read_windows
 from harness.spool import write_json
-from harness.study import load_study, study_names
-from harness.tracking import Tracking, connect
+from harness.study import Study, load_study, study_names
+from harness.tracking import MAX_TAG, Tracking, connect
 from models.onnx_session import open_session, run_onnx
 from models.specification import Specification
 
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+ENSEMBLE = "harness.ensemble"
 MODEL, PREDICTIONS = "model/model.onnx", "predictions.npz"
 SHA256_TAG = "harness.sha256."
 
@@ -91,40 +96,53 @@ class Evaluated:
 
 
 def evaluate(run: str, asked: Asked, settings: Settings, progress: Progress) -> Evaluated:
-    """Slide the model of a run (`RUN id`, or `STUDY/TRIAL`) over meetings, and store the result in the run.
+    """Slide the model of a run (`RUN id`, `STUDY/TRIAL` or `STUDY/ENSEMBLE`) over meetings; store the result in it.
+
+    The study's lock is held meanwhile, as a sweep holds it: what belongs to a study has one writer.
 
     Raises
     ------
     EvaluationError, ProtocolError
         No such run, one without a model, or of a task that says nothing about a moment.
+    RecordError
+        A sweep, or another command that writes, works on the study.
     SeenMeetingsError
         The model was trained on these meetings or their speakers.
     """
     check_step(asked.step_s)
     record = Record(settings.record).require()
     _check_study(record, run)
-    meetings = load_meetings(asked.part, asked.partition, settings, progress)
-    with TrackingServer(record) as server, tempfile.TemporaryDirectory(prefix="harness-evaluate-") as scratch:
+    with (
+        TrackingServer(record) as server,
+        tempfile.TemporaryDirectory(prefix="harness-evaluate-") as scratch,
+        ExitStack() as ending,
+    ):
         client = connect(server.uri)
         found = find_run(client, record, run)
+        tags = found.data.tags
+        study = tags.get("harness.study", "")
+        if study in study_names(record):
+            ending.callback(record.lock_study(study).release)
         digests = recorded_digests(record, found)
         if MODEL not in digests:
             raise EvaluationError(_no_model(found))
         folder = Path(scratch)
         model = fetch(client, found.info.run_id, MODEL, digests[MODEL], folder)
-        protocol = _protocol(Specification.from_onnx(model).task, meetings, asked)
-        heard = heard_in(settings.cache, found.data.params) or _stored_clusters(
-            client, found, digests, folder
-        )
+        task = _sliding_task(Specification.from_onnx(model).task)
+        meetings = load_meetings(asked.part, asked.partition, settings, progress)
+        protocol = _protocol(task, meetings, asked)
+        heard = heard_in(settings.cache, found.data.params)
+        if heard is None or not heard.whole:
+            stored = _stored_clusters(client, found, digests, folder)
+            heard = heard | stored if heard and stored else heard or stored
         flags = (*meetings.flags, *_seen_flags(meetings, heard))
         openings = None
         if asked.part == "test":
             progress("the frozen test is opened")
             openings = _open(record, found, protocol)
         result = _slide(model, meetings, protocol, progress)
-        tags = found.data.tags
         evaluated = Evaluated(
-            found.info.run_id, str(found.info.run_name), tags.get("harness.study", ""), tags.get("harness.trial", ""),
+            found.info.run_id, str(found.info.run_name), study, tags.get("harness.trial") or tags.get(ENSEMBLE, ""),
             f"evaluate/{protocol.digest()[:12]}/result.json", result, flags, openings,
         )  # fmt: skip
         store(client, evaluated, folder)
@@ -132,49 +150,59 @@ def evaluate(run: str, asked: Asked, settings: Settings, progress: Progress) -> 
 
 
 def _check_study(record: Record, run: str) -> None:
-    """Answer a wrong study or trial before a server starts."""
-    name, slash, number = run.partition("/")
+    """Answer a wrong study, trial or ensemble before a server starts."""
+    name, slash, word = run.partition("/")
     if not slash:
         if name in study_names(record):
             raise EvaluationError(f"{name} is a study: name one of its runs, such as {name}/0, or a run id")
         return
-    trials = load_study(record, name).trials()
-    if not number.isdecimal() or int(number) >= len(trials):
-        raise EvaluationError(f"study {name} has no trial {number!r}; it has 0 to {len(trials) - 1}")
+    study = load_study(record, name)
+    if not (_is_trial(study, word) or ensemble_named(study, word)):
+        raise EvaluationError(f"study {name} has no trial or ensemble {word!r}; {what_there_is(study)}")
+
+
+def _is_trial(study: Study, word: str) -> bool:
+    return word.isdecimal() and int(word) < len(study.trials())
 
 
 def find_run(client: MlflowClient, record: Record, run: str) -> Run:
-    """The run of this id, or of `STUDY/TRIAL`; EvaluationError where there is none."""
+    """The run of this id, of `STUDY/TRIAL` or of `STUDY/ENSEMBLE`; EvaluationError where there is none."""
     from mlflow.exceptions import MlflowException
 
-    name, slash, number = run.partition("/")
+    name, slash, word = run.partition("/")
     run_id: str | None = run
     if slash:
         study = load_study(record, name)
-        tracking = Tracking(client, study.name, identity=study.identity)
-        run_id = tracking.find(tracking.trial_key(int(number)))
+        ensemble = ensemble_named(study, word)
+        if ensemble is not None:
+            run_id = ensemble.run_id
+        else:
+            tracking = Tracking(client, study.name, identity=study.identity)
+            run_id = tracking.find(tracking.trial_key(int(word)))
+    missing = EvaluationError(
+        f"MLflow has no run {run!r}: give the id of a run, STUDY/TRIAL or STUDY/ENSEMBLE (see: harness status STUDY)"
+    )
+    if run_id is None or not run_id.isalnum():
+        raise missing
     try:
-        if run_id is None or not run_id.isalnum():
-            raise EvaluationError(
-                f"MLflow has no run {run!r}: give the id of a run, or STUDY/TRIAL (see: harness status STUDY)"
-            )
         return client.get_run(run_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise EvaluationError(
-            f"MLflow has no run {run!r}: give the id of a run, or STUDY/TRIAL (see: harness status STUDY)"
-        ) from error
+        raise missing from error
 
 
 def recorded_digests(record: Record, run: Run) -> dict[str, str]:
-    """Sha256 of a run's files: as the worker told them to the study, else as the run's tags have them."""
+    """Sha256 of a run's files: as they were told to the study when written, else as the run's tags have them."""
     tags = run.data.tags
     name, number = tags.get("harness.study", ""), tags.get("harness.trial", "")
-    if number.isdecimal() and name in study_names(record):
-        study = load_study(record, name)
-        if tags.get("harness.key") == f"{study.identity}/trial/{number}":
+    if name in study_names(record):
+        study, key = load_study(record, name), tags.get("harness.key")
+        if number.isdecimal() and key == f"{study.identity}/trial/{number}":
             return dict(study.trial(int(number)).outcome.get("sha256", {}))
+        ensemble = ensemble_named(study, tags.get(ENSEMBLE))
+        if ensemble is not None and key == f"{study.identity}/ensemble/{ensemble.name}":
+            return dict(ensemble.outcome["sha256"])
     return {key.removeprefix(SHA256_TAG): value for key, value in tags.items() if key.startswith(SHA256_TAG)}
 
 
@@ -186,12 +214,16 @@ def _no_model(run: Run) -> str:
     return f"run {run.info.run_id} ({kind}, {state}) has no model of its own{hint}"
 
 
-def _protocol(task: str, meetings: MeetingSet, asked: Asked) -> Protocol:
+def _sliding_task(task: str) -> str:
     if task not in RULES:
         raise ProtocolError(
             f"a {task} model cannot slide over meetings: its label says nothing about a moment of a "
             f"conversation; tasks that can: {', '.join(sorted(RULES))}"
         )
+    return task
+
+
+def _protocol(task: str, meetings: MeetingSet, asked: Asked) -> Protocol:
     return Protocol(
         task=task, rule=RULES[task].text, part=asked.part, partition=asked.partition,
         meetings=tuple(sorted(one.recording.id for one in meetings.meetings)),
@@ -226,7 +258,7 @@ def _seen_flags(meetings: MeetingSet, heard: Heard | None) -> list[str]:
     if not heard.whole:
         flags.append(
             "only the clusters of its stored predictions say that the model was not trained on these meetings: "
-            "its manifests are not in this cache"
+            "its manifests are not all in this cache"
         )
     return flags
 
@@ -236,7 +268,7 @@ def _open(record: Record, run: Run, protocol: Protocol) -> Openings:
     tags = run.data.tags
     trial = tags.get("harness.trial", "")
     study = tags.get("harness.study", run.info.run_id)
-    name = tags.get("harness.ensemble", run.info.run_id)
+    name = tags.get(ENSEMBLE, run.info.run_id)
     return open_test(record.root, study, int(trial) if trial.isdecimal() else name, protocol.reference)
 
 
@@ -276,9 +308,10 @@ def store(client: MlflowClient, evaluated: Evaluated, folder: Path) -> None:
         "all_positive_f1": result.all_positive_f1, "clusters": float(result.groups),
         **(dict(zip(("low", "high"), result.interval, strict=True)) if result.interval else {}),
     }  # fmt: skip
+    texts = {"digest": digest, "protocol": str(result.protocol), "flags": "; ".join(evaluated.flags)}
     prefix, now = f"evaluate/{digest[:8]}", int(time.time() * 1000)
     client.log_batch(
         evaluated.run_id,
         metrics=[Metric(f"{prefix}/{name}", value, now, 0) for name, value in sorted(values.items())],
-        tags=[RunTag(f"{prefix}/digest", digest), RunTag(f"{prefix}/protocol", str(result.protocol))],
+        tags=[RunTag(f"{prefix}/{name}", value[:MAX_TAG]) for name, value in texts.items()],
     )

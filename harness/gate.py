@@ -15,6 +15,7 @@ from harness.trial_config import ControlName
 
 if TYPE_CHECKING:
     from data.audit import Audit
+    from data.manifest import Manifest
     from data.prepare import Prepared
 
 
@@ -60,6 +61,24 @@ class Inspection:
             "manifests": self.digests,
             **self.audit.to_json(),
         }
+
+    def described(self) -> dict[str, Any]:
+        """What a study remembers of it: the fields of `as_json`, and who the windows of each split are of."""
+        splits = sorted(self.prepared.splits.items())
+        return {**self.as_json(), "evidence": {split: evidence(part.manifest) for split, part in splits}}
+
+
+def evidence(manifest: Manifest) -> dict[str, dict[str, int]]:
+    """Windows, clusters and speakers of each subset of a manifest, and of all as the subset ""."""
+    counted = {}
+    for subset in ["", *sorted(set(manifest.subsets()))]:
+        windows = [window for window in manifest.windows if subset in ("", window.subset)]
+        counted[subset] = {
+            "windows": len(windows),
+            "clusters": len({window.cluster for window in windows}),
+            "speakers": len({speaker for window in windows for speaker in window.speakers}),
+        }
+    return counted
 
 
 def inspect(space: SearchSpace, settings: Settings, progress: Callable[[str], None]) -> list[Inspection]:

@@ -15,6 +15,7 @@ from harness.closing import publish
 from harness.controls import Control, control_config, controls_left, controls_of
 from harness.coordinator import Coordinator
 from harness.cost import Cost, estimate
+from harness.ensemble_record import KIND as ENSEMBLE
 from harness.executors.local import LocalExecutor, default_slots
 from harness.gate import Inspection, inspect, require
 from harness.provenance import Provenance, provenance
@@ -168,7 +169,9 @@ def _run(
     view: View,
 ) -> tuple[Coordinator, list[Path], str | None, Matrix | None]:
     code = provenance(settings.resolved_device)
-    study.describe([inspection.as_json() for inspection in inspections], code.tags, skipped_arms(study.space))
+    study.describe(
+        [inspection.described() for inspection in inspections], code.tags, skipped_arms(study.space)
+    )
     launched = time.time_ns()
     writer = Writer(server, lambda uri: open_tracking(uri, study, code, inspections, launched))
     count = min(slots(study.sweep, settings), max(1, study.sweep.budget.trials))
@@ -216,7 +219,8 @@ def open_tracking(
     tracking = Tracking(connect(uri), study.name, study.sweep.description, study.identity)
     key = f"{study.identity}/launch/{launched}"
     if tracking.find(key) is None:
-        tracking.end_orphans("launch")
+        for kind in ("launch", ENSEMBLE):  # the study's lock is held: nobody works on these
+            tracking.end_orphans(kind)
     started = datetime.fromtimestamp(launched / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     tags = {**code.tags, "harness.kind": "launch", "harness.study": study.name, "harness.state": "running"}
     if study.space.skipped:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.few import FEW_CLUSTERS, few_clusters_note
 from harness.study import TrialSummary
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-FEW_CLUSTERS = 10  # as in harness.statistics, which needs numpy
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Cell:
         return self.clusters < FEW_CLUSTERS
 
     def __str__(self) -> str:
-        few = ", few clusters" if self.few_clusters else ""
+        few = few_clusters_note(self.clusters)
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] K = {self.clusters}{few}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,22 +121,34 @@ class Heard:
     val: frozenset[str]
     whole: bool
 
+    def __or__(self, other: Heard) -> Heard:
+        """Whom either of two incomplete sources names."""
+        return Heard(self.train | other.train, self.val | other.val, self.whole or other.whole)
+
 
 def heard_in(cache: Path, params: Mapping[str, str]) -> Heard | None:
-    """Whom the manifests of a run's digests hold, from the prepared data in the cache; None if not there."""
-    digests: dict[Split, str] = {"train": params.get("digest.train", ""), "val": params.get("digest.val", "")}
+    """Whom the manifests of a run's digests hold, from the prepared data in the cache; None if none is there.
+
+    A run has one digest of training windows a data configuration that it was trained on: a trial `digest.train`,
+    an ensemble of different ones `digest.train.1` and so on beside it.
+    """
+    trained = {value for name, value in params.items() if re.fullmatch(r"digest\.train(\.\d+)?", name)}
+    train: frozenset[str] = frozenset()
+    val: frozenset[str] = frozenset()
+    missing = set(trained)
     for path in sorted((cache / "prepared").glob(f"*/{RECORD}")):
-        if not is_complete(path.parent):
+        if not missing or not is_complete(path.parent):
             continue
         splits = json.loads(path.read_text("utf-8"))["splits"]
-        if any(splits[split]["manifest_digest"] != digest for split, digest in digests.items()):
-            continue
-        train, val = (_heard(Manifest.load(manifest_path(path.parent, split))) for split in digests)
-        return Heard(train, val, whole=True)
-    return None
+        digests = {split: splits[split]["manifest_digest"] for split in ("train", "val")}
+        if digests["train"] in missing and digests["val"] == params.get("digest.val"):
+            train, val = train | _heard(path.parent, "train"), val | _heard(path.parent, "val")
+            missing.discard(digests["train"])
+    return Heard(train, val, whole=not missing) if missing != trained else None
 
 
-def _heard(manifest: Manifest) -> frozenset[str]:
+def _heard(folder: Path, split: Split) -> frozenset[str]:
+    manifest = Manifest.load(manifest_path(folder, split))
     names = {name for window in manifest.windows for name in (window.cluster, *window.speakers)}
     groups = {source.group for window in manifest.windows for source in window.sources}
     return frozenset(names | groups) - {""}

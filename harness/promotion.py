@@ -19,9 +19,9 @@ from data.prepare import Prepared, prepare
 from data.tasks import TASKS
 from harness.bundle import put_in_place, write_card, write_golden
 from harness.candidate import Candidate, data_configs, fetch_candidate
-from harness.choosing import choose, expected_luck, trial_of_run
+from harness.choosing import choose, expected_luck, subject_named, trial_of_run
 from harness.controls import controls_of
-from harness.ensemble_record import OPTIMISM, EnsembleSummary, ensemble_named
+from harness.ensemble_record import OPTIMISM, EnsembleSummary
 from harness.guards import (
     Guard,
     Predictions,
@@ -39,6 +39,7 @@ from harness.metrics import expected_calibration_error, softmax
 from harness.provenance import provenance
 from harness.record import Record
 from harness.registry import champion_of, register
+from harness.run_page import external_weights
 from harness.server import TrackingServer
 from harness.settings import Settings
 from harness.spool import sha256_of, write_json
@@ -46,6 +47,7 @@ from harness.statistics import ClusteredInterval
 from harness.study import Study, TrialSummary, load_study
 from harness.subsets import scores_by_subset
 from harness.tracking import Tracking, connect
+from harness.trial_config import TrialConfig
 from models.onnx_session import PARITY_BOUND, open_session, run_onnx
 
 PARITY_WINDOWS = 256
@@ -93,8 +95,9 @@ def promote(
     """
     record = Record(settings.record).require()
     study = load_study(record, study_name)
-    if run is None or run.isdecimal():
-        _require_one_file(study, choose(study, run))  # what is wrong is said before a server starts
+    named = subject_named(study, run)
+    if named is not None:
+        _require_one_file(study, named)  # what is wrong is said before a server starts
     with (
         _only_promotion(record),
         TrackingServer(record) as server,
@@ -102,7 +105,7 @@ def promote(
     ):
         tracking = Tracking(connect(server.uri), study.name, identity=study.identity)
         tracking.end_orphans("promotion")
-        subject = _subject(study, run, tracking)
+        subject = named or choose(study, trial_of_run(tracking, str(run)))
         progress(
             f"candidate: {subject.label} ({subject.configuration}), validation score {subject.score or 0:.3f}"
         )
@@ -126,13 +129,6 @@ def _require_one_file(study: Study, subject: TrialSummary | EnsembleSummary) -> 
     guards = [promotable_guard(member.outcome) for member in subject.members]
     if not all(guard.ok for guard in guards):
         raise GuardRefusedError(study.name, subject.label, guards)
-
-
-def _subject(study: Study, run: str | None, tracking: Tracking) -> TrialSummary | EnsembleSummary:
-    """What is promoted: an ensemble by its name or run id, a trial by its number or run id, else the best trial."""
-    if run is None or run.isdecimal():
-        return choose(study, run)
-    return ensemble_named(study, run) or choose(study, trial_of_run(tracking, run))
 
 
 def _run_of(subject: TrialSummary | EnsembleSummary, tracking: Tracking) -> str:
@@ -260,6 +256,7 @@ def _evidence(
     windows["train"] = sum(len(one.splits["train"].manifest) for one in candidate.prepared)
     subsets = "+".join(dict.fromkeys(one.config.subset for one in candidate.prepared))
     ensemble = isinstance(subject, EnsembleSummary)
+    external = external_weights(TrialConfig.model_validate(member.config) for member in subject.members)
     trials = [one for one in study.trials() if one.state in ("complete", "pruned")]
     luck = expected_luck(subject, len(trials))
     return {
@@ -270,7 +267,11 @@ def _evidence(
         "subject": subject.label,
         "configuration": subject.configuration,
         "score_is": "one look" if ensemble else "best trailing 3-epoch median",
-        "limits": [OPTIMISM] if ensemble else [],
+        "external_weights": external,
+        "limits": [
+            *([OPTIMISM] if ensemble else []),
+            *(f"holds external weights: {one}" for one in external),
+        ],
         "trial": subject.as_json(),
         "trials_compared": len(trials),
         "run_id": candidate.run_id,

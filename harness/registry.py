@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.ensemble_record import EnsembleSummary
+from harness.run_page import external_tags
 from harness.statistics import ClusteredInterval
 from harness.study import TrialSummary
 from harness.tracking import Tracking
+from harness.trial_config import TrialConfig
 
 CHAMPION = "champion"
 # Tag of a version: digest of the windows it was tested on.
@@ -62,9 +64,10 @@ def register(
 
 
 def _mark(subject: TrialSummary | EnsembleSummary) -> dict[str, str]:
+    external = external_tags(TrialConfig.model_validate(member.config) for member in subject.members)
     if isinstance(subject, EnsembleSummary):
-        return {"harness.ensemble": subject.name}
-    return {"harness.trial": str(subject.number)}
+        return {"harness.ensemble": subject.name, **external}
+    return {"harness.trial": str(subject.number), **external}
 
 
 def champion_of(tracking: Tracking, name: str) -> tuple[str, str] | None:

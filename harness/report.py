@@ -14,10 +14,27 @@ from harness.against import compare
 from harness.analysis import Answers, analyse
 from harness.artifacts import ArtifactError
 from harness.curves import RULES
+from harness.ensemble_record import OPTIMISM
+from harness.few import few_clusters_note
 from harness.matrix import Matrix
 from harness.record import Record
-from harness.report_figures import curves_figure, image, matrix_figure, svg
-from harness.report_text import big, brief, cell, claim, digest, interval, plain, share, signed, summary
+from harness.report_figures import curves_figure, drawn_rows, image, matrix_figure, svg
+from harness.report_folder import ReportError, require_folder
+from harness.report_meetings import evaluations_of, tables_of
+from harness.report_text import (
+    big,
+    brief,
+    cell,
+    claim,
+    digest,
+    effective,
+    flags_once,
+    interval,
+    plain,
+    share,
+    signed,
+    summary,
+)  # fmt: skip
 from harness.report_values import Report
 from harness.run_files import PREDICTIONS, RunFiles, open_run_files
 from harness.spool import write_json
@@ -26,9 +43,6 @@ from harness.view import duration
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-# Results of `harness evaluate` on a trial's run: evaluate/<protocol digest>/<metric>.
-EVALUATIONS = "evaluate/"
 
 
 def make_report(
@@ -40,7 +54,11 @@ def make_report(
     ------
     StudyError
         The study has no complete trial: there is nothing to compare.
+    ReportError
+        It would be held against itself.
     """
+    if against is not None and against.identity == study.identity:
+        raise ReportError(f"{study.name} against itself says nothing: name another study")
     created = datetime.now(UTC).isoformat(timespec="seconds")
     report = _read(record, study, created, client)
     if against is None:
@@ -58,7 +76,7 @@ def _read(record: Record, study: Study, created: str, client: MlflowClient | Non
         )
     with open_run_files(record, study, client) as files:
         reader = _Reader(files)
-        evaluations = evaluations_of(files, study)
+        evaluations = evaluations_of(files)
         report = analyse(study, reader, created=created, evaluations=evaluations)
     return report.noting(reader.problems)
 
@@ -89,29 +107,24 @@ def load_answers(path: Path) -> Answers:
         return Answers(correct, stored["val_clusters"], stored.get("val_subsets"))
 
 
-def evaluations_of(files: RunFiles, study: Study) -> dict[str, list[dict[str, Any]]]:
-    """Results on whole meetings: by protocol digest, one mapping a trial; protocols never share a table."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for trial in study.trials():
-        by_protocol: dict[str, dict[str, Any]] = {}
-        for name, value in files.results(trial.number, EVALUATIONS).items():
-            protocol, _, metric = name.removeprefix(EVALUATIONS).partition("/")
-            if metric:
-                by_protocol.setdefault(protocol, {})[metric] = value
-        for protocol, values in by_protocol.items():
-            found.setdefault(protocol, []).append(
-                {"trial": trial.number, "name": trial.name, "values": values}
-            )
-    return dict(sorted(found.items()))
-
-
 def write_report(report: Report, folder: Path) -> dict[str, Path]:
-    """Write report.html, report.md and report.json into a folder, each aside and renamed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write report.html, report.md and report.json into a folder, each aside and renamed.
+
+    Raises
+    ------
+    ReportError
+        The folder cannot be written.
+    """
     paths = {kind: folder / f"report.{kind}" for kind in ("html", "md", "json")}
-    _write(paths["html"], render_html(report))
-    _write(paths["md"], render_markdown(report))
-    write_json(paths["json"], document(report))
+    texts = {"html": render_html(report), "md": render_markdown(report)}
+    require_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, text in texts.items():
+            _write(paths[kind], text)
+        write_json(paths["json"], document(report))
+    except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise ReportError(f"{folder} cannot be written ({error.strerror}): give another --output") from error
     return paths
 
 
@@ -132,7 +145,8 @@ def render_html(report: Report) -> str:
     drawings = []
     for at, board in enumerate(report.boards):
         matrix = svg(matrix_figure(board.matrix), f"matrix-{at}") if board.matrix else ""
-        drawings.append({"curves": svg(curves_figure(board.rows), f"curves-{at}"), "matrix": matrix})
+        curves = svg(curves_figure(drawn_rows(board)), f"curves-{at}")
+        drawings.append({"curves": curves, "matrix": matrix})
     return _render("report.html.j2", report, {"drawings": drawings})
 
 
@@ -152,9 +166,18 @@ def _render(template: str, report: Report, more: Mapping[str, Any]) -> str:
     environment.filters |= {
         "share": share, "signed": signed, "interval": interval, "duration": duration, "big": big,
         "digest": digest, "cell": cell, "plain": plain, "claim": claim, "brief": brief,
+        "effective": effective,
     }  # fmt: skip
     return environment.get_template(template).render(
-        report=report, summary=summary(report), rules=RULES, **more
+        report=report,
+        summary=summary(report),
+        rules=RULES,
+        flags=flags_once(report.data),
+        meetings=tables_of(report.evaluations),
+        drawn=[len(drawn_rows(board)) for board in report.boards],
+        optimism=OPTIMISM,
+        few_note=few_clusters_note,
+        **more,
     )
 
 

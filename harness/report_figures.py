@@ -11,7 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.report_values import Row
+from harness.curves import FULL
+from harness.few import few_clusters_note
+from harness.report_values import ARMS, Board, Row
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,10 +29,10 @@ SHADES = (0.5, 1.0)
 
 
 def curves_figure(rows: Sequence[Row]) -> Any:
-    """Train and validation by epoch of the first trials, with the trailing median that scores are made of."""
+    """Train and validation by epoch of these trials, with the trailing median that scores are made of."""
     from matplotlib.figure import Figure
 
-    shown = [row for row in rows if row.curve is not None][:PANELS]
+    shown = [row for row in rows if row.curve is not None]
     columns = min(_COLUMNS, max(1, len(shown)))
     lines = -(-len(shown) // columns)
     figure = Figure(figsize=(3.3 * columns + 0.3, 2.35 * lines + 0.35), layout="constrained")
@@ -55,12 +57,15 @@ def _panel(panel: Any, row: Row) -> None:
     if row.curve.train:
         panel.plot(epochs, row.curve.train, color=TRAIN, linewidth=1.4, label="train")
     panel.plot(epochs, row.curve.val, color=VAL, linewidth=0.8, alpha=0.55, label="validation")
-    panel.plot(epochs, row.curve.smoothed, color=VAL, linewidth=2, label="validation, trailing median")
+    whole = slice(min(FULL, len(epochs) - 1), None)  # medians of one or two epochs are no score
+    panel.plot(
+        epochs[whole], row.curve.smoothed[whole], color=VAL, linewidth=2, label="validation, trailing median"
+    )
     panel.plot(
         row.peak_epoch, row.score, marker="o", markersize=7, color=VAL, linestyle="none", label="score"
     )
-    title = f"{row.rank}. trial {row.trial}  {row.score:.3f}"
-    panel.set_title(title, fontsize=9.5, loc="left", color=INK, fontweight="bold")
+    title = f"{row.rank}. trial {row.trial}  {row.score:.3f}  {_arm(row)}"
+    panel.set_title(title.rstrip(), fontsize=9.5, loc="left", color=INK, fontweight="bold")
     lowest = min([0.5, *row.curve.val, *row.curve.train])
     panel.set_ylim(max(0.0, min(panel.get_ylim()[0], lowest - 0.03)), 1.01)
     panel.set_xlabel("epoch", fontsize=8.5, color=FAINT)
@@ -69,6 +74,22 @@ def _panel(panel: Any, row: Row) -> None:
     for side, spine in panel.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(FAINT)
+
+
+def drawn_rows(board: Board) -> tuple[Row, ...]:
+    """Whose learning curves are drawn: the best of each subset and front end, then the highest, `PANELS` at least."""
+    having = [row for row in board.rows if row.curve is not None]
+    bests = {
+        group.best.trial for table in board.groups if table.parameter in ARMS for group in table.groups
+    }  # fmt: skip
+    others = [row.trial for row in having if row.trial not in bests]
+    free = max(0, PANELS - sum(row.trial in bests for row in having))
+    return tuple(row for row in having if row.trial in {*bests, *others[:free]})
+
+
+def _arm(row: Row) -> str:
+    """Its subset and front end, where they were searched."""
+    return ", ".join(str(row.parameters[name]) for name in ARMS if name in row.parameters).replace("$", r"\$")
 
 
 def matrix_figure(matrix: Matrix, title: str = "") -> Any:
@@ -113,7 +134,7 @@ def _draw_cell(axes: Any, x: int, y: int, cell: Cell | None, shades: Any) -> Non
     if cell.few_clusters:
         axes.add_patch(Rectangle(**place, facecolor="none", edgecolor="#ffffff60", hatch="/"))
     colour = "#fefefe" if share > 0.68 else "#111111"
-    few = ", few clusters" if cell.few_clusters else ""
+    few = few_clusters_note(cell.clusters)
     for shift, text, size in (
         (-0.17, _short(cell.value), 16),
         (0.12, f"[{_short(cell.low)}, {_short(cell.high)}]", 9.5),

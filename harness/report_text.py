@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.comparison import Difference
-from harness.report_values import Board, GroupTable, Report
+from harness.report_values import Against, Board, GroupTable, Report
+
+# Settings of a sampler or pruner that its type listens to; the others have no effect.
+HEARD = {
+    "grid": (), "random": (), "tpe": ("startup_trials",), "none": (), "median": ("startup_trials", "warmup_epochs"),
+    "hyperband": ("warmup_epochs", "reduction_factor"),
+}  # fmt: skip
 
 
 def share(value: float | None) -> str:
@@ -85,12 +91,59 @@ def claim(difference: Difference | None) -> str:
     return f"{signed(difference.value)} {ends}, {difference.verdict}{remedy}"
 
 
+def sentence(difference: Difference) -> str:
+    """The claim; of a pool with what the pool is made of, and what each part of it says by itself."""
+    if not difference.columns:
+        return claim(difference)
+    parts = [
+        f"{name} ({one.windows:,} windows, K = {one.clusters}: {signed(one.value)}, {one.verdict})"
+        for name, one in difference.columns
+    ]
+    ends = interval(difference.low, difference.high, difference=True)
+    remedy = f": {difference.remedy}" if difference.remedy else ""
+    pool = f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{signed(difference.value)} {ends} over {pool} together, {difference.verdict}{remedy}"
+
+
+def effective(section: Mapping[str, Any]) -> str:
+    """A sampler or pruner with the settings that its type listens to."""
+    heard = HEARD.get(str(section.get("type")), tuple(section))
+    with_effect = {key: value for key, value in section.items() if key == "type" or key in heard}
+    return plain(with_effect) if len(with_effect) > 1 else str(section.get("type", "–"))
+
+
+def flags_once(data: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every flag of a study's data sets, once, with the data sets that carry it where not all of them do."""
+    carriers: dict[str, list[str]] = {}
+    for one in data:
+        for flag in dict.fromkeys(one["flags"]):
+            carriers.setdefault(flag, []).append(str(one["data"]))
+    return [
+        flag if len(names) == len(data) else f"{flag} ({'; '.join(names)})"
+        for flag, names in carriers.items()
+    ]
+
+
 def summary(report: Report) -> list[str]:
     """What the study says, in sentences; the worst news first."""
     lines = [str(control["text"]) for control in report.controls if control["verdict"] == "broken"]
     for board in report.boards:
         lines += _board_lines(board, named=len(report.boards) > 1)
-    return lines
+    return [*lines, *([against_line(report.against)] if report.against else [])]
+
+
+def against_line(against: Against) -> str:
+    """The answer of two studies, or why there is none, with the digests that differ and advice."""
+    begin = f"Against {against.other} ({against.ours}; {against.theirs}): "
+    if against.difference is not None:
+        return f"{begin}{sentence(against.difference)}."
+    manifests = [row for row in against.differing if row[0].startswith("manifest")]
+    differing = [f"{what} {digest(ours)} and {digest(theirs)}" for what, ours, theirs in manifests]
+    fields = [what for what, _, _ in against.differing if not what.startswith("manifest")]
+    if fields:
+        differing.append(f"fields {', '.join(fields)}")
+    shown = f" Differing: {'; '.join(differing)}." if differing else ""
+    return f"{begin}{against.refusal}{shown} {against.advice}"
 
 
 def _board_lines(board: Board, *, named: bool) -> list[str]:
@@ -112,18 +165,18 @@ def _board_lines(board: Board, *, named: bool) -> list[str]:
     if len(board.rows) > 1 and (next_best := board.rows[1]).to_best is not None:
         lines.append(
             f"It {_lead(next_best.to_best)} trial {next_best.trial} ({next_best.name}): "
-            f"{claim(next_best.to_best.reversed())}."
+            f"{sentence(next_best.to_best.reversed())}."
         )
-    lines += [line for table in board.groups if (line := _group_line(table))]
+    lines += [line for table in board.groups if (line := _group_line(table, board))]
     lines += [
         f"On {one.column}, training on {one.better} {_lead(one.difference)} training on {one.other}: "
         f"{claim(one.difference)}."
         for one in board.transfers
     ]
-    return lines
+    return [*lines, *board.qualified]
 
 
-def _group_line(table: GroupTable) -> str:
+def _group_line(table: GroupTable, board: Board) -> str:
     if len(table.groups) < 2:
         return ""
     first, second = table.groups[:2]
@@ -133,4 +186,7 @@ def _group_line(table: GroupTable) -> str:
     )
     if second.best.to_best is None or first.best.rank != 1:
         return line + "."
-    return f"{line}, a difference of {claim(second.best.to_best.reversed())}."
+    if second.best.trial == board.rows[1].trial:
+        remedy = f": {second.best.to_best.remedy}" if second.best.to_best.remedy else ""
+        return f"{line}: the two best trials, {second.best.to_best.verdict}{remedy}."
+    return f"{line}, a difference of {sentence(second.best.to_best.reversed())}."

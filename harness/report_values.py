@@ -8,8 +8,11 @@ from typing import Any
 
 from harness.comparison import Difference
 from harness.curves import Curve, Finding
+from harness.few import FEW_CLUSTERS
 from harness.matrix import Matrix
-from harness.statistics import FEW_CLUSTERS
+
+# Parameters that a study is about: each value has a table row and a learning curve, however many there are.
+ARMS = ("subset", "feature")
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,10 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Board:
-    """Trials judged on the same validation windows, ranked; `luck` is the predicted optimism of the best."""
+    """Trials judged on the same validation windows, ranked.
+
+    `luck` is the predicted optimism of the best; `qualified` says what limits every score here.
+    """
 
     val_digest: str
     rows: tuple[Row, ...]
@@ -81,6 +87,7 @@ class Board:
     groups: tuple[GroupTable, ...]
     matrix: Matrix | None
     transfers: tuple[Transfer, ...]
+    qualified: tuple[str, ...] = ()
 
     @property
     def best(self) -> Row:
@@ -105,6 +112,10 @@ class Against:
     advice: str
     differing: tuple[tuple[str, str, str], ...]
 
+    def as_json(self) -> dict[str, Any]:
+        """Every field, the difference with its verdict."""
+        return {**asdict(self), "difference": _difference_json(self.difference)}
+
 
 @dataclass(frozen=True)
 class Report:
@@ -117,6 +128,7 @@ class Report:
     data: tuple[Mapping[str, Any], ...]
     counts: Mapping[str, int]
     boards: tuple[Board, ...]
+    ensembles: tuple[Mapping[str, Any], ...]
     incomplete: tuple[Mapping[str, Any], ...]
     skipped: tuple[Mapping[str, Any], ...]
     controls: tuple[Mapping[str, Any], ...]
@@ -130,7 +142,8 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The content of report.json."""
-        return {**asdict(self), "boards": [board_json(board) for board in self.boards]}
+        against = self.against.as_json() if self.against else None
+        return {**asdict(self), "boards": [board_json(board) for board in self.boards], "against": against}
 
 
 def board_json(board: Board) -> dict[str, Any]:

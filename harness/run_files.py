@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.artifacts import ArtifactError, fetch
+from harness.ensemble_record import KIND
 from harness.record import Record, quiet_environment
 from harness.spool import TrialSpool, sha256_of
 from harness.study import Study
@@ -30,11 +31,12 @@ _SCHEME = "mlflow-artifacts:"
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The runs of a study's trials, by number, and how to reach a file of one."""
+    """The runs of a study's trials, by number, of its ensembles, by name, and how to reach a file of one."""
 
     record: Record
     study: str
     runs: dict[int, Run]
+    ensembles: dict[str, Run]
     fetch: Callable[[Run, str, str], Path]
 
     def file(self, number: int, name: str, sha256: str) -> Path:
@@ -52,13 +54,15 @@ class RunFiles:
             return self.fetch(self.runs[number], name, sha256)
         return checked(path, f"{name} of trial {number}", sha256)
 
-    def results(self, number: int, prefix: str) -> dict[str, Any]:
-        """Tags and metrics of a trial's run whose names begin with `prefix`; empty where there is no run."""
-        if number not in self.runs:
-            return {}
-        data = self.runs[number].data
-        found = {**data.tags, **data.metrics}
-        return {name: value for name, value in sorted(found.items()) if name.startswith(prefix)}
+    def results(self, prefix: str) -> dict[str, dict[str, Any]]:
+        """Tags and metrics whose names begin with `prefix`, of each run by its label: trial 3, ensemble 3+5."""
+        labelled = {f"trial {number}": run for number, run in self.runs.items()}
+        labelled |= {f"ensemble {name}": run for name, run in self.ensembles.items()}
+        found = {}
+        for label, run in labelled.items():
+            named = {**run.data.tags, **run.data.metrics}
+            found[label] = {name: value for name, value in sorted(named.items()) if name.startswith(prefix)}
+        return found
 
 
 @contextmanager
@@ -72,7 +76,8 @@ def open_run_files(record: Record, study: Study, client: MlflowClient | None = N
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's own use of SQLAlchemy
         source = client if client is not None else _store(record)
-        runs = _trial_runs(source, study.identity)
+        runs = {int(run.data.tags["harness.trial"]): run for run in _runs(source, study.identity, "trial")}
+        made = {run.data.tags.get("harness.ensemble", ""): run for run in _runs(source, study.identity, KIND)}
     with tempfile.TemporaryDirectory(prefix="harness-runs-") as scratch:
 
         def fetched(run: Run, name: str, sha256: str) -> Path:
@@ -86,7 +91,9 @@ def open_run_files(record: Record, study: Study, client: MlflowClient | None = N
             return fetch(client, run.info.run_id, name, sha256, folder)
 
         try:
-            yield RunFiles(record, study.name, runs, fetched)
+            yield RunFiles(
+                record, study.name, dict(sorted(runs.items())), dict(sorted(made.items())), fetched
+            )
         finally:
             if client is None:
                 source.engine.dispose()
@@ -112,20 +119,20 @@ def _store(record: Record) -> Any:
     return SqlAlchemyStore(f"sqlite:///{record.database}", _SCHEME + "/")
 
 
-def _trial_runs(source: Any, identity: str) -> dict[int, Run]:
-    """Runs by the number of their trial; `source` is MLflow's client or its store, which are asked alike."""
+def _runs(source: Any, identity: str, kind: str) -> list[Run]:
+    """Runs of a kind; `source` is MLflow's client or its store, which are asked alike."""
     experiments = source.search_experiments(filter_string=f"tags.`harness.identity` = '{identity}'")
     ids = [one.experiment_id for one in experiments]
-    runs: dict[int, Run] = {}
+    runs: list[Run] = []
     token = None
     while ids:
-        query = "tags.`harness.kind` = 'trial'"
+        query = f"tags.`harness.kind` = '{kind}'"
         page = source.search_runs(ids, query, _ACTIVE, 1_000, None, token)
-        runs |= {int(run.data.tags["harness.trial"]): run for run in page}
+        runs += page
         token = page.token
         if not token:
             break
-    return dict(sorted(runs.items()))
+    return runs
 
 
 def _local(record: Record, run: Run, name: str) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.study import TrialSummary
@@ -28,8 +28,7 @@ def trial_header(
         "harness.flags": "; ".join(prepared.flags),
         "harness.label_map": prepared.label_map.digest,
     }
-    if config.feature.external_data is not None:
-        own["harness.external_data"] = config.feature.external_data
+    own |= external_tags([config])
     digests = {f"digest.{split}": part.manifest.digest for split, part in sorted(prepared.splits.items())}
     params = {**config.flat(), "seed": seed, **digests}
     return {
@@ -40,6 +39,18 @@ def trial_header(
         "params": params,
         "datasets": datasets_of(prepared),
     }
+
+
+def external_weights(configs: Iterable[TrialConfig]) -> list[str]:
+    """Name the weights of others that a model of these members holds, such as `xvector 0123456789ab`, each once."""
+    found = [config.feature.external_data for config in configs]
+    return list(dict.fromkeys(name for name in found if name is not None))
+
+
+def external_tags(configs: Iterable[TrialConfig]) -> dict[str, str]:
+    """The tag that marks a run, a promotion or a registered version as holding weights of others."""
+    weights = external_weights(configs)
+    return {"harness.external_data": "; ".join(weights)} if weights else {}
 
 
 def datasets_of(prepared: Prepared) -> list[dict[str, str]]:

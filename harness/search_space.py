@@ -132,7 +132,9 @@ class SearchSpace:
         if not _is_external(kind):
             return None
         fields = {
-            place.field: value for name, value in values.items() if (place := places()[name]).front_end == kind
+            place.field: value
+            for name, value in values.items()
+            if (place := places()[name]).front_end == kind
         }
         return parse_front_end({"kind": kind, **fields})
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
-FEW_CLUSTERS = 10  # below this an interval is printed, and never counts as evidence
+from harness.few import FEW_CLUSTERS as FEW_CLUSTERS  # for those who need these numbers too
+from harness.few import few_clusters_note
 
 Floats = npt.NDArray[np.float64]
 Clusters = Sequence[str] | npt.NDArray[np.generic]
@@ -45,9 +46,9 @@ class ClusteredInterval:
         return self.clusters < FEW_CLUSTERS
 
     def __str__(self) -> str:
-        few = ", few clusters" if self.few_clusters else ""
         bounds = f"[{_short(self.low)}, {_short(self.high)}]"
-        return f"{_short(self.value)} {bounds} ({self.windows} windows, K = {self.clusters}{few})"
+        clusters = f"K = {self.clusters}{few_clusters_note(self.clusters)}"
+        return f"{_short(self.value)} {bounds} ({self.windows} windows, {clusters})"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from data.manifest import Manifest
-from harness.statistics import FEW_CLUSTERS, clustered_interval
+from harness.few import few_clusters_note
+from harness.statistics import clustered_interval
 
 
 def subset_lines(scores: Mapping[str, Mapping[str, float | int]]) -> list[str]:
@@ -20,11 +21,6 @@ def subset_lines(scores: Mapping[str, Mapping[str, float | int]]) -> list[str]:
         f"({of['windows']} windows, K = {of['clusters']}{few_clusters_note(int(of['clusters']))})"
         for subset, of in scores.items()
     ]
-
-
-def few_clusters_note(clusters: int) -> str:
-    """What stands beside K where it is too small to claim anything."""
-    return ", few clusters" if clusters < FEW_CLUSTERS else ""
 
 
 def scores_by_subset(correct: Any, manifest: Manifest) -> dict[str, dict[str, float | int]]:

@@ -109,7 +109,7 @@ def run_trial(
     model.load_state_dict(result.best_state)
     if result.stopped != "pruned" and not config.control:  # nobody ever wants a control's model
         outcome["promotable"] = _write_model(spool, job, config, prepared, result, model)
-    outcome["sha256"] = _write_outputs(spool, config, prepared, result)
+    outcome["sha256"] = _write_outputs(spool, config, prepared, result, train.labels)
     spool.write("outcome", outcome)
     return outcome
 
@@ -218,13 +218,16 @@ def _write_model(
 
 
 def _write_outputs(
-    spool: TrialSpool, config: TrialConfig, prepared: Prepared, result: FitResult
+    spool: TrialSpool, config: TrialConfig, prepared: Prepared, result: FitResult, trained_on: torch.Tensor
 ) -> dict[str, str]:
-    """Artifacts and images of the run; sha256 of the files that will be loaded again."""
+    """Artifacts and images of the run; sha256 of the files that will be loaded again.
+
+    `trained_on` (window,): labels of the training windows as they were learnt; a control's may be permuted.
+    """
     artifacts, manifest = spool.artifacts, prepared.splits["train"].manifest
     index = result.train_index.numpy()
     train = Predictions(
-        result.train_logits.numpy(), manifest.labels()[index], list(np.array(manifest.clusters())[index])
+        result.train_logits.numpy(), trained_on.numpy()[index], list(np.array(manifest.clusters())[index])
     )
     write_evidence(spool, prepared, result.val_logits.numpy(), train)
     write_json(artifacts / "config.json", config.model_dump(mode="json"))

@@ -5,7 +5,9 @@
     audio: struct<bytes, path>   timestamps_start, timestamps_end: list<float>   speakers: list<string>
 
 The encoded bytes of a row are copied to a file of their own, once, and never decoded on the way; after
-that a meeting is read like one on disk, window by window.
+that a meeting is read like one on disk, window by window. One page of parquet is held at a time: one
+meeting, as recent versions of `datasets` write them; a writer with dictionaries and large pages puts
+several into one, and they are held encoded together.
 """
 
 from __future__ import annotations

@@ -210,6 +210,6 @@ def _short(by_subset: Mapping[str, Classes], split: Split, most: int) -> Iterato
         given = min(len(zeros), len(ones))
         if len(by_subset) > 1 and given < each:
             yield (
-                f"{split}: {subset} gives {2 * given} of {2 * each} windows, so pooled scores weigh it less: "
+                f"{split}: {subset} gives {2 * given} of its share of {2 * each} windows: pooled scores weigh it less, "
                 "read the scores by subset"
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.commands.options import common, print_json, program, settings
+from harness.few import few_clusters_note
 
 if TYPE_CHECKING:
     from harness.ensemble_record import EnsembleSummary
@@ -60,7 +61,7 @@ def _lines(study: Study, ensemble: EnsembleSummary) -> list[str]:
 
     interval = ensemble.outcome["interval"]
     best = max(ensemble.members, key=lambda member: member.score or 0.0)
-    few = ", few clusters" if interval["clusters"] < 10 else ""
+    few = few_clusters_note(interval["clusters"])
     return [
         f"{ensemble.label} of {len(ensemble.members)} trials: score {ensemble.score:.3f}, validation "
         f"[{interval['low']:.3f}, {interval['high']:.3f}] ({interval['windows']} windows, "

@@ -38,7 +38,7 @@ def command(
 ) -> None:  # fmt: skip
     """Score the model of RUN on meetings, frame by frame, under a stated protocol.
 
-    RUN is an MLflow run id, or STUDY/TRIAL. Its task must be overlap or speaker_change. The result
+    RUN is an MLflow run id, STUDY/TRIAL or STUDY/ENSEMBLE. Its task must be overlap or speaker_change. The result
     is stored in the run under the digest of its protocol; numbers of two protocols do not compare.
 
     \b

@@ -213,7 +213,13 @@ def _ending(function: Command) -> Command:
 def exit_code_of(error: Exception) -> int | None:
     """Exit code of an error meant for people; None for a bug, which keeps its traceback."""
     name = type(error).__name__
-    if name in ("GateRefusedError", "ArmsRefusedError", "GuardRefusedError", "DataChangedError", "SeenMeetingsError"):
+    if name in (
+        "GateRefusedError",
+        "ArmsRefusedError",
+        "GuardRefusedError",
+        "DataChangedError",
+        "SeenMeetingsError",
+    ):
         return EXIT_REFUSED
     if name in FAILURES or _of_mlflow(error) or _disk_is_full(error):
         return EXIT_FAILED

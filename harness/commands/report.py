@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("study")
 @click.option("--against", metavar="STUDY", help="Hold the best of another study against this one's.")
 @click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("reports"), show_default=True,
+    "--output", type=click.Path(path_type=Path), default=Path("reports"), show_default=True,
     help="Folder of reports; this one goes to OUTPUT/STUDY.",
 )  # fmt: skip
 @common("record", "json", "quiet")
@@ -34,16 +34,19 @@ def command(
     --json prints: study, against, html, markdown, json (the files) and summary (sentences).
     """
     from harness.record import Record
+    from harness.report_folder import require_folder
     from harness.study import load_study
 
     record = Record(settings(**options).record).require()
     ours = load_study(record, named(record, study))
     theirs = load_study(record, named(record, against)) if against else None
+    folder = home(output) / ours.name
+    require_folder(folder)
     from harness.report import make_report, write_report
     from harness.report_text import summary
 
     report = make_report(record, ours, theirs)
-    paths = write_report(report, home(output) / report.study)
+    paths = write_report(report, folder)
     lines = summary(report)
     if as_json:
         files = {"html": str(paths["html"]), "markdown": str(paths["md"]), "json": str(paths["json"])}

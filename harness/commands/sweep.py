@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.commands.options import common, print_json, program, reader_may_be_gone, settings, typed
+from harness.few import few_clusters_note
 
 if TYPE_CHECKING:
     from harness.launch import Launch
@@ -120,7 +121,8 @@ def _best_line(result: Launch) -> str:
     assert best is not None
     interval = best.outcome["interval"]
     clusters = interval["clusters"]
-    few = ", few clusters: a plumbing check, not evidence" if clusters < 10 else ""
+    few = few_clusters_note(clusters)
+    few += ": a plumbing check, not evidence" if few else ""
     return (
         f"best: trial {best.number} ({best.name}) score {best.score:.3f}, validation "
         f"[{interval['low']:.3f}, {interval['high']:.3f}] ({interval['windows']} windows, K = {clusters}{few})"

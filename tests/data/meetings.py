@@ -164,7 +164,7 @@ def hub_row(audio: bytes | None, path: str | None, turns: Sequence[Turn]) -> dic
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, object]], rows_a_group: int = 100) -> None:
-    """Write rows as `datasets` does: uncompressed, no dictionary, a page for each meeting."""
+    """Write rows as recent versions of `datasets` do: uncompressed, no dictionary, a page for each meeting."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(
         pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA),

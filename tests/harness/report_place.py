@@ -139,10 +139,12 @@ class Place:
             }
             for label in ("0", "1")
         }
+        count = {"windows": 200, "clusters": 40, "speakers": 120}
         audits.append({
+            "evidence": {split: {"": count, "clean": count, "other": count} for split in ("train", "val", "test")},
             "data": f"demo {data['subset']}", "config": data, "split_rule": "speaker-disjoint", "flags": ["a flag"], "examined": 9, "lost": [],
             "label_map_digest": "ab" * 32, "ok": True, "histograms": {split: counted for split in ("train", "val", "test")},
-            "manifests": {"train": data["subset"] * 9, "val": f"{data['seed']:064d}", "test": "7" * 64},
+            "manifests": {"train": data["subset"] * 9, "val": f"{data['seed']:x}" * 64, "test": "7" * 64},
             "checks": [{"name": "clusters val", "ok": True, "measured": 40, "bound": "", "message": "val: K = 40 clusters", "level": "warn"}],
         })  # fmt: skip
         study.describe(audits, study.optuna_study.user_attrs["code"], [])

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, t
 
-from harness.comparison import MOST_CLUSTERS, clusters_to_decide, paired_cluster_bootstrap
+from harness.comparison import (
+    MOST_CLUSTERS,
+    Difference,
+    clusters_to_decide,
+    paired_cluster_bootstrap,
+    two_figures,
+)  # fmt: skip
 from harness.statistics import StatisticsError
 
 pairs = st.lists(
@@ -33,7 +40,12 @@ def test_a_model_does_not_differ_from_itself(windows) -> None:
     found = paired_cluster_bootstrap(a, a, clusters)
     bounds = (found.low, found.high) if found.clusters > 1 else (0, 0)
     assert (found.value, *bounds, found.needed) == (0, 0, 0, None)
-    assert (found.decided, found.verdict, found.remedy) == (False, "undecided", "no difference is seen")
+    assert (found.decided, found.verdict) == (False, "undecided")
+    assert found.remedy == (
+        "no difference is seen"
+        if found.clusters > 1
+        else "one cluster: how many would decide cannot be estimated"
+    )
 
 
 @given(pairs, st.randoms(use_true_random=False))
@@ -69,7 +81,10 @@ def test_a_difference_that_never_varies_takes_two_clusters_and_few_are_no_eviden
     found = paired_cluster_bootstrap(a, b, clusters)
     assert clusters_to_decide(a, b, clusters) == 2
     assert (found.value, found.low, found.high, found.needed) == (1, 1, 1, 10)
-    assert (found.verdict, found.remedy) == ("undecided", "about 10 speakers would decide")
+    assert found.verdict == "undecided"
+    assert found.remedy == (
+        "fewer than 10 clusters; about 10 clusters (speakers, or groups of them) would decide"
+    )
 
 
 def test_a_hair_is_not_decided_by_anybody() -> None:
@@ -83,7 +98,47 @@ def test_a_hair_is_not_decided_by_anybody() -> None:
     found = paired_cluster_bootstrap(a, b, np.repeat(np.arange(40), 100))
     assert abs(found.value) == 1 / 4_000
     assert found.needed is None
-    assert found.remedy == "more than 10,000 speakers would decide"
+    assert found.remedy == "more than 10,000 clusters (speakers, or groups of them) would decide"
+    assert replace(found, speakers=40).remedy == "more than 10,000 speakers would decide"
+
+
+# value, low, high, windows, clusters, needed
+OPEN = Difference(0.02, -0.01, 0.05, 400, 12, 20)
+APART = Difference(0.1, 0.02, 0.2, 400, 12, 8)
+FEW = Difference(0.1, 0.02, 0.2, 400, 8, 10)
+
+
+def test_what_would_decide_is_told_in_speakers() -> None:
+    assert replace(OPEN, speakers=12).remedy == "about 20 speakers would decide"
+    groups = replace(OPEN, speakers=34)  # groups of some three
+    assert groups.remedy == "about 57 speakers in 20 clusters would decide"
+    assert (groups.speakers_needed, groups.as_json()["speakers_needed"]) == (57, 57)
+    assert OPEN.speakers_needed is None
+    assert two_figures(1_234) == "1,300"
+    assert replace(FEW, speakers=24).remedy == (
+        "fewer than 10 clusters; about 30 speakers in 10 clusters would decide"
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "remedy"),
+    [
+        ({"clean": APART, "other": FEW}, ""),
+        ({"clean": APART, "other": APART}, ""),
+        ({"clean": FEW, "other": FEW}, "no evaluation subset has 10 clusters"),
+        (
+            {"clean": APART, "other": OPEN},
+            "on other about 20 clusters (speakers, or groups of them) would decide",
+        ),
+        ({"clean": APART, "other": APART.reversed()}, "decided the other way on other"),
+    ],
+)
+def test_a_pool_is_decided_only_where_its_columns_are(columns, remedy) -> None:
+    pool = replace(APART, columns=tuple(columns.items()))
+    assert (pool.decided, pool.remedy) == (remedy == "", remedy)
+    assert (pool.reversed().decided, pool.reversed().remedy) == (pool.decided, remedy)
+    assert pool.as_json()["columns"]["other"] == columns["other"].as_json()
+    assert not replace(OPEN, columns=pool.columns).decided
 
 
 def test_what_is_asked_for_does_decide() -> None:

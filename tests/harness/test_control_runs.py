@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -204,7 +204,10 @@ class Workplace:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_study_with_a_sound_and_a_broken_control(tmp_path: Path, demo_cache: Path) -> None:
+def test_a_study_with_a_sound_and_a_broken_control(
+    tmp_path: Path, demo_cache: Path, new_record: Callable[[Path], Record]
+) -> None:
+    new_record(tmp_path / "mlruns")
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
     place = Workplace(tmp_path, demo_cache, SWEEP, HARNESS_PLUGINS="leaking_labels", PYTHONPATH=path)
     process = place.start("sweep", "tiny.yaml")

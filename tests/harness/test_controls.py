@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.config import DataConfig
+from data.prepare import prepare
 from harness.controls import (
     CONTROLS,
     EPOCHS,
@@ -21,16 +22,21 @@ from harness.controls import (
     permuted_labels,
 )
 from harness.cost import estimate, window_macs
+from harness.executors.protocol import Job
 from harness.gate import inspect
 from harness.launch import cost_line
+from harness.metrics import binary_metrics
 from harness.search_space import SearchSpace
 from harness.settings import Settings
+from harness.spool import TrialSpool
 from harness.sweep import Sweep, load_sweep
 from harness.sweep_file import SweepError
 from harness.sweep_schema import json_schema
 from harness.training import Split, fit
 from harness.training_config import TrainingConfig
 from harness.training_state import of_last_epoch
+from harness.trial import run_trial
+from harness.trial_config import TrialConfig
 
 
 def sweep(**changes: Any) -> Sweep:
@@ -193,6 +199,50 @@ def test_the_cost_counts_controls() -> None:
     assert more.seconds > plain.seconds
     assert "4 trials and 2 controls on 2 workers" in cost_line(more)
     assert "controls" not in cost_line(plain)
+
+
+def seconds(**parameters: Any) -> float:
+    """The expected time of a sweep of one trial, on one CPU worker."""
+    space = SearchSpace(sweep(parameters={"feature": "mfcc", **parameters}))
+    return estimate(space, 1, 1, "cpu", {space.sweep.data.digest(): (10_000, 1_000)}).seconds
+
+
+def test_the_cost_counts_augmented_waveforms_and_what_a_narrow_network_costs_beside_its_arithmetic() -> None:
+    plain = seconds(epochs=10)
+    assert seconds(epochs=10, freq_mask=4, time_mask=40) == plain  # of stored features
+    assert seconds(epochs=10, noise_snr_db=5, augment_share=0) == plain
+    assert seconds(epochs=10, gain_db=6) == pytest.approx(plain + 10 * 10_000 * 2.1e-3)
+    noisy = seconds(epochs=10, noise_snr_db=5, reverb_rt60_s=0.4, augment_share=0.5)
+    assert noisy == pytest.approx(plain + 10 * 10_000 * (2.1e-3 + 0.5 * (1.3e-3 + 1.1e-3)))
+    raw = seconds(epochs=10, feature="waveform", gain_db=6)
+    assert raw == seconds(epochs=10, feature="waveform")  # it has no features to make anew
+    narrow, wide = (seconds(epochs=10, width=width) for width in (0.125, 0.25))
+    assert wide / narrow < 3  # their multiply-accumulates are as 1 to 3.5
+
+
+@pytest.mark.slow
+def test_the_evidence_of_permuted_labels_holds_the_labels_that_were_learnt(
+    tmp_path: Path, demo_cache: Path
+) -> None:
+    data = DataConfig(train_windows=80, val_windows=40, test_windows=40)
+    prepared = prepare(data, data_root=None, cache=demo_cache)
+    config = TrialConfig.model_validate({
+        "data": data.model_dump(), "model": {"width": 0.125}, "training": {"epochs": 1},
+        "control": "shuffled_labels",
+    })  # fmt: skip
+    spool = TrialSpool(tmp_path / "spool")
+    spool.write("trial", {"run_name": "control"})
+    job = Job(
+        -2, config.model_dump(mode="json"), str(prepared.folder), str(spool.folder), str(tmp_path), 3, {}
+    )
+    outcome = run_trial(job, torch.device("cpu"), lambda epoch, metrics: False, lambda: False)
+    with np.load(spool.artifacts / "predictions.npz") as stored:
+        scores = binary_metrics(stored["train_logits"], stored["train_labels"])
+        learnt = permuted_labels(prepared.train.manifest.labels(), 3)
+        assert stored["train_labels"].tolist() == learnt.tolist()  # of 80 windows all are scored
+        assert learnt.tolist() != prepared.train.manifest.labels().tolist()
+        assert (stored["val_labels"] == prepared.val.manifest.labels()).all()
+    assert scores["loss"] == pytest.approx(outcome["at_best"]["train/loss"], abs=1e-5)
 
 
 # The sweep file

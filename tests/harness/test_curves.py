@@ -48,6 +48,23 @@ def test_the_rules_by_hand(train, val, n_eff, rules) -> None:
     assert all("s.e." in one.numbers for one in found)
 
 
+def test_the_first_two_epochs_are_no_score() -> None:
+    # .9 at epoch 1 stands alone: the first whole median is .6, at epoch 3, and later ones do beat it.
+    lucky = (0.9, 0.6, 0.6, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
+    assert Curve((), lucky).findings(400) == ()
+    assert trailing_median_score(lucky).value == 0.8
+    (found,) = Curve((), (0.99, *FLAT[1:])).findings(100)
+    assert found.numbers.startswith("0.800 at epoch 3 of 9")
+
+
+@pytest.mark.parametrize("answer", [0.0, 1.0])
+def test_a_model_of_one_answer_is_named_as_such(answer: float) -> None:
+    (found,) = Curve((0.5,) * 2, (0.5,) * 2).findings(100, answer)
+    assert found.rule == "constant predictor"
+    assert found.numbers == f"{answer:.0%} of the validation windows are answered with 1"
+    assert [one.rule for one in Curve((), FLAT).findings(100, 0.4)] == ["early plateau"]
+
+
 def test_outcomes_of_earlier_versions_have_a_validation_curve() -> None:
     assert curve_of({"val_accuracy": [0.5, 0.6]}) == Curve((), (0.5, 0.6))
     assert curve_of({"curves": {"train": [0.7], "val": [0.6]}}) == Curve((0.7,), (0.6,))

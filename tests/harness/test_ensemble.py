@@ -5,15 +5,30 @@ The whole way of an ensemble, through the command line, is in test_end_to_end.py
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from optuna.trial import TrialState
 
+from data.config import DataConfig
+from data.prepare import prepare
+from harness.bundle import write_card
+from harness.candidate import Candidate
+from harness.choosing import subject_named
+from harness.cli import cli
+from harness.ensemble import Averaged, _free_name, _header
 from harness.ensemble_record import EnsembleSummary, ensemble_named, ensembles_of, remember
+from harness.latency import Latency
+from harness.ledger import Openings
 from harness.members import EnsembleError, find_members, refuse_different, require_alike, study_of_members
+from harness.promotion import _evidence
 from harness.record import Record
+from harness.registry import _mark
+from harness.run_page import external_tags, trial_header
+from harness.statistics import clustered_interval
 from harness.study import Study, StudyError, open_study
 from harness.sweep import Sweep
 from harness.trial_config import TrialConfig
@@ -140,9 +155,67 @@ def test_an_ensemble_is_remembered_beside_the_trials_and_costs_no_budget(record:
     assert set(study.trials()[0].as_json()) <= set(found.as_json())  # it is read as a trial is
 
 
-def test_a_name_belongs_to_its_members_and_is_no_number(record: Record) -> None:
-    from harness.ensemble import _free_name
+def test_what_is_promoted_goes_by_number_or_name_and_what_is_not_there_is_told_with_what_is(
+    record: Record,
+) -> None:
+    study = study_with(record, "tiny", {}, {})
+    remember(study, summary(study, "0+1", "r" * 32))
+    for word, label in (
+        (None, "trial 0"),
+        ("1", "trial 1"),
+        ("0+1", "ensemble 0+1"),
+        ("r" * 32, "ensemble 0+1"),
+    ):
+        found = subject_named(study, word)
+        assert found is not None
+        assert found.label == label
+    assert subject_named(study, "0" * 32) is None  # the run of a trial, perhaps: MLflow knows
+    for word in ("0+9", "001 mfcc of tiny", "R" * 32):
+        done = CliRunner().invoke(cli, ["promote", "tiny", "--run", word, "--record", str(record.root)])
+        assert done.exit_code == 2
+        says = f"study tiny has no trial or ensemble {word!r}; it has trials 0 to 1 and the ensembles 0+1"
+        assert says in done.output
 
+
+SPEAKER = {"kind": "xvector", "path": "e.onnx", "sha256": "abcdef012345" + "0" * 52}
+
+
+def test_weights_of_others_are_told_of_a_trial_and_of_an_ensemble_of_it(
+    record: Record, demo_cache: Path, tmp_path: Path
+) -> None:
+    ours, theirs = TrialConfig(), TrialConfig.model_validate({"feature": SPEAKER})
+    tag = {"harness.external_data": "xvector abcdef012345"}
+    assert external_tags([ours]) == external_tags([]) == {}
+    assert external_tags([theirs]) == external_tags([ours, theirs, theirs]) == tag
+    study = study_with(record, "tiny", {}, {})
+    first, second = study.trials()
+    second = replace(second, config=theirs.model_dump(mode="json"))
+    outcome = {
+        "score": 0.8, "epochs": 5, "lag1": 0.0, "at_best": {"val/balanced_accuracy": 0.8},
+        "interval": {"n_eff": 50.0},
+    }  # fmt: skip
+    config = DataConfig(train_windows=40, val_windows=40, test_windows=40)
+    prepared = (prepare(config, data_root=None, cache=demo_cache),)
+    averaged = Averaged(study, "0+1", (first, second), ("a", "b"), prepared, ())
+    assert _header(averaged, "f" * 64, {})["tags"].items() >= tag.items()
+    assert trial_header(1, "001", theirs, prepared[0], 0, {})["tags"].items() >= tag.items()
+    ensemble = EnsembleSummary("0+1", "r" * 32, (first, second), ("a", "b"), "f" * 64, outcome)
+    contract = {"label_meaning": {"0": "no", "1": "yes"}, "manifest_digests": {}, "label_map_digest": ""}
+    test = clustered_interval([1, 0] * 20, [str(k) for k in range(40)])
+    for subject, held in ((ensemble, True), (replace(second, outcome=outcome), True), (first, False)):
+        subject = subject if held else replace(first, outcome=outcome)
+        assert (tag.items() <= _mark(subject).items()) is held
+        evidence = _evidence(
+            Candidate(study, subject, "r" * 32, tmp_path, prepared, ()), test, [],
+            Latency(1.0, 1.0, 1.0, 1, "cpu"), Openings(1, 1), "pseudo-seen", contract,
+        )  # fmt: skip
+        write_card(tmp_path / "card.md", {**evidence, "test_by_subset": {}}, test, [])
+        limits = (tmp_path / "card.md").read_text("utf-8").partition("## Limits")[2]
+        assert ("- holds external weights: xvector abcdef012345\n" in limits) is held
+        assert evidence["external_weights"] == ["xvector abcdef012345"] * held
+
+
+def test_a_name_belongs_to_its_members_and_is_no_number(record: Record) -> None:
     study = study_with(record, "tiny", {}, {}, {})
     remember(study, summary(study, "pair", "r" * 32))
     trials = study.trials()

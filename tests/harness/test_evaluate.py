@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnx
 import pytest
 import soundfile
 import torch
 from click.testing import CliRunner
-from mlflow import MlflowClient
 
 from data.config import DataConfig
 from data.prepare import prepare
@@ -25,7 +20,7 @@ from harness.ledger import LEDGER
 from harness.meeting_corpus import heard_in
 from harness.record import Record
 from harness.server import TrackingServer
-from harness.spool import TrialSpool, sha256_of
+from harness.spool import sha256_of
 from harness.study import open_study
 from harness.sweep import Sweep
 from harness.tracking import Tracking, connect
@@ -33,7 +28,7 @@ from models.architecture import CnnConfig
 from models.cnn import FastDiarizationModel
 from models.front_ends import LogMel
 from models.onnx_export import export_onnx
-from models.specification import Specification
+from tests.harness.evaluate_place import Workplace, complete_trial, specification, trained_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -75,100 +70,12 @@ def ami(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root.parent
 
 
-def specification(task: str, **fields: Any) -> Specification:
-    return Specification(
-        task=task, variant="only", label_meaning={"0": "no", "1": "yes"},
-        **{"front_end": {"kind": "waveform"}, "architecture": {}, **fields},
-        label_map_digest="0" * 64, manifest_digests={}, fingerprint="0" * 64, run_id="", versions={},
-        created="2025-01-31T12:00:00+00:00",
-    )  # fmt: skip
-
-
-def floats(*row: float) -> npt.NDArray[np.float32]:
-    return np.array([row], dtype=np.float32)
-
-
-def loudness_model(path: Path, task: str) -> None:
-    """Write a model that answers by mean power alone: yes from what 0.5 s of two sines in 3 s have."""
-    bound = 0.2**2 / 2 * (1 + 0.499 / 3)
-    constants = {"axes": np.array([1]), "scale": floats(0, 1e6), "bias": floats(0, -1e6 * bound)}
-    nodes = [
-        onnx.helper.make_node("Mul", ["waveform", "waveform"], ["power"]),
-        onnx.helper.make_node("ReduceMean", ["power", "axes"], ["mean"], keepdims=1),
-        onnx.helper.make_node("Mul", ["mean", "scale"], ["scaled"]),
-        onnx.helper.make_node("Add", ["scaled", "bias"], ["logits"]),
-    ]
-    signature = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", size])
-        for name, size in (("waveform", 48_000), ("logits", 2))
-    ]
-    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = onnx.helper.make_graph(nodes, "loudness", signature[:1], signature[1:], tensors)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    onnx.helper.set_model_props(model, specification(task).to_metadata())
-    path.write_bytes(model.SerializeToString())
-
-
-@dataclass
-class Workplace:
-    """A record with its one server, the corpora, and the command line on them."""
-
-    folder: Path
-    ami: Path
-    client: MlflowClient
-    tracking: Tracking
-    runs: int = 0
-
-    def record_run(
-        self, task: str = "overlap", *, model: Path | None = None, train: str = "lbs-1", val: str = "lbs-2",
-        digest: str | None = None, tracking: Tracking | None = None, number: int | None = None,
-    ) -> str:  # fmt: skip
-        """Store a complete trial as a sweep does, through a spool; its run id."""
-        tracking = tracking or self.tracking
-        spool = TrialSpool(self.folder / f"{self.runs:05d}")
-        number = self.runs if number is None else number
-        self.runs += 1
-        own = spool.artifacts / "model"
-        own.mkdir(parents=True)
-        if model is None:
-            loudness_model(own / "model.onnx", task)
-        else:
-            (own / "model.onnx").write_bytes(model.read_bytes())
-        np.savez(
-            spool.artifacts / "predictions.npz",
-            train_clusters=np.array([train]),
-            val_clusters=np.array([val]),
-        )
-        spool.write("trial", {
-            "number": number, "run_name": f"{number:03d} {task}", "time_ms": 1_700_000_000_000,
-            "tags": {"harness.kind": "trial", "harness.trial": str(number), "harness.study": tracking.study},
-            "params": {"digest.train": "1" * 64, "digest.val": "2" * 64}, "datasets": [],
-        })  # fmt: skip
-        sums = {name: sha256_of(spool.artifacts / name) for name in ("model/model.onnx", "predictions.npz")}
-        sums["model/model.onnx"] = digest or sums["model/model.onnx"]
-        tags = {f"harness.sha256.{name}": value for name, value in sums.items()}
-        verdict = {"status": "FINISHED", "time_ms": 1_700_000_100_000, "metrics": {}, "tags": tags}
-        spool.write("verdict", verdict)
-        assert tracking.store_trial(spool)
-        return str(tracking.find(tracking.trial_key(number)))
-
-    def run(self, run: str, *words: str, code: int = 0, root: Path | None = None) -> str:
-        done = CliRunner().invoke(
-            cli,
-            ["evaluate", run, "--meetings", "--record", str(self.folder / "mlruns"), "--cache",
-             str(self.folder / "cache"), "--data-root", str(root or self.ami), "--step", "0.5", *words],
-        )  # fmt: skip
-        assert done.exit_code == code, f"{done.output}\n{done.exception}"
-        return done.output
-
-    def json(self, run: str, *words: str, root: Path | None = None) -> dict[str, Any]:
-        return dict(json.loads(self.run(run, *words, "--json", root=root)))
-
-
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, ami: Path) -> Iterator[Workplace]:
+def place(
+    tmp_path_factory: pytest.TempPathFactory, ami: Path, new_record: Callable[[Path], Record]
+) -> Iterator[Workplace]:
     folder = tmp_path_factory.mktemp("evaluate")
-    with pytest.MonkeyPatch.context() as patch, TrackingServer(Record(folder / "mlruns").open()) as server:
+    with pytest.MonkeyPatch.context() as patch, TrackingServer(new_record(folder / "mlruns")) as server:
         client = connect(server.uri)
         patch.setenv("MLFLOW_TRACKING_URI", server.uri)  # the one server, for every command of this file
         yield Workplace(folder, ami, client, Tracking(client, "loud"))
@@ -222,6 +129,7 @@ def test_the_result_is_in_the_run_under_its_protocol_and_protocols_never_share_a
         assert data.metrics[f"evaluate/{digest[:8]}/f1"] == one["f1"]
         assert data.tags[f"evaluate/{digest[:8]}/digest"] == digest
         assert "windows every 0.5 s" in data.tags[f"evaluate/{digest[:8]}/protocol"]
+        assert data.tags[f"evaluate/{digest[:8]}/flags"] == "; ".join(one["flags"])
         stored = Path(place.client.download_artifacts(run, one["artifact"], str(tmp_path)))
         assert json.loads(stored.read_text("utf-8")) == one
         canonical = json.dumps(one["protocol"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -261,6 +169,8 @@ def test_meetings_that_were_trained_on_are_refused(place: Workplace) -> None:
     assert (ledger.read_text("utf-8") if ledger.exists() else "") == before  # and the test stayed closed
     chosen = place.json(place.record_run(val="IS1008"))
     assert any("chosen on windows of these meetings" in flag for flag in chosen["flags"])
+    stored = place.client.get_run(chosen["run"]).data.tags[f"evaluate/{chosen['protocol_digest'][:8]}/flags"]
+    assert "chosen on windows of these meetings" in stored
 
 
 def test_whom_a_model_heard_is_read_from_the_manifests_of_its_digests(demo_cache: Path) -> None:
@@ -273,6 +183,56 @@ def test_whom_a_model_heard_is_read_from_the_manifests_of_its_digests(demo_cache
     assert heard.train >= {window.speaker for window in prepared.train.manifest.windows}
     assert heard.val >= set(prepared.val.manifest.clusters())
     assert heard_in(demo_cache, {**params, "digest.train": "0" * 64}) is None
+    assert heard_in(demo_cache, {}) is None
+    other = prepare(
+        config.model_copy(update={"subset": "other", "evaluate_on": ("clean",)}),
+        data_root=None,
+        cache=demo_cache,
+    )
+    assert other.digests["val"] == prepared.digests["val"]
+    both = heard_in(demo_cache, {**params, "digest.train.1": other.digests["train"]})
+    second = heard_in(demo_cache, {**params, "digest.train": other.digests["train"]})
+    assert both is not None
+    assert second is not None
+    assert (both.train, both.whole) == (heard.train | second.train, True)
+    part = heard_in(demo_cache, {**params, "digest.train.1": "0" * 64})
+    assert part is not None
+    assert (part.train, part.whole) == (heard.train, False)
+
+
+def test_an_ensemble_goes_by_its_name_and_no_member_hides_what_it_heard(
+    place: Workplace, demo_cache: Path
+) -> None:
+    prepared = prepare(
+        DataConfig(train_windows=40, val_windows=40, test_windows=40), data_root=None, cache=demo_cache
+    )
+    study = open_study(Record(place.folder / "mlruns"), Sweep.model_validate({"name": "together"}))
+    study.release()
+    complete_trial(study)
+    complete_trial(study)
+    sound = place.record_ensemble(study, "0+1", [prepared, trained_on(prepared, "lbs-7", "lbs-7")])
+    result = place.json("together/0+1")
+    assert (result["run"], result["study"], result["trial"]) == (sound.run_id, "together", "0+1")
+    assert result["flags"] == []
+    # ES2011 is the group of two meetings, MES001 a speaker of theirs.
+    for name, speaker, cluster in (("group", "?", "ES2011"), ("speaker", "MES011", "?")):
+        heard = place.record_ensemble(study, name, [prepared, trained_on(prepared, speaker, cluster)])
+        for word in (f"together/{name}", heard.run_id):
+            assert "trained on ES2011a, ES2011b or on their speakers" in place.run(word, code=3)
+    says = "study together has no trial or ensemble '0+9'; it has trials 0 to 1 and the ensembles 0+1, group, speaker"
+    assert says in place.run("together/0+9", code=2)
+
+
+def test_a_study_that_is_being_run_is_left_alone(place: Workplace) -> None:
+    study = open_study(Record(place.folder / "mlruns"), Sweep.model_validate({"name": "busy"}))
+    complete_trial(study)
+    tracking = Tracking(place.client, study.name, identity=study.identity)
+    run = place.record_run(tracking=tracking, number=0)
+    for word in (run, "busy/0"):
+        assert "study busy is being run by process" in place.run(word, code=2)
+    assert place.client.get_run(run).data.metrics == {}
+    study.release()
+    assert "(trial, unknown) has no model" in place.run("busy/0", code=2)  # its worker told of none
 
 
 def test_a_trial_of_a_study_goes_by_its_number_and_by_the_digests_its_worker_told(place: Workplace) -> None:
@@ -287,7 +247,8 @@ def test_a_trial_of_a_study_goes_by_its_number_and_by_the_digests_its_worker_tol
     study.optuna_study.tell(trial, 0.5)
     assert place.json("told/0")["run"] == place.json(run)["run"] == run
     assert "told is a study: name one of its runs, such as told/0" in place.run("told", code=2)
-    assert "study told has no trial '1'; it has 0 to 0" in place.run("told/1", code=2)
+    says = "study told has no trial or ensemble '1'; it has trial 0 and no ensemble"
+    assert says in place.run("told/1", code=2)
 
 
 @pytest.mark.parametrize("task", ["pseudo", "same_speaker", "speaker_count"])
@@ -300,6 +261,7 @@ def test_a_task_without_moments_is_refused(place: Workplace, task: str) -> None:
 def test_what_cannot_be_evaluated_is_said_at_once(place: Workplace, loud: str, tmp_path: Path) -> None:
     assert "has no run 'nonsense'" in place.run("nonsense", code=2)
     assert "has no run" in place.run("0" * 32, code=2)
+    assert "has no run" in place.run("0" * 32, code=2, root=tmp_path)  # the meetings come second
     assert "no study is called 'absent'" in place.run("absent/0", code=2)
     assert "was altered: sha256" in place.run(place.record_run(digest="0" * 64), code=1)
     launch = place.tracking.run("loud/launch/1", "launch", {"harness.kind": "launch"})
@@ -334,4 +296,6 @@ def test_real_meetings_run_through_an_exported_network(
     assert (result["clusters"], result["interval_note"][:11]) == (1, "no interval")
     assert result["scored_s"] == pytest.approx(60.0, abs=0.01)
     assert 0 <= result["f1"] <= 1
+    tags = place.client.get_run(run).data.tags
+    assert "not comparable with the official" in tags[f"evaluate/{result['protocol_digest'][:8]}/flags"]
     assert "does not follow AMI's official partition" in place.run(run, code=2, root=corpora)

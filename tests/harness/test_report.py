@@ -29,12 +29,8 @@ from harness.study import Study
 from tests.harness.report_place import Place
 
 EVALUATIONS = {
-    "11111111": [
-        {"trial": 0, "name": "a", "values": {"f1": 0.61, "protocol": "collar 0 s", "digest": "1" * 64}}
-    ],
-    "22222222": [
-        {"trial": 0, "name": "a", "values": {"f1": 0.83, "protocol": "collar .25 s", "digest": "2" * 64}}
-    ],
+    "11111111": [{"run": "trial 0", "values": {"f1": 0.61, "protocol": "collar 0 s", "digest": "1" * 64}}],
+    "22222222": [{"run": "trial 0", "values": {"f1": 0.83, "protocol": "collar .25 s", "digest": "2" * 64}}],
 }
 
 
@@ -99,7 +95,7 @@ def test_the_json_is_plain_and_complete(full: Report, tmp_path: Path) -> None:
     stored = json.loads(paths["json"].read_text("utf-8"))
     assert stored == json.loads(json.dumps(document(full)))
     assert {"study", "created", "asked", "code", "data", "counts", "boards", "incomplete", "skipped", "controls",
-            "evaluations", "notes", "against", "summary", "rules"} == set(stored)  # fmt: skip
+            "ensembles", "evaluations", "notes", "against", "summary", "rules"} == set(stored)  # fmt: skip
     assert stored["against"]["difference"] is None
     assert stored["boards"][0]["rows"][1]["to_best"]["verdict"] == "undecided"
     assert sorted(path.name for path in paths["html"].parent.iterdir()) == [

@@ -4,6 +4,7 @@ import os
 import signal
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -18,8 +19,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
-    return Record(tmp_path_factory.mktemp("server") / "mlruns").open()
+def record(tmp_path_factory: pytest.TempPathFactory, new_record: Callable[[Path], Record]) -> Record:
+    return new_record(tmp_path_factory.mktemp("server") / "mlruns")
 
 
 def group(pid: int) -> list[psutil.Process]:

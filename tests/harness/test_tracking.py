@@ -3,9 +3,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from harness.launch import open_tracking
+from harness.provenance import provenance
 from harness.record import Record
 from harness.server import TrackingServer
 from harness.spool import TrialSpool
+from harness.study import open_study
+from harness.sweep import Sweep
 from harness.tracking import Tracking, connect
 from harness.writer import Writer
 
@@ -26,8 +31,8 @@ EPOCHS = 3
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
-    return Record(tmp_path_factory.mktemp("tracking") / "mlruns").open()
+def record(tmp_path_factory: pytest.TempPathFactory, new_record: Callable[[Path], Record]) -> Record:
+    return new_record(tmp_path_factory.mktemp("tracking") / "mlruns")
 
 
 OWNER = (
@@ -323,3 +328,20 @@ def test_orphaned_launches_are_ended_and_trials_left_alone(client: MlflowClient)
     tracking.end_orphans("launch")
     assert client.get_run(launch).info.status == "KILLED"
     assert client.get_run(trial).info.status == "RUNNING"
+
+
+def test_a_sweep_ends_what_a_killed_launch_or_ensemble_of_its_study_left_running(
+    server: TrackingServer, client: MlflowClient, record: Record
+) -> None:
+    study = open_study(record, Sweep.model_validate({"name": "left"}))
+    tracking = Tracking(client, study.name, identity=study.identity)
+    kinds = ("launch", "ensemble", "trial")
+    left = {kind: tracking.run(f"{kind}/dead", kind, {"harness.kind": kind}) for kind in kinds}
+    launched = time.time_ns()
+    for _ in range(2):  # the second time is after a lost connection: its own launch goes on
+        own = open_tracking(server.uri, study, provenance("cpu"), [], launched).parent
+        status = {kind: client.get_run(run).info.status for kind, run in left.items()}
+        assert status == {"launch": "KILLED", "ensemble": "KILLED", "trial": "RUNNING"}
+        assert client.get_run(own).info.status == "RUNNING"
+    assert client.get_run(left["ensemble"]).data.tags["harness.state"] == "abandoned"
+    study.release()

@@ -78,7 +78,9 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in places() if name not in ("checkpoint_every", "xvector.path")])
+@pytest.mark.parametrize(
+    "name", [name for name in places() if name not in ("checkpoint_every", "xvector.path")]
+)
 def test_every_searched_parameter_changes_the_fingerprint(name: str) -> None:
     kind = places()[name].front_end or "mfcc"
     required = {f"xvector.{field}": value for field, value in XVECTOR.items()} if kind == "xvector" else {}

@@ -5,14 +5,17 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from harness.arms import ArmsRefusedError, retire_interrupted, skip_arms, skipped_arms
 from harness.asking import Asking
+from harness.cli import cli
 from harness.commands.options import EXIT_REFUSED, exit_code_of
 from harness.guards import promotable_guard
 from harness.record import Record
@@ -217,20 +220,22 @@ workers: 1
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_network_that_cannot_be_exported_is_compared_and_not_promoted(
-    net: ModuleType, tmp_path: Path, demo_cache: Path
+    net: ModuleType,
+    tmp_path: Path,
+    demo_cache: Path,
+    new_record: Callable[[Path], Record],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    new_record(tmp_path / "mlruns")
     digest = net.export(net.trained(), tmp_path / "one.onnx", batch=False)
     (tmp_path / "x.yaml").write_text(SWEEP.replace("DIGEST", digest))
 
-    def run(*words: str, code: int) -> dict[str, Any]:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "harness.cli", *words, "--json"], cwd=tmp_path, capture_output=True,
-            text=True, check=False, env={**os.environ, "HARNESS_CACHE": str(demo_cache), "NO_COLOR": "1"},
-        )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
-        return dict(json.loads(done.stdout))
-
-    result = run("sweep", "x.yaml", code=0)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "harness.cli", "sweep", "x.yaml", "--json"], cwd=tmp_path, capture_output=True,
+        text=True, check=False, env={**os.environ, "HARNESS_CACHE": str(demo_cache), "NO_COLOR": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
     assert result["exhausted"]
     assert result["spent"] == 1
     assert [trial["state"] for trial in result["trials"] if trial["state"] != "skipped"] == ["complete"]
@@ -248,7 +253,10 @@ def test_a_network_that_cannot_be_exported_is_compared_and_not_promoted(
     )
     assert "gone.onnx" in tags["harness.skipped"]
 
-    refused = run("promote", "x", code=EXIT_REFUSED)
+    monkeypatch.chdir(tmp_path)
+    refusal = CliRunner().invoke(cli, ["promote", "x", "--json"])
+    assert refusal.exit_code == EXIT_REFUSED
+    refused = json.loads(refusal.stdout)
     assert "takes one window at a time" in refused["error"]
     assert "nothing was changed" in refused["error"]
     assert not (tmp_path / "promoted").exists()

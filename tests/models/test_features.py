@@ -115,7 +115,9 @@ def test_features_are_librosas_on_real_speech(front_end: type[SpectralFrontEnd])
     assert_parity(front_end(cmvn=False), np.stack([w for w in read if len(w) == WINDOW_SAMPLES]))
 
 
-@pytest.mark.parametrize("config", [*(c() for c in FRONT_ENDS.values() if not c.external), *UNUSUAL], ids=repr)
+@pytest.mark.parametrize(
+    "config", [*(c() for c in FRONT_ENDS.values() if not c.external), *UNUSUAL], ids=repr
+)
 def test_every_front_end_keeps_the_protocol(config: FrontEnd) -> None:
     """Shape as the value says, finite, float32, and the exportable twin gives the same numbers."""
     windows = torch.from_numpy(voices(3))
@@ -128,7 +130,9 @@ def test_every_front_end_keeps_the_protocol(config: FrontEnd) -> None:
     assert relative(module(windows).numpy(), features.numpy()) == 0  # exportable() changed nothing
 
 
-@pytest.mark.parametrize("config", [*(c() for c in FRONT_ENDS.values() if not c.external), LogMel(cmvn=False)], ids=repr)
+@pytest.mark.parametrize(
+    "config", [*(c() for c in FRONT_ENDS.values() if not c.external), LogMel(cmvn=False)], ids=repr
+)
 @given(seed=st.integers(0, 2**16), mates=st.integers(1, 4), gain_db=st.sampled_from([-60, 0, 60]))
 @settings(max_examples=6, deadline=None)
 def test_a_window_does_not_depend_on_its_batch(config: FrontEnd, seed: int, mates: int, gain_db: int) -> None:

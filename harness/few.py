@@ -1,0 +1,8 @@
+"""Too few clusters: one bound and one wording, for commands that must not wait for numpy."""
+
+FEW_CLUSTERS = 10  # below this an interval is printed, and never counts as evidence
+
+
+def few_clusters_note(clusters: int) -> str:
+    """What stands beside K where it is too small to claim anything."""
+    return ", few clusters" if clusters < FEW_CLUSTERS else ""

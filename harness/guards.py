@@ -194,7 +194,8 @@ def latency_guard(p99_ms: float, provider: str) -> Guard:
     return Guard(
         "latency P99, batch 1", "quality", p99_ms < MAX_P99_MS, f"{p99_ms:.1f} ms on {provider}",
         f"< {MAX_P99_MS:.0f} ms",
-        "A spectral front end (mfcc, log_mel) is about 50 times cheaper than the raw waveform.",
+        "Measure again on an idle machine; a smaller width is cheaper, and a spectral front end (mfcc, log_mel) about "
+        "50 times cheaper than the raw waveform.",
     )  # fmt: skip
 
 

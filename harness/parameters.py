@@ -253,7 +253,7 @@ Section = Literal["data", "feature", "model", "training", "augmentation"]
 
 # What may be searched in the data section: never what decides what a number means (task, split, sizes
 # of the evaluation sets), because trials of one study must stay comparable.
-SEARCHABLE_DATA = ("subset", "train_windows")
+SEARCHABLE_DATA = ("subset", "train_windows", "voice_variants", "pitch_semitones", "stretch")
 
 
 class Place(BaseModel):

@@ -69,7 +69,8 @@ def test_what_changes_no_number_is_not_in_the_fingerprint(section: str) -> None:
 
 XVECTOR = {"path": "embedding.onnx", "sha256": "0" * 64}
 OTHER: dict[str, Any] = {
-    "sha256": "1" * 64, "recipe": "3dspeaker", "windows": "whole", "dim": 192, "ema_decay": 0.99,
+    "sha256": "1" * 64, "recipe": "3dspeaker", "windows": "whole", "dim": 192, "ema_decay": 0.99, "voice_variants": 2,
+    "pitch_semitones": 1.0, "stretch": 0.2,
     "subset": "other", "train_windows": 100, "feature": "log_mel", "waveform.normalize": False, "n_mels": 60,
     "n_fft": 1024, "win_length": 320, "hop_length": 200, "f_min": 20.0, "f_max": 7000.0, "top_db": 60.0, "cmvn": False,
     "n_mfcc": 20, "delta_width": 5, "width": 0.5, "dropout": 0.1, "kernel_size": 5, "epochs": 3, "batch_size": 16,

@@ -13,6 +13,8 @@ import urllib.request
 from contextlib import suppress
 from types import TracebackType
 
+import psutil
+
 from harness.record import Record, quiet_environment
 
 START_TIMEOUT_S = 120.0
@@ -26,12 +28,17 @@ class TrackingServer:
     """Starts in the background at once; `uri` waits until it answers.
 
     Given MLFLOW_TRACKING_URI in the environment, that server is used and none is started.
+
+    Parameters
+    ----------
+    port : this one and no other; None for any that is free
+    prefer : the port to take where it is free, and none is asked for
     """
 
-    def __init__(self, record: Record, port: int | None = None) -> None:
+    def __init__(self, record: Record, port: int | None = None, prefer: int | None = None) -> None:
         self.record = record
         self.team_uri = os.environ.get("MLFLOW_TRACKING_URI")
-        self.port = port or free_port()
+        self.port = port or (prefer if prefer and is_free(prefer) else free_port())
         self._fixed = port is not None
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
@@ -85,10 +92,12 @@ class TrackingServer:
         """
         if self.team_uri:
             return self.team_uri
-        address = f"http://127.0.0.1:{self.port}"
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._ready:
-            if self._process is None or self._process.poll() is not None:
+            ended = self._process is None or self._process.poll() is not None
+            if ended and not self._fixed and not is_free(self.port):
+                self.start()  # somebody was faster: on another port
+            elif ended:
                 raise ServerError(
                     f"the MLflow server ended while starting; its log: {self.record.server_log}"
                 )
@@ -96,10 +105,24 @@ class TrackingServer:
                 raise ServerError(
                     f"the MLflow server did not answer in {START_TIMEOUT_S:.0f} s; its log: {self.record.server_log}"
                 )
-            self._ready = _answers(f"{address}/health")
+            # Another server may answer there: what it holds is not this record.
+            self._ready = self._listens() and _answers(f"http://127.0.0.1:{self.port}/health")
             if not self._ready:
                 time.sleep(0.1)
-        return address
+        return f"http://127.0.0.1:{self.port}"
+
+    def _listens(self) -> bool:
+        """Whether the process, or a descendant of it, is who listens on the port."""
+        assert self._process is not None
+        try:
+            leader = psutil.Process(self._process.pid)
+            return any(
+                connection.status == psutil.CONN_LISTEN and connection.laddr.port == self.port
+                for process in (leader, *leader.children(recursive=True))
+                for connection in process.net_connections("inet")
+            )
+        except psutil.Error:  # it is just ending
+            return False
 
     @property
     def alive(self) -> bool:

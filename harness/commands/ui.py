@@ -34,7 +34,7 @@ def command(port: int | None, as_json: bool, quiet: bool, **options: Any) -> Non
     --json prints url, record and studies (name: address of its trials) once MLflow answers.
     """
     from harness.record import Record
-    from harness.server import TrackingServer, free_port, is_free
+    from harness.server import TrackingServer, is_free
     from harness.tracking import connect, study_links
 
     record = Record(settings(**options).record)
@@ -47,9 +47,8 @@ def command(port: int | None, as_json: bool, quiet: bool, **options: Any) -> Non
     record.require()
     if port is not None and not is_free(port):
         raise click.UsageError(f"port {port} of 127.0.0.1 is taken; leave --port out for a free one")
-    chosen = port or (5000 if is_free(5000) else free_port())
     stopped: list[int] = []
-    with TrackingServer(record, chosen) as server:
+    with TrackingServer(record, port, prefer=5000) as server:
         url = server.uri
         links = study_links(connect(url), url)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # until here a signal raises

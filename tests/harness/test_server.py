@@ -1,8 +1,10 @@
 """Nothing of a server outlives its owner, whoever of the family is killed first."""
 
+import http.server
 import os
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -12,7 +14,7 @@ import psutil
 import pytest
 
 from harness.record import Record
-from harness.server import ServerError, TrackingServer
+from harness.server import ServerError, TrackingServer, free_port
 from harness.tracking import connect
 
 pytestmark = pytest.mark.slow
@@ -79,3 +81,27 @@ def test_no_letter_of_a_records_path_is_part_of_a_url(tmp_path: Path) -> None:
         rows = database.execute("select experiment_id, name from experiments where name = 'here'").fetchall()
     assert rows == [(int(experiment), "here")]
     assert [path.name for path in tmp_path.iterdir()] == [record.root.name]
+
+
+def test_a_port_that_somebody_else_takes_first_is_left_to_them(record: Record) -> None:
+    """What answers there is another record: its address must never be shown for this one's."""
+    wanted = free_port()
+
+    class Healthy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with TrackingServer(record, prefer=wanted) as server:
+        assert server.port == wanted
+        other = http.server.ThreadingHTTPServer(("127.0.0.1", wanted), Healthy)  # before MLflow has come up
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        try:
+            assert server.uri != f"http://127.0.0.1:{wanted}"
+            assert [e.name for e in connect(server.uri).search_experiments()] == ["Default"]
+        finally:
+            other.shutdown()
+            other.server_close()

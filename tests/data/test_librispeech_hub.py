@@ -322,7 +322,7 @@ def test_offline_the_hub_is_refused_at_once_with_what_to_do(tmp_path, monkeypatc
         for words in (reason, "openslr/librispeech_asr", "--data-root DIR", "corpus: librispeech"):
             assert words in str(caught.value)
         assert ("holds no parquet of it (ihm)" in str(caught.value)) == (root is not None)
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 30  # seconds; a client that retries takes minutes
 
 
 def test_a_data_root_that_is_no_folder_is_refused(tmp_path):

@@ -152,7 +152,7 @@ def test_the_journals_lock_dies_with_its_holder(record: Record) -> None:
     holder.communicate()
     began = time.monotonic()
     optuna.create_study(study_name="x", storage=record.storage())
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # seconds; a dead holder is waited for 30
 
 
 def test_two_processes_write_one_journal(record: Record) -> None:

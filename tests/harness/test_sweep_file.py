@@ -116,9 +116,9 @@ def test_mistakes_that_can_be_read_past_are_all_told() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 60_000, "{a: " * 15_000, "- " * 30_000, "? " * 30_000])
 def test_deep_nesting_is_refused_at_once(text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()  # of this process: whoever else is busy
     assert "levels deep" in " ".join(message for _, message in said(text))
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 5  # seconds; walking every level takes minutes
 
 
 def test_aliases_do_not_multiply() -> None:

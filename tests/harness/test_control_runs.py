@@ -30,38 +30,11 @@ from harness.provenance import provenance
 from harness.record import Record
 from harness.server import TrackingServer
 from harness.study import load_study, open_study
-from harness.sweep import Sweep
 from harness.tracking import connect
 from harness.view import View
-
-
-def sweep(**changes: Any) -> Sweep:
-    base = {
-        "name": "x",
-        "data": {"train_windows": 240, "val_windows": 96, "test_windows": 96},
-        "parameters": {"feature": ["waveform", "mfcc"], "width": [0.125, 1.0]},
-        "controls": ["unseen", "shuffled_labels"],
-        "budget": {"trials": 1},
-    }
-    return Sweep.model_validate(base | changes)
-
-
-def windows(speakers: int, each: int) -> tuple[np.ndarray, list[str]]:
-    """Labels (window,) and clusters of speakers whose classes alternate."""
-    return np.repeat(np.arange(speakers) % 2, each), [f"s{k}" for k in range(speakers) for _ in range(each)]
-
+from tests.harness.control_sweep import sweep, windows
 
 # What a study remembers
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Record:
-    """What Optuna's half needs, without the seconds that MLflow's database takes."""
-    record = Record(tmp_path / "mlruns")
-    for folder in (record.root, record.spool, record.locks):
-        folder.mkdir()
-    record.database.touch()
-    return record
 
 
 def test_a_verdict_stays_with_the_study_and_a_failure_is_tried_again(record: Record) -> None:

@@ -29,7 +29,7 @@ from harness.metrics import binary_metrics
 from harness.search_space import SearchSpace
 from harness.settings import Settings
 from harness.spool import TrialSpool
-from harness.sweep import Sweep, load_sweep
+from harness.sweep import load_sweep
 from harness.sweep_file import SweepError
 from harness.sweep_schema import json_schema
 from harness.training import Split, fit
@@ -37,23 +37,7 @@ from harness.training_config import TrainingConfig
 from harness.training_state import of_last_epoch
 from harness.trial import run_trial
 from harness.trial_config import TrialConfig
-
-
-def sweep(**changes: Any) -> Sweep:
-    base = {
-        "name": "x",
-        "data": {"train_windows": 240, "val_windows": 96, "test_windows": 96},
-        "parameters": {"feature": ["waveform", "mfcc"], "width": [0.125, 1.0]},
-        "controls": ["unseen", "shuffled_labels"],
-        "budget": {"trials": 1},
-    }
-    return Sweep.model_validate(base | changes)
-
-
-def windows(speakers: int, each: int) -> tuple[np.ndarray, list[str]]:
-    """Labels (window,) and clusters of speakers whose classes alternate."""
-    return np.repeat(np.arange(speakers) % 2, each), [f"s{k}" for k in range(speakers) for _ in range(each)]
-
+from tests.harness.control_sweep import sweep, windows
 
 # Labels that say nothing
 

@@ -38,16 +38,6 @@ DIGESTS["other"] = {**DIGESTS["clean"], "val": "abcdef012345" + "0" * 52}
 KEPT = {"model/weights.pt": "0" * 64, "model/model.onnx": "1" * 64}
 
 
-@pytest.fixture
-def record(tmp_path: Path) -> Record:
-    """What Optuna's half needs, without the seconds that MLflow's database takes."""
-    record = Record(tmp_path / "mlruns")
-    for folder in (record.root, record.spool, record.locks):
-        folder.mkdir()
-    record.database.touch()
-    return record
-
-
 def study_with(record: Record, name: str = "tiny", *trials: dict[str, Any]) -> Study:
     """A study with one trial a description: subset, state, what it kept."""
     study = open_study(

@@ -31,16 +31,6 @@ def opened(record: Record, definition: Sweep) -> Study:
     return study
 
 
-@pytest.fixture
-def record(tmp_path: Path) -> Record:
-    """What Optuna's half needs, without the seconds that MLflow's database takes."""
-    record = Record(tmp_path / "mlruns")
-    for folder in (record.root, record.spool, record.locks):
-        folder.mkdir()
-    record.database.touch()
-    return record
-
-
 def sweep(**changes: Any) -> Sweep:
     base = {
         "name": "demo",

@@ -45,16 +45,6 @@ def speaker(net: ModuleType, tmp_path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture
-def record(tmp_path: Path) -> Record:
-    """What Optuna's half needs, without the seconds that MLflow's database takes."""
-    record = Record(tmp_path / "mlruns")
-    for folder in (record.root, record.spool, record.locks):
-        folder.mkdir()
-    record.database.touch()
-    return record
-
-
 def sweep(speaker: dict[str, Any], sampler: str = "grid", **parameters: Any) -> Sweep:
     parameters = {"feature": ["mfcc", "xvector"], "epochs": [3, 4], **speaker, **parameters}
     return Sweep.model_validate({"name": "x", "parameters": parameters, "sampler": sampler})

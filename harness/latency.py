@@ -1,16 +1,18 @@
-"""Latency of an exported file as a server would feel it: one window, one thread, waveform to logits."""
+"""Latency of an exported file as a server would feel it: one thread, waveform to logits.
+
+numpy and the standard library only: `harness verify` measures with it where nothing else is installed.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from models.front_ends import WINDOW_SAMPLES
-from models.onnx_session import open_session
-
+WINDOW_SAMPLES = 48_000
 WARM_UP = 5
 MAX_CALLS = 200
 MAX_SECONDS = 5.0
@@ -18,7 +20,7 @@ MAX_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds; `cold_ms` is opening the file and answering once."""
+    """Milliseconds of one window; `cold_ms` is opening the file and answering once."""
 
     cold_ms: float
     p50_ms: float
@@ -27,11 +29,11 @@ class Latency:
     provider: str
 
 
-def measure(path: Path, device: str = "cpu") -> Latency:
+def measure(open_session: Callable[[], Any]) -> Latency:
     """Latency of batch 1 on the provider that the session really uses."""
     waveform = (0.1 * np.random.default_rng(0).standard_normal((1, WINDOW_SAMPLES))).astype(np.float32)
     start = time.perf_counter()
-    session = open_session(path, device)
+    session = open_session()
     feed = {session.get_inputs()[0].name: waveform}
     session.run(None, feed)
     cold = time.perf_counter() - start

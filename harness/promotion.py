@@ -164,7 +164,7 @@ def _promote(
     guards = [*_data_guards(candidate), *_prediction_guards(candidate), _parity(candidate, aside)]
     if not all(guard.ok for guard in guards if guard.level == "integrity"):
         raise GuardRefusedError(study.name, subject.label, guards)
-    latency = measure(aside / "model.onnx")
+    latency = measure(lambda: open_session(aside / "model.onnx"))
     guards.append(latency_guard(latency.p99_ms, latency.provider))
     progress("the frozen test is opened")
     manifest = candidate.shared.test.manifest.digest

@@ -1,78 +1,102 @@
-"""The bundle of a promoted model: one folder, enough for an inference server in another language."""
+"""The bundle of a promoted model: one folder, enough for an inference server in another language.
+
+model.onnx, model.*.onnx     waveform in, logits out (put there before)
+specification.json           what goes in and what comes out; specification.schema.json is its JSON Schema
+golden/                      inputs, and the outputs of each model that any runtime must repeat
+evidence.json, card.md       what was measured, for programs and for people
+SHA256SUMS                   digest of every file above, written last
+"""
 
 from __future__ import annotations
 
-import shutil
+import io
+import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.guards import Guard
-from harness.statistics import ClusteredInterval
-from harness.subsets import subset_lines
+from harness.bundle_files import EVIDENCE, SPECIFICATION, SUMS, WAVEFORM, golden_of, sums_text
+from harness.bundle_files import bundle_digest as bundle_digest
+from harness.spool import write_json
+from models.files import write_aside
+
+if TYPE_CHECKING:
+    from models.specification import Specification
+
+SCHEMA = "specification.schema.json"
+CARD = "card.md"
 
 
-def write_golden(folder: Path, waveform: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]) -> None:
-    """Inputs (window, 48000) float32 and the outputs (window, 2) float32 that any runtime must repeat."""
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "waveform.npy", waveform, allow_pickle=False)
-    np.save(folder / "logits.npy", logits, allow_pickle=False)
+def write_bundle(
+    folder: Path,
+    *,
+    specification: Specification,
+    evidence: Mapping[str, Any],
+    golden_waveform: npt.NDArray[np.float32],
+    golden_logits: Mapping[str, npt.NDArray[np.float32]],
+    card: str,
+) -> None:
+    """Complete the bundle in a folder that holds its models, durably, SHA256SUMS last.
+
+    Parameters
+    ----------
+    evidence : written as JSON; numbers that JSON does not have (NaN, infinities) become null
+    golden_waveform : (window, 48000) float32
+    golden_logits : model's file name -> (window, 2) float32, for exactly the models in the folder
+
+    Raises
+    ------
+    ValueError
+        If golden outputs and models do not belong together.
+    """
+    _require_golden(folder, golden_waveform, golden_logits)
+    write_json(folder / SPECIFICATION, specification.model_dump(mode="json"))
+    write_json(folder / SCHEMA, type(specification).json_schema())
+    write_json(folder / EVIDENCE, _plain(evidence))
+    write_aside(folder / CARD, card.encode())
+    write_aside(folder / WAVEFORM, _npy(golden_waveform))
+    for model, logits in golden_logits.items():
+        write_aside(folder / golden_of(model), _npy(logits))
+    _sync(folder)
+    write_aside(folder / SUMS, sums_text(folder).encode())
+    _sync(folder)
 
 
-def write_card(path: Path, evidence: dict[str, Any], test: ClusteredInterval, guards: list[Guard]) -> None:
-    """card.md: the same for a person."""
-    trial, data = evidence["trial"], evidence["data"]
-    labels = evidence["specification"]["label_meaning"]
-    lines = [
-        f"# {evidence['registered_name']}, from study {evidence['study']}, {evidence['subject']}",
-        "",
-        f"**{evidence['stamp']}**",
-        "",
-        f"One 3.0 s window of speech at 16 kHz in (`waveform`, batch x 48000 float32 in [-1, 1]), two logits out. "
-        f"Class 0: {labels['0']}. Class 1: {labels['1']}.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| task | {data['task']} / {data['variant']}, {evidence['split_rule']} |",
-        f"| trained on | {data['corpus']} {data['subset']}, {evidence['windows']['train']} windows |",
-        f"| configuration | {evidence['configuration']} |",
-        f"| test (opening {evidence['test_openings']} of these windows by this study, "
-        f"{evidence['test_openings_by_all']} in all) | {test} |",
-        *(f"| test on {line} |".replace(": ", " | ", 1) for line in subset_lines(evidence["test_by_subset"])),
-        f"| validation score ({evidence['score_is']}) | {trial['score']:.3f}, "
-        f"{luck_line(evidence['optimism'], evidence['trials_compared'])} |",
-        f"| latency, batch 1 | P50 {evidence['latency']['p50_ms']:.1f} ms, P99 {evidence['latency']['p99_ms']:.1f} ms, "
-        f"{evidence['latency']['provider']} |",
-        "",
-        "## Guards",
-        "",
-        *[f"- {'ok' if guard.ok else '**' + guard.level + '**'}: {guard}" for guard in guards],
-        "",
-        "## Limits",
-        "",
-        *[f"- {limit}" for limit in [*evidence["flags"], *evidence["limits"]]],
-        "- The winner was not retrained on fresh seeds, so its validation score flatters it: read the test's interval.",
-        *(["- Fewer than 10 clusters in the test: it proves that every path works, and nothing about the model."]
-          if test.few_clusters else []),
-        "",
-    ]  # fmt: skip
-    path.write_text("\n".join(lines), encoding="utf-8")
+def _require_golden(
+    folder: Path, waveform: npt.NDArray[np.float32], logits: Mapping[str, npt.NDArray[np.float32]]
+) -> None:
+    models = sorted(path.name for path in folder.glob("*.onnx"))
+    if sorted(logits) != models:
+        raise ValueError(f"golden outputs of {sorted(logits)}, but the models in {folder} are {models}")
+    for name, values in logits.items():
+        if not len(waveform) or len(values) != len(waveform):
+            raise ValueError(f"golden outputs of {name}: {len(values)} windows for {len(waveform)} inputs")
 
 
-def luck_line(luck: float | None, trials: int) -> str:
-    """How far the validation score may be trusted."""
-    if luck is None:
-        return f"best of {trials} trials: every window alike, so how much of it is luck cannot be said"
-    return f"best of {trials} trials: about {luck:.3f} of it may be luck"
+def _npy(array: npt.NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
+    return buffer.getvalue()
 
 
-def put_in_place(aside: Path, final: Path) -> None:
-    """Swap a complete bundle in; the one before it stays whole until then."""
-    old = final.with_name(f".{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    aside.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
+def _plain(value: Any) -> Any:
+    """Without the numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _sync(folder: Path) -> None:
+    """Make everything in a folder durable, names included."""
+    for path in [folder, *folder.rglob("*")]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

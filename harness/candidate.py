@@ -55,6 +55,11 @@ class Candidate:
         """The data configuration (of an ensemble whose members' differ, that of the first)."""
         return self.shared.config
 
+    @property
+    def registered_name(self) -> str:
+        """The registered model that it competes for: one a task and variant, all of one signature."""
+        return self.data.question.replace("/", "-")
+
     def module(self) -> nn.Module:
         """The torch module from waveform to logits, in evaluation mode."""
         if isinstance(self.subject, EnsembleSummary):

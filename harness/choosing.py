@@ -10,6 +10,8 @@ from harness.study import Study, StudyError, TrialSummary
 from harness.tracking import Tracking
 from harness.trial_config import TrialConfig
 
+Subject = TrialSummary | EnsembleSummary
+
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 

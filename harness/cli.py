@@ -17,10 +17,14 @@ FIRST = {
     "promote": ("harness.commands.promote", "Check, export and register the best model of a study."),
 }
 MORE = {
+    "confirm": ("harness.commands.confirm", "Retrain the best trials on fresh seeds; name a winner."),
     "ensemble": ("harness.commands.ensemble", "Average trials of a study into one model."),
     "evaluate": ("harness.commands.evaluate", "Score a run's model on meetings, frame by frame."),
+    "why": ("harness.commands.why", "Say why a trial was pruned, failed or not promoted."),
+    "rollback": ("harness.commands.rollback", "Make the champion before this one the champion again."),
+    "verify": ("harness.commands.verify", "Check a bundle: digests, golden outputs, latency."),
     "data": ("harness.commands.data", "Prepare or audit a sweep's data without training."),
-    "schema": ("harness.commands.schema", "Print the JSON Schema of sweep files, for editors."),
+    "schema": ("harness.commands.schema", "Print the JSON Schema of sweep files, specifications or policies."),
 }
 
 

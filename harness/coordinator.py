@@ -7,7 +7,6 @@ ask -> (duplicate? told at once) -> spool/trial.json -> worker
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.asking import Asking
-from harness.control_runs import MAX_RETRIES, ControlRuns
+from harness.confirmation_runs import is_confirmation, replay
+from harness.control_runs import ControlRuns
 from harness.executors.protocol import (
     EpochDone,
     Event,
@@ -32,8 +32,11 @@ from harness.provenance import Provenance
 from harness.record import Record
 from harness.run_page import run_name, verdict_of
 from harness.search_space import Values
+from harness.side_runs import MAX_RETRIES
 from harness.signals import handling_signals
 from harness.spool import TrialSpool
+from harness.stopping import OutOfSpaceError as OutOfSpaceError
+from harness.stopping import Stopping, require_space
 from harness.study import Study, TrialSummary
 from harness.trial_config import TrialConfig
 from harness.view import View
@@ -46,9 +49,9 @@ if TYPE_CHECKING:
 
 # Trials that may fail in a row for one and the same reason.
 MAX_ALIKE = 5
-# How long an interrupted sweep waits for its workers to reach a step's end.
-STOP_S = 60.0
 POLL_S = 0.2
+# Characters of a traceback's end that the study keeps; the whole is an artifact of the trial's run.
+TRACEBACK = 2_000
 
 
 @dataclass
@@ -59,10 +62,6 @@ class _Running:
     spool: TrialSpool
     job: Job
     retries: int = 0
-
-
-class OutOfSpaceError(OSError):
-    """The disk is full: the sweep stops, its trials are not failed."""
 
 
 class Coordinator:
@@ -83,20 +82,24 @@ class Coordinator:
         self.executor, self.writer, self.view = executor, writer, view
         self.jobs = Jobs(study, record, prepared, code, cache)
         self.running: dict[int, _Running] = {}
-        self.signal: int | None = None
+        self.stopping = Stopping(executor, view)
         self.asking = Asking(study, executor.slots)
         self.controls = ControlRuns(self)
         self.new_trials = 0
-        self._interrupted_at: float | None = None
         self._spent = 0
         self.out_of_time = False
         self._failures_alike: list[str] = []
         hours = study.sweep.budget.hours
         self._deadline = time.monotonic() + hours * 3600 if hours is not None else None
 
+    @property
+    def signal(self) -> int | None:
+        """The signal that stopped the study."""
+        return self.stopping.signal
+
     def run(self) -> None:
         """Run the study. Signals: the first stops at the next step and keeps checkpoints, the second leaves."""
-        with handling_signals(self._on_signal):
+        with handling_signals(self.stopping.on_signal):
             resumable = self._recover()
             self.view.begin(
                 self.study.name,
@@ -119,8 +122,8 @@ class Coordinator:
                     self._resume(resumable.pop(0))
                 elif not self._start_next():
                     break
-            self._interrupt()
-            if not (self.running or self.controls.running) or self._gave_up_waiting():
+            self.stopping.pass_on()
+            if not (self.running or self.controls.running) or self.stopping.gave_up_waiting:
                 return
             for event in self.executor.poll(POLL_S):
                 self._handle(event)
@@ -153,6 +156,8 @@ class Coordinator:
             trial = spool.read("trial")
             if trial is None:
                 spool.remove()
+            elif is_confirmation(trial):
+                replay(self.study, spool, trial, self.prepared, self.writer)
             elif trial["number"] < 0:
                 self.controls.replay(spool, trial)
             elif trial["number"] not in waiting:
@@ -219,8 +224,7 @@ class Coordinator:
     # Hearing from trials
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, TrialFailed) and "No space left" in event.reason:
-            raise OutOfSpaceError(f"{event.reason}: free some space and run the same command again to go on")
+        require_space(event)
         if self.controls.handle(event):
             return
         run = self.running.get(event.number) if event.number is not None else None
@@ -267,6 +271,7 @@ class Coordinator:
             self._retry(run, event.reason)
             return
         run.spool.write_traceback(event.traceback)
+        run.trial.set_user_attr("traceback", event.traceback[-TRACEBACK:])
         self._end(run, TrialState.FAIL, None, f"{event.kind}: {event.reason}")
         self._stop_failing_alike(event.reason)
 
@@ -287,6 +292,7 @@ class Coordinator:
             self._end(run, TrialState.FAIL, None, f"infrastructure, {run.retries + 1} times: {reason}")
             return
         run.retries += 1
+        run.trial.set_user_attr("retries", run.retries)
         self.view.message(f"trial {run.trial.number}: {reason}; going on from its checkpoint")
         self.executor.submit(run.job)  # its own slot is the free one
 
@@ -306,25 +312,6 @@ class Coordinator:
         spool.write("verdict", verdict_of(trial, self.prepared))
 
     # Stopping
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        del frame
-        if self.signal is not None:
-            self.view.leave()
-            os._exit(128 + number)
-        self.signal = number  # the loop passes it on: a handler must not write into a socket in use
-
-    def _interrupt(self) -> None:
-        if self.signal is not None and self._interrupted_at is None:
-            self._interrupted_at = time.monotonic()
-            self.executor.interrupt()
-            self.view.message("stopping: every trial keeps its last epoch; Ctrl-C again leaves at once")
-
-    def _gave_up_waiting(self) -> bool:
-        if self._interrupted_at is None:
-            return False
-        busy = self.executor.slots - self.executor.idle
-        return busy == 0 or time.monotonic() - self._interrupted_at > STOP_S
 
     def _park(self) -> None:
         """Leave unfinished trials waiting, not running: the next launch takes them first."""

@@ -59,23 +59,41 @@ def estimate(
     configs = space.samples(SAMPLES)
 
     def seconds(config: TrialConfig) -> float:
-        train, val = windows[config.data.digest()]
-        passes = _passes(config, train, val)
-        augmented = config.training.epochs * train * augmentation_s(config) if device == "cpu" else 0.0
-        return passes * (window_macs(config) / SPEED[device] + PASS_S[device]) + augmented + TRIAL_S
+        return training_s(config, device, windows)
 
-    outputs = fmean(
-        2
-        * 4
-        * config.model.num_parameters(config.feature.num_features, num_frames=config.feature.num_frames())
-        for config in configs
-    )
+    outputs = fmean(map(_output_bytes, configs))
     rounds = -(-trials // workers)
     training = rounds * fmean(map(seconds, configs)) + sum(map(seconds, controls)) / workers
     disk = (
         trials * outputs + (trials + len(controls)) * TRIAL_BYTES + _feature_bytes(configs, trials, windows)
     )
     return Cost(trials, START_S + training if training else 0.0, disk, workers, len(controls))
+
+
+def estimate_trainings(
+    trainings: Sequence[tuple[TrialConfig, float | None]], workers: int, device: str, windows: Windows
+) -> Cost:
+    """Cost of these very trainings.
+
+    Parameters
+    ----------
+    trainings : each with the pace at which it was trained before (training windows a second), where that is known
+    windows : as for `estimate`; their features are stored already
+    """
+    seconds = [training_s(config, device, windows, pace) for config, pace in trainings]
+    wall = START_S + max(sum(seconds) / workers, max(seconds)) if seconds else 0.0
+    disk = sum(_output_bytes(config) + TRIAL_BYTES for config, _ in trainings)
+    return Cost(len(trainings), wall, disk, workers)
+
+
+def training_s(config: TrialConfig, device: str, windows: Windows, pace: float | None = None) -> float:
+    """Seconds of one training on one worker; `pace` is in training windows a second, where it was measured."""
+    train, val = windows[config.data.digest()]
+    if pace is not None:
+        return _passes(config, train, val) / PASSES / pace + TRIAL_S
+    passes = _passes(config, train, val)
+    augmented = config.training.epochs * train * augmentation_s(config) if device == "cpu" else 0.0
+    return passes * (window_macs(config) / SPEED[device] + PASS_S[device]) + augmented + TRIAL_S
 
 
 def window_macs(config: TrialConfig) -> int:
@@ -91,6 +109,13 @@ def augmentation_s(config: TrialConfig) -> float:
         return 0.0
     anew = 0.0 if config.feature.kind == "waveform" else FEATURE_S
     return anew + ours.augment_share * (NOISE_S * noise + REVERB_S * reverb)
+
+
+def _output_bytes(config: TrialConfig) -> int:
+    """The weights, and the exported file that holds them again, float32."""
+    return 8 * config.model.num_parameters(
+        config.feature.num_features, num_frames=config.feature.num_frames()
+    )
 
 
 def _passes(config: TrialConfig, train: int, val: int) -> int:

@@ -1,30 +1,27 @@
-"""Guards: what a model must not be, measured, with the bound beside it. Integrity refuses, quality warns."""
+"""Guards: what a model must not be, measured, with the bound beside it. A policy holds the bounds.
+
+Integrity refuses, quality warns or refuses as the policy says, advice is only said.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
-from harness.controls import Control, judge
-from harness.metrics import binary_metrics
+from harness.controls import judge
+from harness.metrics import binary_metrics, expected_calibration_error, softmax
+from harness.policy import Policy, QualityBounds
 from harness.statistics import ClusteredInterval, clustered_interval
 
-Level = Literal["integrity", "quality"]
+Level = Literal["integrity", "quality", "advice"]
 
-POSITIVE_RATE = (0.1, 0.9)
-MIN_RECALL = 0.3
-MAX_TRAIN_LOSS = math.log(2) - 0.02  # nats; ln 2 is what a coin pays
 PLATEAU = 0.002
-GAP = (-0.05, 0.10)
-MIN_TEST_LOWER = 0.55
-MIN_CLUSTERS = 10
-MAX_ECE = 0.05
-MAX_P99_MS = 10.0
 
 
 @dataclass(frozen=True)
@@ -66,35 +63,42 @@ class Predictions:
         return clustered_interval(self.correct, self.clusters, side=side)
 
 
-def prediction_guards(train: Predictions, val: Predictions, *val_accuracy: Sequence[float]) -> list[Guard]:
+def prediction_guards(
+    train: Predictions, val: Predictions, *val_accuracy: Sequence[float], policy: Policy
+) -> list[Guard]:
     """Constant predictors, models that never learned, and plateaus at the class share.
 
     Parameters
     ----------
     val_accuracy : accuracy on the validation windows in every epoch, of each network that is in it
     """
+    bounds = policy.integrity
     on_val = binary_metrics(val.logits, val.labels)
     on_train = binary_metrics(train.logits, train.labels)
     rate, recalls = on_val["predicted_positive"], (on_val["recall_0"], on_val["recall_1"])
     lower = train.interval("lower")
     return [
         Guard(
-            "predicted-positive rate", "integrity", POSITIVE_RATE[0] <= rate <= POSITIVE_RATE[1], f"{rate:.3f}",
-            f"in [{POSITIVE_RATE[0]}, {POSITIVE_RATE[1]}]",
+            "predicted-positive rate", "integrity",
+            bounds.min_positive_rate <= rate <= bounds.max_positive_rate, f"{rate:.3f}",
+            f"in [{bounds.min_positive_rate}, {bounds.max_positive_rate}]",
             "It predicts (nearly) one class whatever it hears: look at the labels and the learning rate.",
         ),
         Guard(
-            "recall of each class", "integrity", min(recalls) >= MIN_RECALL, f"{recalls[0]:.3f} and {recalls[1]:.3f}",
-            f">= {MIN_RECALL}", "One class is not recognised: train longer, or look at that class's windows.",
+            "recall of each class", "integrity", min(recalls) >= bounds.min_recall,
+            f"{recalls[0]:.3f} and {recalls[1]:.3f}", f">= {bounds.min_recall}",
+            "One class is not recognised: train longer, or look at that class's windows.",
         ),
         *(_plateau(series, float(val.labels.mean())) for series in val_accuracy),
         Guard(
-            "train balanced accuracy, lower bound", "integrity", lower.low > 0.5, f"{lower.low:.3f}", "> .5",
+            "train balanced accuracy, lower bound", "integrity", lower.low > bounds.min_train_low, f"{lower.low:.3f}",
+            f"> {bounds.min_train_low}",
             "It has not learned its own training windows: raise the learning rate, the width or the epochs.",
         ),
         Guard(
-            "train cross-entropy", "integrity", on_train["loss"] <= MAX_TRAIN_LOSS, f"{on_train['loss']:.4f}",
-            f"<= {MAX_TRAIN_LOSS:.4f}", "A coin pays .6931: it has not learned. Check the labels, then train longer.",
+            "train cross-entropy", "integrity", on_train["loss"] <= bounds.max_train_loss, f"{on_train['loss']:.4f}",
+            f"<= {bounds.max_train_loss:.4f}",
+            "A coin pays .6931: it has not learned. Check the labels, then train longer.",
         ),
     ]  # fmt: skip
 
@@ -114,46 +118,85 @@ def _plateau(accuracy: Sequence[float], share_1: float) -> Guard:
     )  # fmt: skip
 
 
-def gap_guard(train: Predictions, val: Predictions) -> Guard:
+def gap_guard(train: Predictions, val: Predictions, policy: Policy) -> Guard:
     """Difference of balanced accuracy between training and validation windows, two-sided."""
+    bounds = policy.quality
     values = [binary_metrics(part.logits, part.labels)["balanced_accuracy"] for part in (train, val)]
     gap = values[0] - values[1]
+    error, clusters = _gap_error(train.interval(), val.interval())
+    ok = bounds.min_gap <= gap <= bounds.max_gap
+    outside = max(gap - bounds.max_gap, bounds.min_gap - gap)
     advice = (
-        "It has memorised its training windows." if gap > GAP[1] else "It does better on what it never saw."
+        "It has memorised its training windows: augment, shrink it, or train on more speakers."
+        if gap > bounds.max_gap
+        else "It does better on what it never saw: train longer, or look for training windows in the validation split."
     )
     return Guard(
-        "train - validation gap",
-        "quality",
-        GAP[0] <= gap <= GAP[1],
-        f"{gap:+.3f}",
-        f"in [{GAP[0]}, {GAP[1]}]",
-        advice,
+        "train - validation gap", _level(bounds, outside, error, clusters), ok,
+        f"{gap:+.3f} (standard error {error:.3f})", f"in [{bounds.min_gap}, {bounds.max_gap}]",
+        advice + _within(bounds, outside, error, clusters),
+    )  # fmt: skip
+
+
+def _gap_error(train: ClusteredInterval, val: ClusteredInterval) -> tuple[float, int]:
+    """Standard error of the difference as if no cluster stood in both splits, and the fewer clusters."""
+    variance = sum(one.value * (1 - one.value) / one.n_eff for one in (train, val))
+    return math.sqrt(variance), min(train.clusters, val.clusters)
+
+
+def _level(bounds: QualityBounds, outside: float, error: float, clusters: int) -> Level:
+    """Quality where a value lies `outside` with the policy's certainty, advice where chance may explain it."""
+    t = float(stdtrit(clusters - 1, bounds.certainty)) if clusters > 1 else math.inf
+    return "advice" if 0 < outside <= t * error else "quality"
+
+
+def _within(bounds: QualityBounds, outside: float, error: float, clusters: int) -> str:
+    said_only = _level(bounds, outside, error, clusters) == "advice"
+    return (
+        f" Its sampling error may explain it ({clusters} clusters), so it is not refused."
+        if said_only
+        else ""
     )
 
 
-def frozen_test_guards(test: Predictions, ece: float, *, negative_control: bool = False) -> list[Guard]:
+def frozen_guards(test: Predictions, policy: Policy, *, negative_control: bool = False) -> list[Guard]:
     """What the frozen test says; of a negative control, that nothing was there to be learned."""
-    interval = test.interval("lower")
     if negative_control:
-        return [_control_guard(test), _cluster_guard(interval)]
+        return [_control_guard(test)]
+    low, bound = test.interval("lower").low, policy.quality.min_test_low
     return [
         Guard(
-            "test balanced accuracy, lower bound", "quality", interval.low > MIN_TEST_LOWER, f"{interval.low:.3f}",
-            f"> {MIN_TEST_LOWER}", "Nothing shows that it beats chance on the test windows.",
+            "test balanced accuracy, lower bound", "quality", low > bound, f"{low:.3f}", f"> {bound}",
+            "Nothing shows that it beats chance on the test windows: train on more speakers, or test on more.",
         ),
-        _cluster_guard(interval),
-        Guard(
-            "calibration error (ECE)", "quality", ece <= MAX_ECE, f"{ece:.3f}", f"<= {MAX_ECE}",
-            "Its probabilities are not to be taken literally.",
-        ),
+        ece_guard(test, policy),
     ]  # fmt: skip
 
 
-def _cluster_guard(interval: ClusteredInterval) -> Guard:
+def ece_guard(test: Predictions, policy: Policy) -> Guard:
+    """Whether probabilities may be taken literally: fails above max_ece, is spoken of above warn_ece."""
+    bounds = policy.quality
+    ece = expected_calibration_error(softmax(test.logits), test.labels)
+    error, clusters = _ece_error(test), len(set(test.clusters))
+    outside = ece - bounds.max_ece
+    level: Level = _level(bounds, outside, error, clusters) if outside > 0 else "advice"
+    ok = ece <= min(bounds.warn_ece, bounds.max_ece)
     return Guard(
-        "clusters in the test", "quality", interval.clusters >= MIN_CLUSTERS, f"K = {interval.clusters}",
-        f">= {MIN_CLUSTERS}", "Few clusters: this proves that the path works, not that the model does.",
+        "calibration error (ECE)", "quality" if ok else level, ok, f"{ece:.3f} (standard error {error:.3f})",
+        f"<= {bounds.max_ece}, better <= {bounds.warn_ece}",
+        "Its probabilities are not to be taken literally: decide by the larger class, or train with more weight decay "
+        "or augmentation." + _within(bounds, outside, error, clusters),
     )  # fmt: skip
+
+
+def _ece_error(test: Predictions) -> float:
+    """Jackknife over clusters (Efron 1982): sqrt((K-1)/K sum (e_k - mean)^2), e_k without cluster k."""
+    probabilities, names = softmax(test.logits), np.asarray(test.clusters)
+    kept = [names != name for name in np.unique(names)]
+    if len(kept) < 2:
+        return math.inf
+    without = np.array([expected_calibration_error(probabilities[one], test.labels[one]) for one in kept])
+    return math.sqrt((len(kept) - 1) / len(kept) * float(((without - without.mean()) ** 2).sum()))
 
 
 def _control_guard(test: Predictions) -> Guard:
@@ -163,46 +206,4 @@ def _control_guard(test: Predictions) -> Guard:
         "negative control at chance", "quality", judgement.verdict != "broken",
         f"lower bound {judgement.low:.3f} (99.9 %)", "<= .5",
         "Something leaks: on this task nothing can be learned. Trust no other study of this corpus.",
-    )  # fmt: skip
-
-
-def study_control_guards(controls: Sequence[Control]) -> list[Guard]:
-    """What the study's own negative controls scored; none where it has none."""
-    return [
-        Guard(
-            f"negative control {control.name}", "quality", control.verdict != "broken",
-            f"{control.verdict}, {control.judgement.numbers if control.judgement else control.reason}",
-            "lower bound <= .5",
-            "Something leaks: nothing can be learned there. Trust no score of this study.",
-        )
-        for control in controls
-    ]  # fmt: skip
-
-
-def promotable_guard(outcome: Mapping[str, Any]) -> Guard:
-    """Whether a trial's worker could make one ONNX file of it: `promotable` is yes, or `no: ` and the reason."""
-    promotable = str(outcome.get("promotable", "yes"))  # trials from before the field were always exported
-    return Guard(
-        "one ONNX file", "integrity", promotable == "yes", promotable, "yes",
-        "Its scores stand, but it cannot be served alone: name another trial with --run, or train with an embedding "
-        "network that can be exported.",
-    )  # fmt: skip
-
-
-def latency_guard(p99_ms: float, provider: str) -> Guard:
-    """Time of one window from waveform to logits on the exported file."""
-    return Guard(
-        "latency P99, batch 1", "quality", p99_ms < MAX_P99_MS, f"{p99_ms:.1f} ms on {provider}",
-        f"< {MAX_P99_MS:.0f} ms",
-        "Measure again on an idle machine; a smaller width is cheaper, and a spectral front end (mfcc, log_mel) about "
-        "50 times cheaper than the raw waveform.",
-    )  # fmt: skip
-
-
-def parity_guard(max_difference: float, same_argmax: bool, windows: int, bound: float) -> Guard:
-    """Whether the exported file says what the trained network said."""
-    return Guard(
-        "ONNX against torch", "integrity", same_argmax and max_difference <= bound,
-        f"{max_difference:.1e} on the logits of {windows} windows, {'same' if same_argmax else 'other'} classes",
-        f"<= {bound:.0e} and the same classes", "The export is broken: report it with the study's sweep file.",
     )  # fmt: skip

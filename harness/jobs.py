@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.executors.protocol import Job
 from harness.provenance import Provenance
@@ -29,17 +29,41 @@ class Jobs:
     code: Provenance
     cache: Path
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """What every run of the study carries."""
+        return {**self.code.tags, "harness.study": self.study.name}
+
+    def seed(self, replicate: int) -> int:
+        """The training's seed: common to all configurations; replicate 0 is the sweep's own."""
+        return derived_seed("training", self.study.sweep.seed, replicate)
+
     def spool(self, folder: str) -> TrialSpool:
-        """The spool of a trial or of a control."""
+        """The spool of a trial, a control or a replicate."""
         return TrialSpool(self.record.spool / self.study.name / folder)
 
-    def make(self, number: int, name: str, config: TrialConfig, spool: TrialSpool) -> Job:
-        """A job; its spool begins with what the run is called and configured, and keeps what it has."""
+    def make(
+        self,
+        number: int,
+        name: str,
+        config: TrialConfig,
+        spool: TrialSpool,
+        replicate: int = 0,
+        *,
+        subject: str = "",
+        header: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """A job; its spool begins with what the run is called and configured, and keeps what it has.
+
+        `subject` is the number in the study of what is trained, where that is not the job's own; `header` is
+        the spool's beginning, where it is not a trial's.
+        """
         prepared = self.prepared[config.data.digest()]
-        seed = derived_seed("training", self.study.sweep.seed, 0)
+        seed = self.seed(replicate)
         if spool.read("trial") is None:
-            tags = {**self.code.tags, "harness.study": self.study.name}
-            spool.write("trial", trial_header(number, name, config, prepared, seed, tags))
+            header = header or trial_header(number, name, config, prepared, seed, self.tags)
+            spool.write("trial", dict(header))
+        run_id = f"{self.study.name}/{subject or number}" + (f"/{replicate}" if replicate else "")
         return Job(
             number=number,
             config=config.model_dump(mode="json"),
@@ -47,5 +71,5 @@ class Jobs:
             spool=str(spool.folder),
             cache=str(self.cache),
             seed=seed,
-            specification={"run_id": f"{self.study.name}/{number}", "versions": dict(self.code.versions)},
+            specification={"run_id": run_id, "versions": dict(self.code.versions)},
         )

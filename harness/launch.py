@@ -34,13 +34,6 @@ from harness.writer import Writer
 if TYPE_CHECKING:
     from harness.matrix import Matrix
 
-# How long the end of a launch waits for MLflow to take what is spooled.
-DRAIN_S = 120.0
-# The same after a signal: somebody waits, and the spool keeps the rest.
-DRAIN_AFTER_SIGNAL_S = 5.0
-# How long a thread that hangs on a silent server is waited for.
-JOIN_S = 1.0
-
 
 @dataclass(frozen=True)
 class Launch:
@@ -185,8 +178,7 @@ def _run(
     finally:
         view.close()
         executor.close()
-        unstored = writer.drain(DRAIN_S if coordinator.signal is None else DRAIN_AFTER_SIGNAL_S)
-        writer.stop(JOIN_S)
+        unstored = writer.finish(hurried=coordinator.signal is not None)
         if coordinator.signal is None and writer.unreachable_since is None:
             matrix = publish(study, record, writer.opened, view)
         _close_runs(writer, coordinator)

@@ -6,7 +6,11 @@ import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
 
 LEDGER = "test_openings.jsonl"
 
@@ -19,26 +23,58 @@ class Openings:
     by_all: int
 
 
-def open_test(record: Path, study: str, trial: int | str, manifest: str) -> Openings:
+def open_test(
+    record: Path,
+    study: str,
+    trial: int | str,
+    manifest: str,
+    *,
+    subject: str = "",
+    policy: str = "",
+    promotion: str = "",
+) -> Openings:
     """Write the opening of a test into the record's ledger, durably, before anything is scored on it.
 
-    `trial` is a trial's number, or what an ensemble is called.
+    Where the line cannot be written whole (a full disk) it is taken back, and the test stays closed.
+
+    Parameters
+    ----------
+    trial : a trial's number, or what an ensemble is called
+    manifest : digest of the test windows
+    subject : what messages call the model
+    policy : name of the policy it was promoted under
+    promotion : when the promotion began, ISO 8601
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    line = json.dumps({"study": study, "trial": trial, "manifest": manifest, "time": now})
-    with (record / LEDGER).open("a+b") as file:
+    row: dict[str, Any] = {
+        "study": study, "trial": trial, "subject": subject, "policy": policy, "manifest": manifest,
+        "promotion": promotion, "time": now,
+    }  # fmt: skip
+    locks = record / "locks"
+    locks.mkdir(exist_ok=True)
+    with FileLock(locks / "ledger.lock"), FileIO(record / LEDGER, "a+") as file:
         file.seek(0)
-        before = file.read()
-        # A torn last line (a kill, a full disk) stays unreadable by itself.
-        file.write((b"" if not before or before.endswith(b"\n") else b"\n") + line.encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-        file.seek(0)
-        studies = [row["study"] for row in _rows(file.read()) if row.get("manifest") == manifest]
+        before = file.readall()
+        # A torn last line (a kill) stays unreadable by itself.
+        torn = before and not before.endswith(b"\n")
+        _append(file, (b"\n" if torn else b"") + json.dumps(row).encode() + b"\n", len(before))
+    studies = [one["study"] for one in [*_rows(before), row] if one.get("manifest") == manifest]
     return Openings(studies.count(study), len(studies))
 
 
-def _rows(content: bytes) -> list[dict[str, str]]:
+def _append(file: FileIO, content: bytes, size: int) -> None:
+    """Write all of it and flush it to the disk, or leave the file at its size."""
+    try:
+        written = 0
+        while written < len(content):
+            written += file.write(content[written:]) or 0
+        os.fsync(file.fileno())
+    except OSError as error:
+        file.truncate(size)
+        raise OSError(error.errno, error.strerror, str(file.name)) from error
+
+
+def _rows(content: bytes) -> list[dict[str, Any]]:
     rows = []
     for line in content.splitlines():
         try:

@@ -68,6 +68,7 @@ _SCALAR_SCHEMA = {"type": ["string", "number", "boolean", "null"]}
 _WANTED_SCHEMA = {"anyOf": [_SCALAR_SCHEMA, {"type": "array", "items": _SCALAR_SCHEMA, "minItems": 1}]}
 # One validator instead of pydantic's union, which names one mistake once for every type it tried.
 _AnyScalar = Annotated[Scalar, PlainValidator(_scalar), WithJsonSchema(_SCALAR_SCHEMA)]
+AnyScalar = _AnyScalar  # of a sweep's `baseline:`
 _Wanted = Annotated[Scalar | list[Scalar], PlainValidator(_wanted), WithJsonSchema(_WANTED_SCHEMA)]
 
 
@@ -290,6 +291,12 @@ class Place(BaseModel):
         except ValidationError as error:
             return [detail for detail in error.errors() if detail["loc"] == (self.field,)]
         return []
+
+    @property
+    def default(self) -> Any:
+        """The field's own default; None where it has none."""
+        field = self._model.model_fields[self.field] if self._model is not None else None
+        return None if field is None or field.is_required() else field.get_default(call_default_factory=True)
 
     @property
     def description(self) -> str:

@@ -1,105 +1,117 @@
-"""Promotion: guards -> export -> the frozen test, once -> registry and bundle. It never trains."""
+"""Promotion: guards -> the frozen test, once -> against the champion -> bundle -> registry. It never trains.
+
+subject                what --run names, else the confirmed winner, else the best trial
+candidate              its weights and windows, held against their digests; model.onnx and variants aside
+guards before the test refused? nothing was changed                       (--dry-run ends here)
+frozen test            opened once, for candidate, variants, and champion or confirmed baseline
+guards of the test     refused? only the ledger of openings knows of it
+bundle                 written aside, verified, registered, verified again, aliases, put in place
+"""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from filelock import FileLock, Timeout
-
-from data.audit import audit
-from data.prepare import Prepared, prepare
-from data.tasks import TASKS
-from harness.bundle import put_in_place, write_card, write_golden
+from data.prepare import prepare
+from harness.assessment import GuardRefusedError, before_test, of_test, require, waveforms_of
+from harness.bundle import bundle_digest, write_bundle
 from harness.candidate import Candidate, data_configs, fetch_candidate
-from harness.choosing import choose, expected_luck, subject_named, trial_of_run
-from harness.controls import controls_of
-from harness.ensemble_record import OPTIMISM, EnsembleSummary
-from harness.guards import (
-    Guard,
-    Predictions,
-    frozen_test_guards,
-    gap_guard,
-    latency_guard,
-    parity_guard,
-    prediction_guards,
-    promotable_guard,
-    study_control_guards,
-)
-from harness.latency import Latency, measure
-from harness.ledger import Openings, open_test
-from harness.metrics import expected_calibration_error, softmax
-from harness.provenance import provenance
+from harness.card import card_of
+from harness.choosing import Subject, choose, subject_named, trial_of_run
+from harness.confirmation import Confirmation, Replicate, confirmation_of
+from harness.decisions import Decision, Verdict, remember
+from harness.ensemble_record import EnsembleSummary
+from harness.evidence import evidence_of, golden_of
+from harness.frozen_test import FrozenTest, open_frozen_test, opponent_of
+from harness.guards import Guard
+from harness.policy import Policy
+from harness.promotion_lock import PromotionError, only_promotion
+from harness.provenance import Provenance, provenance
 from harness.record import Record
-from harness.registry import champion_of, register
-from harness.run_page import external_weights
+from harness.registry import Registration, register
+from harness.run_page import external_tags
 from harness.server import TrackingServer
+from harness.serving_guards import champion_guard, promotable_guard
 from harness.settings import Settings
-from harness.spool import sha256_of, write_json
-from harness.statistics import ClusteredInterval
-from harness.study import Study, TrialSummary, load_study
-from harness.subsets import scores_by_subset
+from harness.study import Study, load_study
+from harness.swap import put_in_place
 from harness.tracking import Tracking, connect
 from harness.trial_config import TrialConfig
-from models.onnx_session import PARITY_BOUND, open_session, run_onnx
+from harness.variants import Variant, make_variants, measured
+from harness.verify import verify
+from models.specification import Specification
 
-PARITY_WINDOWS = 256
-GOLDEN_WINDOWS = 8
-STAMP = "unconfirmed: chosen by validation score, not retrained on fresh seeds"
-
-
-class GuardRefusedError(Exception):
-    """An integrity guard refused; nothing was changed."""
-
-    def __init__(self, study: str, subject: str, guards: list[Guard]) -> None:
-        self.guards = guards
-        refused = [f"  {guard}" for guard in guards if not guard.ok and guard.level == "integrity"]
-        super().__init__("\n".join([f"{subject} of {study} is refused; nothing was changed", *refused]))
-
-
-class PromotionError(RuntimeError):
-    """The record lacks something that promotion needs."""
+CALIBRATION_WINDOWS = 128
+MODEL = "model.onnx"
 
 
 @dataclass(frozen=True)
-class Promotion:
-    """What was promoted, and on what evidence."""
+class Review:
+    """A study's subject held against the guards; all that `--dry-run` shows."""
 
     study: str
-    subject: TrialSummary | EnsembleSummary
-    test: ClusteredInterval
+    subject: Subject
+    policy: Policy
     guards: list[Guard]
-    latency: Latency
+
+    @property
+    def refused(self) -> bool:
+        """Whether a guard that binds has failed."""
+        return any(self.policy.refuses(guard) for guard in self.guards)
+
+
+@dataclass(frozen=True)
+class Promotion(Review):
+    """What was promoted, and on what evidence."""
+
+    test: FrozenTest
+    alias: str  # champion, or challenger where the present champion stays
     bundle: Path
     registered_name: str
     version: str
-    evidence: dict[str, Any]
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a promotion works, and whom it tells."""
+
+    record: Record
+    tracking: Tracking
+    output: Path
+    scratch: Path
+    code: Provenance
+    progress: Callable[[str], None]
 
 
 def promote(
-    study_name: str, run: str | None, settings: Settings, output: Path, progress: Callable[[str], None]
-) -> Promotion:
-    """Check, export, test and register one trial or ensemble of a study; by default the best trial.
+    study_name: str, run: str | None, settings: Settings, output: Path, progress: Callable[[str], None],
+    policy: Policy, *, confirmation: Confirmation | None = None, dry_run: bool = False,
+) -> Promotion | Review:  # fmt: skip
+    """Check, export, test and register one model of a study, or (`dry_run`) only review it.
+
+    The subject is the winner of `confirmation` if that is given, else what `run` names, else the winner of the study's
+    own confirmation, else its best trial.
 
     Raises
     ------
     GuardRefusedError
-        An integrity guard refuses; the frozen test stays closed, registry and bundle are untouched.
+        A guard that binds under the policy refuses; registry and bundle are untouched.
     """
     record = Record(settings.record).require()
     study = load_study(record, study_name)
-    named = subject_named(study, run)
-    if named is not None:
-        _require_one_file(study, named)  # what is wrong is said before a server starts
+    known = confirmation or confirmation_of(study)
+    named = _subject(study, run, confirmation, known)
     with (
-        _only_promotion(record),
+        only_promotion(record),
+        _refusals_remembered(study, policy, dry_run=dry_run),
         TrackingServer(record) as server,
         tempfile.TemporaryDirectory(prefix="harness-promote-") as scratch,
     ):
@@ -109,32 +121,57 @@ def promote(
         progress(
             f"candidate: {subject.label} ({subject.configuration}), validation score {subject.score or 0:.3f}"
         )
-        _require_one_file(study, subject)
-        prepared = [
-            prepare(config, data_root=settings.data_root, cache=settings.cache, progress=progress)
-            for config in data_configs(subject.members)
-        ]
-        run_id = _run_of(subject, tracking)
-        candidate = fetch_candidate(study, subject, prepared, tracking, run_id, Path(scratch))
-        aside = output / f".{study.name}.aside"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        try:
-            return _promote(candidate, tracking, record, settings, aside, output / study.name, progress)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        _require_one_file(study, subject, policy)
+        place = _Place(
+            record, tracking, output, Path(scratch), provenance(settings.resolved_device), progress
+        )
+        candidate = _candidate(study, subject, settings, place)
+        with _aside(output, study.name) as aside:
+            guards, variants = _review(candidate, policy, aside, place)
+            review = Review(study.name, subject, policy, guards)
+            return review if dry_run else _promote(candidate, known, review, variants, aside, place)
 
 
-def _require_one_file(study: Study, subject: TrialSummary | EnsembleSummary) -> None:
-    guards = [promotable_guard(member.outcome) for member in subject.members]
-    if not all(guard.ok for guard in guards):
-        raise GuardRefusedError(study.name, subject.label, guards)
+def _subject(
+    study: Study, run: str | None, asked: Confirmation | None, known: Confirmation | None
+) -> Subject | None:
+    """Who is promoted; None where only MLflow can tell (an id that may be a trial's run)."""
+    if asked is not None:
+        return asked.shipped
+    if run is None and known is not None:
+        return known.shipped
+    return subject_named(study, run)
 
 
-def _run_of(subject: TrialSummary | EnsembleSummary, tracking: Tracking) -> str:
+def _require_one_file(study: Study, subject: Subject, policy: Policy) -> None:
+    require(study.name, subject.label, [promotable_guard(one.outcome) for one in subject.members], policy)
+
+
+@contextmanager
+def _refusals_remembered(study: Study, policy: Policy, *, dry_run: bool) -> Iterator[None]:
+    """Keep why a subject was refused, for `harness why`; nothing else of a refusal stays."""
+    try:
+        yield
+    except GuardRefusedError as refusal:
+        if not dry_run:
+            remember(study, _decision(refusal.subject, policy, "refused", failed=refusal.refused))
+        raise
+
+
+def _candidate(study: Study, subject: Subject, settings: Settings, place: _Place) -> Candidate:
+    prepared = [
+        prepare(config, data_root=settings.data_root, cache=settings.cache, progress=place.progress)
+        for config in data_configs(subject.members)
+    ]
+    run_id = _run_of(subject, place.tracking)
+    return fetch_candidate(study, subject, prepared, place.tracking, run_id, place.scratch)
+
+
+def _run_of(subject: Subject, tracking: Tracking) -> str:
     if isinstance(subject, EnsembleSummary):
         return subject.run_id
-    run_id = tracking.find(tracking.trial_key(subject.number))
+    key = subject.key if isinstance(subject, Replicate) else tracking.trial_key(subject.number)
+    run_id = tracking.find(key)
     if run_id is None:
         raise PromotionError(
             f"MLflow has no run of {subject.label}; run the sweep again, it stores what is left"
@@ -143,154 +180,126 @@ def _run_of(subject: TrialSummary | EnsembleSummary, tracking: Tracking) -> str:
 
 
 @contextmanager
-def _only_promotion(record: Record) -> Iterator[None]:
-    """One promotion of a record at a time: they share the registry and the folder of bundles."""
+def _aside(output: Path, study: str) -> Iterator[Path]:
+    """A folder beside the bundle's place, on the same disk; gone afterwards, whatever happens."""
+    aside = output / f".{study}.aside"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
     try:
-        with FileLock(record.locks / "promotion.lock", timeout=0):
-            yield
-    except Timeout:
-        raise PromotionError(f"another promotion works on {record.root}; wait for it") from None
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _review(
+    candidate: Candidate, policy: Policy, aside: Path, place: _Place
+) -> tuple[list[Guard], list[Variant]]:
+    """Export the files and ask every guard that needs no test window."""
+    place.progress("export: one ONNX file from waveform to logits; fp16 for a GPU, int8 for a CPU")
+    candidate.export(candidate.specification(dict(place.code.versions)), aside / MODEL)
+    variants = make_variants(aside, waveforms_of(candidate.shared, "train", CALIBRATION_WINDOWS))
+    device = policy.latency.device
+    own = variants[0].latency if device == "cpu" else None
+    faster = {one.file: one.latency for one in variants[1:] if one.latency and one.device == device}
+    guards = before_test(
+        candidate, aside / MODEL, own or measured(aside / MODEL, device), policy,
+        confirmed=isinstance(candidate.subject, Replicate), faster=faster,
+    )  # fmt: skip
+    return guards, variants
 
 
 def _promote(
-    candidate: Candidate, tracking: Tracking, record: Record, settings: Settings, aside: Path, final: Path,
-    progress: Callable[[str], None],
+    candidate: Candidate, confirmation: Confirmation | None, review: Review, variants: list[Variant], aside: Path,
+    place: _Place,
 ) -> Promotion:  # fmt: skip
-    study, subject, data = candidate.study, candidate.subject, candidate.data
-    code = provenance(settings.resolved_device)
-    specification = candidate.specification(dict(code.versions))
-    progress("export: one ONNX file from waveform to logits")
-    candidate.export(specification, aside / "model.onnx")
-    guards = [*_data_guards(candidate), *_prediction_guards(candidate), _parity(candidate, aside)]
-    if not all(guard.ok for guard in guards if guard.level == "integrity"):
-        raise GuardRefusedError(study.name, subject.label, guards)
-    latency = measure(lambda: open_session(aside / "model.onnx"))
-    guards.append(latency_guard(latency.p99_ms, latency.provider))
-    progress("the frozen test is opened")
-    manifest = candidate.shared.test.manifest.digest
-    mark = subject.name if isinstance(subject, EnsembleSummary) else subject.number
-    openings = open_test(record.root, study.name, mark, manifest)
-    test = _test_predictions(candidate, aside / "model.onnx")
-    ece = expected_calibration_error(softmax(test.logits), test.labels)
-    control = TASKS[data.task].negative_control(data.variant)
-    guards += frozen_test_guards(test, ece, negative_control=control)
-    guards += study_control_guards(controls_of(study))
-    interval = test.interval()
-    name = data.question.replace("/", "-")
-    evidence = _evidence(
-        candidate, interval, guards, latency, openings, name, specification.model_dump(mode="json")
+    study, subject, policy = candidate.study, candidate.subject, review.policy
+    require(study.name, subject.label, review.guards, policy)
+    specification = candidate.specification(dict(place.code.versions))
+    opponent = opponent_of(candidate, confirmation, specification, place.tracking, place.scratch / "opponent")
+    place.progress("the frozen test is opened")
+    test = open_frozen_test(candidate, aside, variants, opponent, policy, place.record)
+    guards = [*review.guards, *of_test(candidate, test.predictions, policy)]
+    if test.contest is not None:
+        guards.append(champion_guard(test.contest))
+    require(study.name, subject.label, guards, policy, opened=True)
+    # A baseline serves nobody: the winner is champion all the same, and the guard says what the search was worth.
+    wins = opponent is None or not opponent.is_champion or bool(test.contest and test.contest.wins)
+    evidence = evidence_of(candidate, confirmation, policy, guards, test, specification)
+    _write_bundle(candidate, test, evidence, specification, aside)
+    registration = _registration(candidate, test, evidence, aside, place.code)
+    seen = opponent.version if opponent is not None else None
+    version = register(place.tracking, registration, wins=wins, seen_champion=seen)
+    put_in_place(aside, place.output / study.name)
+    verdict: Verdict = "promoted" if wins else "challenger"
+    note = test.contest.text if test.contest else ""
+    name = registration.name
+    remember(study, _decision(subject.label, policy, verdict, name=name, version=version, note=note))
+    bundle = place.output / study.name
+    return Promotion(
+        study.name,
+        subject,
+        policy,
+        guards,
+        test,
+        "champion" if wins else "challenger",
+        bundle,
+        name,
+        version,
+        evidence,
     )
-    evidence["test_by_subset"] = scores_by_subset(
-        test.logits.argmax(axis=1) == test.labels, candidate.shared.test.manifest
+
+
+def _write_bundle(
+    candidate: Candidate,
+    test: FrozenTest,
+    evidence: dict[str, Any],
+    specification: Specification,
+    aside: Path,
+) -> None:
+    """Complete the bundle, and verify it as whoever receives it would."""
+    windows, logits = golden_of(candidate, aside, test.variants)
+    write_bundle(
+        aside, specification=specification, evidence=evidence, golden_waveform=windows, golden_logits=logits,
+        card=card_of(evidence),
+    )  # fmt: skip
+    found = verify(aside, latency=False)
+    if not found.ok:
+        failed = "; ".join(check.text for check in found.checks if not check.ok)
+        raise PromotionError(f"the bundle does not verify where it was made: {failed}")
+
+
+def _registration(
+    candidate: Candidate, test: FrozenTest, evidence: Mapping[str, Any], aside: Path, code: Provenance
+) -> Registration:
+    return Registration(
+        name=candidate.registered_name,
+        source_run=candidate.run_id,
+        study=candidate.study.name,
+        subject_tags=_mark(candidate.subject),
+        bundle=aside,
+        bundle_digest=bundle_digest(aside),
+        test=test.predictions.interval(),
+        manifest=candidate.shared.test.manifest.digest,
+        macs=evidence["macs"],
+        stamp="confirmed" if evidence["confirmed"] else "unconfirmed",
+        tags=code.tags,
     )
-    write_json(aside / "specification.json", specification.model_dump(mode="json"))
-    write_json(aside / "evidence.json", evidence)
-    write_card(aside / "card.md", evidence, interval, guards)
-    (aside / "SHA256SUMS").write_text(_sums(aside), "utf-8")
-    replaced = champion_of(tracking, name)
-    version = register(
-        tracking, candidate.run_id, study.name, subject, aside, name, interval, manifest, code.tags
+
+
+def _mark(subject: Subject) -> dict[str, str]:
+    """Tags by which a promotion and a version name what they are made of."""
+    external = external_tags(TrialConfig.model_validate(member.config) for member in subject.members)
+    if isinstance(subject, EnsembleSummary):
+        return {"harness.ensemble": subject.name, **external}
+    replicate = {"harness.replicate": str(subject.replicate)} if isinstance(subject, Replicate) else {}
+    return {"harness.trial": str(subject.number), **replicate, **external}
+
+
+def _decision(
+    subject: str, policy: Policy, verdict: Verdict, *, failed: Sequence[Guard] = (), name: str | None = None,
+    version: str | None = None, note: str = "",
+) -> Decision:  # fmt: skip
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Decision(
+        now, policy.name, subject, verdict, name, version, tuple(guard.as_json() for guard in failed), note
     )
-    progress(f"registered as {name} version {version}, alias champion")
-    if replaced is not None:
-        compared = (
-            "the same test" if replaced[1] == manifest else "OTHER test windows: the scores do not compare"
-        )
-        progress(f"it replaces version {replaced[0]}, which was tested on {compared}")
-    put_in_place(aside, final)
-    return Promotion(study.name, subject, interval, guards, latency, final, name, version, evidence)
-
-
-def _data_guards(candidate: Candidate) -> list[Guard]:
-    """The data gate once more, on the windows as they are now."""
-    checks = [check for one in candidate.prepared for check in audit(one).checks if check.level == "refuse"]
-    return [
-        Guard(check.name, "integrity", check.ok, str(check.measured), str(check.bound), check.message)
-        for check in checks
-    ]
-
-
-def _prediction_guards(candidate: Candidate) -> list[Guard]:
-    with np.load(candidate.folder / "predictions.npz", allow_pickle=False) as stored:
-        train, val = (
-            Predictions(stored[f"{s}_logits"], stored[f"{s}_labels"], list(stored[f"{s}_clusters"]))
-            for s in ("train", "val")
-        )
-    accuracies = [list(member.outcome["val_accuracy"]) for member in candidate.subject.members]
-    return [*prediction_guards(train, val, *accuracies), gap_guard(train, val)]
-
-
-def _waveforms(prepared: Prepared, split: Any, count: int | None = None) -> Any:
-    return np.asarray(prepared.splits[split].windows()[:count], dtype=np.float32) / 32768
-
-
-def _parity(candidate: Candidate, aside: Path) -> Guard:
-    """Compare the file with torch on real validation windows, and keep some of them as golden examples."""
-    import torch
-
-    waveforms = _waveforms(candidate.shared, "val", PARITY_WINDOWS)
-    pipeline = candidate.module()
-    with torch.no_grad():
-        parts = [pipeline(torch.from_numpy(waveforms[i : i + 32])) for i in range(0, len(waveforms), 32)]
-    reference = torch.cat(parts).numpy()
-    logits = run_onnx(open_session(aside / "model.onnx"), waveforms)
-    write_golden(aside / "golden", waveforms[:GOLDEN_WINDOWS], logits[:GOLDEN_WINDOWS])
-    difference = float(np.abs(logits - reference).max())
-    same = bool((logits.argmax(axis=1) == reference.argmax(axis=1)).all())
-    return parity_guard(difference, same, len(waveforms), PARITY_BOUND)
-
-
-def _test_predictions(candidate: Candidate, model: Path) -> Predictions:
-    manifest = candidate.shared.splits["test"].manifest
-    logits = run_onnx(open_session(model), _waveforms(candidate.shared, "test"))
-    return Predictions(logits, manifest.labels(), manifest.clusters())
-
-
-def _evidence(
-    candidate: Candidate, test: ClusteredInterval, guards: list[Guard], latency: Latency, openings: Openings,
-    name: str, specification: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    study, subject, prepared = candidate.study, candidate.subject, candidate.shared
-    flags = dict.fromkeys(flag for one in candidate.prepared for flag in one.flags)
-    windows = {split: len(part.manifest) for split, part in sorted(prepared.splits.items())}
-    windows["train"] = sum(len(one.splits["train"].manifest) for one in candidate.prepared)
-    subsets = "+".join(dict.fromkeys(one.config.subset for one in candidate.prepared))
-    ensemble = isinstance(subject, EnsembleSummary)
-    external = external_weights(TrialConfig.model_validate(member.config) for member in subject.members)
-    trials = [one for one in study.trials() if one.state in ("complete", "pruned")]
-    luck = expected_luck(subject, len(trials))
-    return {
-        "study": study.name,
-        "registered_name": name,
-        "stamp": STAMP,
-        "promoted": datetime.now(UTC).isoformat(timespec="seconds"),
-        "subject": subject.label,
-        "configuration": subject.configuration,
-        "score_is": "one look" if ensemble else "best trailing 3-epoch median",
-        "external_weights": external,
-        "limits": [
-            *([OPTIMISM] if ensemble else []),
-            *(f"holds external weights: {one}" for one in external),
-        ],
-        "trial": subject.as_json(),
-        "trials_compared": len(trials),
-        "run_id": candidate.run_id,
-        "data": {**candidate.data.model_dump(mode="json"), "subset": subsets},
-        "split_rule": prepared.split_rule,
-        "flags": list(flags),
-        "windows": windows,
-        "manifests": specification["manifest_digests"],
-        "label_map_digest": specification["label_map_digest"],
-        "test": asdict(test),
-        "test_openings": openings.by_study,
-        "test_openings_by_all": openings.by_all,
-        "optimism": luck,
-        "latency": asdict(latency),
-        "guards": [guard.as_json() for guard in guards],
-        "specification": specification,
-    }
-
-
-def _sums(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
-    return "".join(f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)

@@ -54,7 +54,7 @@ class SearchSpace:
         """Ask an Optuna trial for the value of every parameter that is active in it."""
         values: Values = {}
         for name, form in self.parameters.items():
-            if self._active(name, values):
+            if self.is_active(name, values):
                 values[name] = _suggest(trial, name, form)
         return values
 
@@ -152,7 +152,7 @@ class SearchSpace:
             yield dict(values)
             return
         head, *rest = names
-        if not self._active(head, values):
+        if not self.is_active(head, values):
             yield from self._walk(rest, values, options)
             return
         for value in options(self.parameters[head]):
@@ -169,7 +169,8 @@ class SearchSpace:
                 waiting += _parents(name, self.parameters[name])
         return [name for name in self.parameters if name in wanted]
 
-    def _active(self, name: str, values: Values) -> bool:
+    def is_active(self, name: str, values: Mapping[str, Scalar]) -> bool:
+        """Whether a parameter exists in a trial whose parents have these values."""
         kind = places()[name].front_end
         if kind is not None and values.get("feature", DEFAULT_FEATURE) != kind:
             return False

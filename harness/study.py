@@ -180,7 +180,7 @@ def open_study(record: Record, sweep: Sweep) -> Study:
         lock = record.lock_study(name)
         study = optuna.create_study(
             study_name=name, storage=storage, direction="maximize",
-            load_if_exists=True, pruner=build_pruner(sweep.pruner, _longest(sweep)),
+            load_if_exists=True, pruner=pruner_of(sweep),
         )  # fmt: skip
         if "identity" not in study.user_attrs:
             study.set_user_attr("identity", uuid.uuid4().hex)
@@ -282,6 +282,11 @@ def build_pruner(pruner: Pruner, longest: int) -> BasePruner:
     return NopPruner()
 
 
+def pruner_of(sweep: Sweep) -> BasePruner:
+    """The pruner of a sweep's trials."""
+    return build_pruner(sweep.pruner, _longest(sweep))
+
+
 def _longest(sweep: Sweep) -> int:
     epochs = sweep.parameters.get("epochs")
     default = TrainingConfig.model_fields["epochs"].default
@@ -323,5 +328,5 @@ def best_of(trials: list[TrialSummary]) -> TrialSummary | None:
 
 __all__ = [
     "DataChangedError", "RecordError", "Study", "StudyError", "TrialSummary", "best_of", "build_pruner",
-    "build_sampler", "load_study", "open_study", "study_names", "summary_of",
+    "build_sampler", "load_study", "open_study", "pruner_of", "study_names", "summary_of",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from data.config import DataConfig
 from data.digests import digest_of
-from harness.parameters import Parameter
+from harness.parameters import AnyScalar, Parameter
 from harness.sweep_file import SweepError, SweepFile, read_sweep_file
 from harness.trial_config import ControlName
 
@@ -92,6 +92,11 @@ class Sweep(_Section):
         "classes of speakers never met; shuffled_labels: training labels permuted.",
         json_schema_extra={"uniqueItems": True},
     )
+    baseline: dict[str, AnyScalar] = Field(
+        default_factory=dict,
+        description="Parameters of the configuration that finalists are held against by `harness confirm`. Default: "
+        "each parameter's own default.",
+    )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Of the sampler and of every training.")
     workers: int | None = Field(default=None, ge=1, le=256, description="Default: one a core, or a GPU slot.")
 
@@ -113,9 +118,11 @@ class Sweep(_Section):
         return value
 
     def digest(self) -> str:
-        """Hex sha256 of what decides which trials are run; budget, workers and controls decide none."""
+        """Hex sha256 of what decides which trials are run; budget, workers, controls and baseline decide none."""
         relevant = self.model_dump(
-            mode="json", exclude={"name", "description", "budget", "controls", "workers"}, by_alias=True
+            mode="json",
+            exclude={"name", "description", "budget", "controls", "baseline", "workers"},
+            by_alias=True,
         )
         return digest_of(relevant)
 

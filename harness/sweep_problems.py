@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
-import types
-import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from data.config import DataConfig
+from harness.baseline import baseline_values
 from harness.controls import control_config
-from harness.parameters import FORMS, Choice, Parameter, places
+from harness.parameters import Choice, Parameter, places
 from harness.search_space import DEFAULT_FEATURE, SearchSpace, Values
 from harness.sweep import Sweep
-from harness.sweep_file import Location, Problem, SweepFile, nearest
+from harness.sweep_file import Location, Problem, SweepFile
+from harness.sweep_messages import SECTIONS, did_you_mean, message_of, shown, translated, where_it_belongs
 from models.front_ends import FRONT_ENDS
 
-SECTIONS = ("data", "parameters", "sampler", "pruner", "budget", "controls")
 MAX_CHECKED = 4_000
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Parameter)
 
@@ -34,6 +32,7 @@ def problems_of(file: SweepFile) -> list[Problem]:
     """What is wrong with a file as it is written, before any configuration of its space is built."""
     values = filled(file.values)
     problems = list(_parameter_problems(file, values.pop("parameters", {})))
+    problems += _baseline_problems(file, values.get("baseline", {}))
     if isinstance(values.get("data"), dict):  # strict tuples refuse lists, and YAML knows only lists
         values["data"] = _tuples(values["data"])
     if isinstance(values.get("controls"), list):
@@ -42,7 +41,7 @@ def problems_of(file: SweepFile) -> list[Problem]:
         Sweep.model_validate(values, strict=True)
     except ValidationError as error:
         details = error.errors()
-        problems += [_translate(file, detail) for detail in [*details, *_joint_errors(values, details)]]
+        problems += [translated(file, detail) for detail in [*details, *_joint_errors(values, details)]]
     return problems
 
 
@@ -81,7 +80,10 @@ def space_problems(file: SweepFile, sweep: Sweep) -> list[Problem]:
             space.config(values)
         except ValidationError as error:
             problems += [_joint_problem(file, sweep, values, detail) for detail in error.errors()]
-    return _first_of_each(problems) or list(_control_problems(file, space))
+    return _first_of_each(problems) or [
+        *_control_problems(file, space),
+        *_baseline_space_problems(file, space),
+    ]
 
 
 def _control_problems(file: SweepFile, space: SearchSpace) -> Iterator[Problem]:
@@ -90,7 +92,7 @@ def _control_problems(file: SweepFile, space: SearchSpace) -> Iterator[Problem]:
         try:
             control_config(space, name)
         except ValidationError as error:
-            reason = "; ".join(_message(detail) for detail in error.errors())
+            reason = "; ".join(message_of(detail) for detail in error.errors())
         except ValueError as error:
             reason = str(error)
         else:
@@ -119,7 +121,7 @@ def _joint_problem(file: SweepFile, sweep: Sweep, values: Values, detail: Any) -
     if detail["type"] == "missing":  # of a front end, which stands in the file
         kind, field = detail["loc"][-2:]
         return file.problem(("parameters", f"{kind}.{field}"), f"is required where feature is {kind}")
-    message = _message(detail)
+    message = message_of(detail)
     mentions = {
         found.start(): name
         for name in reversed(list(values or sweep.parameters))
@@ -134,18 +136,18 @@ def _joint_problem(file: SweepFile, sweep: Sweep, values: Values, detail: Any) -
 
 def _parameter_problems(file: SweepFile, raw: Any) -> Iterator[Problem]:
     if not isinstance(raw, dict):
-        yield file.problem(("parameters",), f"must be a mapping of names to values; got {_shown(raw)}")
+        yield file.problem(("parameters",), f"must be a mapping of names to values; got {shown(raw)}")
         return
     parsed: dict[str, Any] = {}
     for name, value in raw.items():
         here: Location = ("parameters", name)
         if name not in places():
-            yield file.problem(here, f"no such parameter{_where_it_belongs(name, places())}")
+            yield file.problem(here, f"no such parameter{where_it_belongs(name, places())}")
             continue
         try:
             parsed[name] = _ADAPTER.validate_python(value)
         except ValidationError as error:
-            yield from (_translate(file, detail, here) for detail in error.errors())
+            yield from (translated(file, detail, here) for detail in error.errors())
             continue
         yield from _value_problems(file, name, parsed[name])
     for name in parsed:
@@ -159,17 +161,56 @@ def _value_problems(file: SweepFile, name: str, parameter: Any) -> Iterator[Prob
         here = (
             _candidate_location(file, name, index) if isinstance(parameter, Choice) else ("parameters", name)
         )
-        if name == "feature":
-            if value not in FRONT_ENDS:
-                yield file.problem(
-                    here, f"no front end is called {value!r}{_did_you_mean(str(value), FRONT_ENDS)}"
-                )
-        elif name == "subset":
-            yield from (file.problem(here, message) for message in _subset_problems(file, value))
-        else:
-            about = places()[name].description.rstrip(".")
-            for detail in places()[name].errors(value):
-                yield file.problem(here, f"{_message(detail)} ({about})")
+        yield from _single_value_problems(file, name, value, here)
+
+
+def _single_value_problems(file: SweepFile, name: str, value: Any, here: Location) -> Iterator[Problem]:
+    if name == "feature":
+        if value not in FRONT_ENDS:
+            yield file.problem(
+                here, f"no front end is called {value!r}{did_you_mean(str(value), FRONT_ENDS)}"
+            )
+    elif name == "subset":
+        yield from (file.problem(here, message) for message in _subset_problems(file, value))
+    else:
+        about = places()[name].description.rstrip(".")
+        for detail in places()[name].errors(value):
+            yield file.problem(here, f"{message_of(detail)} ({about})")
+
+
+def _baseline_problems(file: SweepFile, raw: Any) -> Iterator[Problem]:
+    """Names and values under `baseline:`, each by itself."""
+    for name, value in raw.items() if isinstance(raw, dict) else ():
+        if name not in places():
+            yield file.problem(("baseline", name), f"no such parameter{did_you_mean(str(name), places())}")
+        elif not isinstance(value, list | dict):  # told by the type of the section
+            yield from _single_value_problems(file, name, value, ("baseline", name))
+
+
+def _baseline_space_problems(file: SweepFile, space: SearchSpace) -> Iterator[Problem]:
+    """What is wrong with the baseline as a configuration of this space; asked once the space itself is right."""
+    given = space.sweep.baseline
+    values = baseline_values(space, given)
+    feature = values.get("feature", DEFAULT_FEATURE)
+    strangers = [name for name in given if places()[name].front_end not in (None, feature)]
+    for name in strangers:
+        yield file.problem(("baseline", name), f"feature is {feature} in the baseline")
+    if strangers:
+        return
+    try:
+        data = space.config(values).data
+    except ValidationError as error:
+        for detail in error.errors():
+            message = message_of(detail)
+            named = [name for name in given if re.search(rf"\b{places()[name].field}\b", message)]
+            yield file.problem(("baseline", *named[:1]), message)
+        return
+    if data.digest() not in {config.digest() for config in space.data_configs()}:
+        named = [name for name in given if places()[name].section == "data"]
+        listed = ", ".join(named)
+        yield file.problem(
+            ("baseline", *named[:1]), f"{listed}: no trial has these data; give what is searched"
+        )
 
 
 def _candidate_location(file: SweepFile, name: str, index: int) -> Location:
@@ -191,7 +232,7 @@ def _subset_problems(file: SweepFile, value: Any) -> Iterator[str]:
     try:
         DataConfig.model_validate({**rest, "subset": value})
     except ValidationError as error:
-        yield from (_message(detail) for detail in error.errors())
+        yield from (message_of(detail) for detail in error.errors())
 
 
 def _condition_problems(
@@ -200,7 +241,7 @@ def _condition_problems(
     for parent, wanted in parsed[name].when.items():
         here: Location = ("parameters", name, "when", parent)
         if parent == name or parent not in raw:
-            hint = _did_you_mean(parent, [other for other in raw if other != name])
+            hint = did_you_mean(parent, [other for other in raw if other != name])
             yield file.problem(here, f"is not another parameter of this file{hint}")
         elif parent not in parsed:
             continue  # it has mistakes of its own
@@ -219,7 +260,7 @@ def _twice_problems(file: SweepFile, parsed: dict[str, Any]) -> Iterator[Problem
     data = file.values.get("data")
     for name in parsed:
         if isinstance(data, dict) and name in data:
-            message = f"stands under data too ({_shown(data[name])}): keep one of the two"
+            message = f"stands under data too ({shown(data[name])}): keep one of the two"
             yield file.problem(("parameters", name), message)
 
 
@@ -234,106 +275,3 @@ def _front_end_problems(file: SweepFile, parsed: dict[str, Any]) -> Iterator[Pro
         if kind is not None and kind not in chosen:
             message = f"feature is never {kind} here ({', '.join(map(str, chosen))})"
             yield file.problem(("parameters", name), message)
-
-
-# Pydantic's errors as a person would say them.
-
-
-def _translate(file: SweepFile, detail: Any, prefix: Location = ()) -> Problem:
-    location = tuple(detail["loc"])
-    if prefix and location and location[0] in FORMS:
-        location = location[1:]  # the tag of the form, which stands in no file
-        if location[:1] in (("choice",), ("value",)) and (*prefix, location[0]) not in file.lines:
-            location = location[1:]  # written short
-    location = (*prefix, *location)
-    if detail["type"] == "extra_forbidden":
-        name = str(location[-1])
-        known = (*FORMS, "when", "step", "log") if prefix else _fields_at(location[:-1])
-        return file.problem(location, f"no such key{_where_it_belongs(name, known)}")
-    if detail["type"] == "missing":
-        return file.problem(location, "is required and missing")
-    message = _message(detail)
-    if location == ("data",):
-        location = _quoted_at(location, file.values["data"], message)
-    return file.problem(location, message)
-
-
-def _quoted_at(location: Location, values: Any, message: str) -> Location:
-    """The key that holds the value which a law's message quotes."""
-    quoted = re.search(r"'([^']+)'", message)
-    for key, value in values.items() if quoted and isinstance(values, dict) else ():
-        if quoted and (value == quoted[1] or (isinstance(value, list) and quoted[1] in value)):
-            return (*location, key)
-    return location
-
-
-def _message(detail: Any) -> str:
-    value = detail.get("input")
-    kind = str(detail["type"])
-    if kind == "literal_error" and isinstance(value, str):
-        options = re.findall(r"'([^']+)'", detail["ctx"]["expected"])
-        return f"no such value: {value!r}{_did_you_mean(value, options)}"
-    plain = {
-        "model_type": "must be a mapping of keys to values",
-        "dict_type": "must be a mapping of keys to values",
-        "tuple_type": "must be a list",
-        "list_type": "must be a list",
-        "string_type": "must be text",
-        "int_type": "must be a whole number",
-        "int_from_float": "must be a whole number",
-        "float_type": "must be a number",
-        "bool_type": "must be true or false",
-    }
-    message = plain.get(kind) or re.sub(r"^(Value error, |Input should)", "", detail["msg"]).strip()
-    message = f"must {message}" if message.startswith("be ") else message
-    message = message[:1].lower() + message[1:]
-    aside = isinstance(value, BaseModel) or (isinstance(value, dict) and kind not in plain)
-    return message if aside or repr(value) in message else f"{message}; got {_shown(value)}"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)  # as YAML would write it
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _fields_at(location: Location) -> list[str]:
-    model: Any = Sweep
-    for part in location:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
-            return []
-        model = _model_in(model.model_fields[str(part)].annotation)
-    return list(model.model_fields) if model is not None else []
-
-
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation if issubclass(annotation, BaseModel) else None
-    return next(
-        (found for inner in typing.get_args(annotation) if (found := _model_in(inner)) is not None), None
-    )
-
-
-def _where_it_belongs(name: str, known: Iterable[str]) -> str:
-    """A right key in the wrong place is told where it belongs; any other the nearest one."""
-    options = list(known)
-    if name in FRONT_ENDS:
-        fields = [option for option in places() if option.startswith(f"{name}.")]
-        return f"; the parameters of a front end are written {fields[0]}, one line each"
-    if nearest(name, options) is None or name in places():
-        if name in places():
-            return f"; it belongs under parameters, as parameters.{name}"
-        section = next((section for section in SECTIONS if name in _fields_at((section,))), None)
-        if section is not None:
-            return f"; it belongs under {section}, as {section}.{name}"
-        if name in Sweep.model_fields:
-            return "; it belongs at the top level"
-    return _did_you_mean(name, options)
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    options = list(known)
-    near = nearest(name, options)
-    if near is not None:
-        return f"; did you mean {near}?"
-    listed = ", ".join(options[:12]) + (", ..." if len(options) > 12 else "")
-    return f"; there is {listed}" if listed else ""

@@ -26,12 +26,13 @@ def json_schema() -> dict[str, Any]:
     }
     properties = schema["properties"]
     properties["parameters"] = {**properties["parameters"], **_parameters()}
+    properties["baseline"] |= {"properties": dict.fromkeys(places(), _SCALAR), "additionalProperties": False}
     for section, model in (("sampler", Sampler), ("pruner", Pruner)):
         properties[section] = _named_section(section, model)
     parts = {"type": "array", "items": {"type": "string"}, "minItems": 1}
     schema["$defs"]["Parts"] = {"anyOf": [{"type": "string"}, parts, schema["$defs"]["Parts"]]}
     # A section may stand empty.
-    for section in ("data", "parameters", "sampler", "pruner", "budget", "controls"):
+    for section in ("data", "parameters", "sampler", "pruner", "budget", "controls", "baseline"):
         properties[section] = {
             "description": properties[section].get("description", section),
             "anyOf": [{"type": "null"}, properties[section]],

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from harness.once import once
 from harness.record import quiet_environment
 from harness.spool import TrialSpool
 
@@ -82,7 +84,7 @@ class Tracking:
         for name in (self.study, f"{self.study} ({self.identity[:8]})"):
             found = self.client.get_experiment_by_name(name)
             if found is None:
-                return str(self.client.create_experiment(name, tags=tags))
+                return once(partial(self._create_experiment, name, tags), partial(self._own_experiment, name))
             if found.tags.get("harness.identity") == self.identity:
                 if found.lifecycle_stage == "deleted":  # by hand, in the UI; its study goes on
                     self.client.restore_experiment(found.experiment_id)
@@ -90,6 +92,14 @@ class Tracking:
         raise TrackingError(
             f"MLflow has other experiments called {self.study!r}: give the study another --name"
         )
+
+    def _create_experiment(self, name: str, tags: dict[str, str]) -> str:
+        return str(self.client.create_experiment(name, tags=tags))
+
+    def _own_experiment(self, name: str) -> str | None:
+        found = self.client.get_experiment_by_name(name)
+        ours = found is not None and found.tags.get("harness.identity") == self.identity
+        return str(found.experiment_id) if found is not None and ours else None
 
     def trial_key(self, number: int) -> str:
         """What makes the run of a trial findable, whoever made it."""
@@ -127,6 +137,8 @@ class Tracking:
             [self.experiment_id], f"attributes.run_id = '{run_id}'" if run_id.isalnum() else "", max_results=1
         )
         found = [run for run in runs if run.info.run_id == run_id]
+        if found and found[0].data.tags.get("harness.kind") == "confirmation":
+            return None  # it repeats a trial on another seed
         return found[0].data.tags.get("harness.trial") if found else None
 
     def run(
@@ -143,13 +155,15 @@ class Tracking:
         run_id = self._run_ids.get(key) or self.find(key)
         if run_id is None:
             parent = {"mlflow.parentRunId": self.parent} if self.parent else {}
-            created = self.client.create_run(
-                self.experiment_id,
-                start_time=start_ms,
-                run_name=name,
-                tags={**{k: v[:MAX_TAG] for k, v in tags.items()}, **parent, "harness.key": key},
-            )
-            run_id = str(created.info.run_id)
+            marks = {**{k: v[:MAX_TAG] for k, v in tags.items()}, **parent, "harness.key": key}
+
+            def create() -> str:
+                made = self.client.create_run(
+                    self.experiment_id, start_time=start_ms, run_name=name, tags=marks
+                )
+                return str(made.info.run_id)
+
+            run_id = once(create, lambda: self.find(key))
         elif key not in self._run_ids:
             self.client.log_batch(run_id, tags=[RunTag(k, v[:MAX_TAG]) for k, v in tags.items()])
         if key not in self._run_ids and params:
@@ -198,7 +212,11 @@ class Tracking:
 
     def pause(self, number: int) -> None:
         """Show an interrupted trial's run as waiting, not as running."""
-        run_id = self.find(self.trial_key(number))
+        self.pause_run(self.trial_key(number))
+
+    def pause_run(self, key: str) -> None:
+        """The same for the run of any key."""
+        run_id = self.find(key)
         if run_id is not None:
             self.client.set_tag(run_id, "harness.state", "interrupted")
             self.client.update_run(run_id, status="SCHEDULED")

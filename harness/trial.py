@@ -170,6 +170,7 @@ def summarise(result: FitResult, prepared: Prepared, device: torch.device) -> di
             "clusters": interval.clusters, "icc": interval.icc, "n_eff": interval.n_eff,
         },
         "by_subset": scores_by_subset(logits.argmax(axis=1) == labels, val),
+        "label_map": prepared.label_map.digest,
         "lag1": lag1_correlation(series),
         "val_accuracy": [report.metrics["val/accuracy"] for report in result.reports],
         "curves": {

@@ -15,6 +15,12 @@ from harness.tracking import Tracking
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 # What the server refuses (or a bug of ours) is tried this often, then the trial is left in the spool.
 MAX_REFUSALS = 3
+# How long the end of a launch waits for MLflow to take what is spooled.
+DRAIN_S = 120.0
+# The same after a signal: somebody waits, and the spool keeps the rest.
+DRAIN_AFTER_SIGNAL_S = 5.0
+# How long a thread that hangs on a silent server is waited for.
+JOIN_S = 1.0
 
 
 class Writer:
@@ -60,6 +66,12 @@ class Writer:
             self._stopping = True
             self._changed.notify_all()
         self._thread.join(timeout=timeout_s)
+
+    def finish(self, *, hurried: bool) -> list[Path]:
+        """Wait (`hurried`: not long) until everything is stored, and end the thread; what is not stored is returned."""
+        left = self.drain(DRAIN_AFTER_SIGNAL_S if hurried else DRAIN_S)
+        self.stop(JOIN_S)
+        return left
 
     def tracking(self) -> Tracking:
         """The study's tracking; opens it where the thread has not done so yet."""

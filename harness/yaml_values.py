@@ -101,7 +101,7 @@ class _Reader:
         next(self._events)  # the end of the document
         following = next(self._events)
         if isinstance(following, DocumentStartEvent):
-            self._refuse((), following, "a second document begins here: a sweep file holds one")
+            self._refuse((), following, "a second document begins here: a file holds one")
 
     def _node(self, event: Any, here: Location) -> Any:
         if len(here) > MAX_DEPTH:

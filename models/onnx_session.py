@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from models.front_ends import WINDOW_SAMPLES
 from models.onnx_files import parse_onnx, read_bytes
+from models.onnx_runtime import PROVIDERS as PROVIDERS
+from models.onnx_runtime import ProviderError as ProviderError
+from models.onnx_runtime import session_of as session_of
 
 if TYPE_CHECKING:
     import onnxruntime
 
 PARITY_BOUND = 1e-4  # on logits
-PROVIDERS: dict[str, list[Any]] = {
-    "cpu": ["CPUExecutionProvider"],
-    # TF32 keeps 10 bits of mantissa: its logits miss the parity bound.
-    "cuda": [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"],
-}
-
-
-class ProviderError(ValueError):
-    """A device that onnxruntime cannot run on here."""
 
 
 def open_session(path: Path, device: str = "cpu") -> onnxruntime.InferenceSession:
@@ -40,35 +34,6 @@ def open_session(path: Path, device: str = "cpu") -> onnxruntime.InferenceSessio
     content = read_bytes(path)
     parse_onnx(content, str(path))
     return session_of(content, device)
-
-
-def session_of(model: bytes, device: str = "cpu") -> onnxruntime.InferenceSession:
-    """Open a serialized model that was parsed before (see ``open_session``)."""
-    import onnxruntime
-
-    if device not in PROVIDERS:
-        raise ProviderError(f"unknown device {device!r}: give one of {', '.join(PROVIDERS)}")
-    if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # finds the CUDA libraries that came with torch
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    wanted = PROVIDERS[device]
-    first = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
-    available = onnxruntime.get_available_providers()
-    if first not in available:
-        raise ProviderError(f"this onnxruntime has no {first}; it has {', '.join(available)}: use device cpu")
-    session = onnxruntime.InferenceSession(model, options, providers=wanted)
-    actual = session.get_providers()[0]
-    if actual != first:
-        raise ProviderError(
-            f"onnxruntime fell back to {actual}: {first} is installed but does not run here "
-            "(driver or CUDA libraries); use device cpu"
-        )
-    return session
 
 
 def run_onnx(

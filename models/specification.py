@@ -25,6 +25,17 @@ from pydantic import (
 from models.architecture import CnnConfig
 from models.front_ends import SAMPLE_RATE, WINDOW_SAMPLES, FrontEnd, parse_front_end
 
+INT16_DIVISOR = 32_768
+SCHEMA_ID = "urn:diarization-harness:specification:1"
+OUTPUT_MEANING = (
+    "one logit a class; the class is the index of the larger one, and softmax over the last axis, "
+    "exp(logit) / sum(exp(logits)), gives the probability of each"
+)
+# Fields that older files lack: their defaults were true of those files too.
+LATER_FIELDS = (
+    "members", "channels", "input_dtype", "input_range", "int16_divisor", "output_dtype", "output_meaning",
+)  # fmt: skip
+
 
 class SpecificationError(ValueError):
     """An ONNX file without a specification, or with one that breaks its laws."""
@@ -67,7 +78,13 @@ class Specification(BaseModel):
     sample_rate: int = Field(SAMPLE_RATE, description="Hz of the waveform.")
     window_samples: int = Field(WINDOW_SAMPLES, description="Samples of one window.")
     input_name: str = Field("waveform", description="Input, (batch, window_samples) float32 in [-1, 1].")
+    channels: int = Field(1, description="Channels of the waveform: 1, mono; average several before.")
+    input_dtype: str = Field("float32", description="Type of the input's samples.")
+    input_range: tuple[float, float] = Field((-1.0, 1.0), description="Range of the input's samples.")
+    int16_divisor: int = Field(INT16_DIVISOR, description="float32 sample = int16 sample / this.")
     output_name: str = Field("logits", description="Output, (batch, 2) float32.")
+    output_dtype: str = Field("float32", description="Type of the output.")
+    output_meaning: str = Field(OUTPUT_MEANING, description="What to do with the output.")
     front_end: FrontEndFields | None = Field(description="Front end and its parameters; null: see members.")
     architecture: ArchitectureFields | None = Field(description="Parameters of the CNN; null: see members.")
     members: tuple[MemberSpecification, ...] = Field(
@@ -108,6 +125,17 @@ class Specification(BaseModel):
             ) from None
         return value
 
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """JSON Schema (draft 2020-12) of specification.json, for servers in any language."""
+        schema = cls.model_json_schema(mode="serialization")
+        schema |= {
+            "title": "Model specification",
+            "description": "What a server must know to feed an exported model and to read its output.",
+        }
+        address = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID}
+        return {**address, **schema}
+
     def to_metadata(self) -> dict[str, str]:
         """Give one text a field, for ``metadata_props`` of an ONNX file."""
         fields = self.model_dump(mode="json")
@@ -133,8 +161,7 @@ class Specification(BaseModel):
                 fields[name] = metadata[name] if field.annotation is str else json.loads(metadata[name])
             except json.JSONDecodeError as error:
                 raise SpecificationError(f"metadata entry {name!r} is not JSON: {error}") from error
-        # files from before there were ensembles name no members
-        missing = [name for name in cls.model_fields if name not in fields and name != "members"]
+        missing = [name for name in cls.model_fields if name not in fields and name not in LATER_FIELDS]
         if missing:
             raise SpecificationError(
                 f"the metadata is not that of a model exported here: no {', '.join(missing)}"

@@ -100,18 +100,27 @@ def browser(needs: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder for the whole session, so that the demo corpus is generated once."""
-    own = os.environ.get("HARNESS_CACHE")
-    return Path(own) if own else tmp_path_factory.mktemp("cache")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "common"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def new_record(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Record]:
+def demo_cache(common: Path) -> Path:
+    """A cache folder for the whole run: to generate the demo corpus takes 35 s of CPU."""
+    own = os.environ.get("HARNESS_CACHE")
+    return Path(own) if own else common / "cache"
+
+
+@pytest.fixture(scope="session")
+def new_record(common: Path) -> Callable[[Path], Record]:
     """`new_record(folder)` puts an empty record there. It is copied: to make one takes MLflow 5 s of CPU."""
     from harness.record import Record
 
-    made = Record(tmp_path_factory.mktemp("record") / "mlruns").open()
+    made = Record(common / "mlruns").open()  # the first process makes it, the others wait
     return lambda folder: Record(Path(shutil.copytree(made.root, folder)))
 
 

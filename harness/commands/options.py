@@ -17,11 +17,14 @@ from typing import Any, NoReturn, TypeVar
 import click
 from click.core import ParameterSource
 
+from harness.signals import Stopped
+
 EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED = 1, 2, 3
 # Errors that nothing in the input causes.
 FAILURES = (
     "OutOfSpaceError", "WorkersFailedError", "PromotionError", "ArtifactError", "ServerError", "ExportError",
     "WeightsError",
+    "ConfirmationFailedError",
 )  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -139,14 +142,6 @@ def reader_may_be_gone() -> Iterator[None]:
     except OSError:
         silence(sys.stdout)
         silence(sys.stderr)
-
-
-class Stopped(KeyboardInterrupt):
-    """INT, TERM or HUP, raised in the main thread where nobody else handles them."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 @contextmanager

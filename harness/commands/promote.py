@@ -2,100 +2,218 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.commands.options import common, home, print_json, settings
+from harness.commands.options import EXIT_REFUSED, common, home, print_json, program, settings
 
 if TYPE_CHECKING:
-    from harness.promotion import Promotion
+    from harness.assessment import GuardRefusedError
+    from harness.confirmation import Confirmation
+    from harness.policy import Policy
+    from harness.promotion import Promotion, Review
+    from harness.study import Study
+    from harness.variants import Variant
 
 
 @click.command()
 @click.argument("study")
 @click.option(
-    "--run",
-    metavar="RUN",
-    help="Trial number, ensemble name or MLflow run id.  [default: the best trial by score]",
-)
+    "--run", metavar="RUN",
+    help="Trial number, ensemble name or MLflow run id.  [default: the confirmed winner, else the best trial by score]",
+)  # fmt: skip
+@click.option(
+    "--policy", metavar="FILE|NAME", default="default", show_default=True,
+    help="Bounds of the guards: default (quality warns), production (all refuse, confirmation required), or a file.",
+)  # fmt: skip
+@click.option(
+    "--confirm", is_flag=True,
+    help="First retrain the finalists on fresh seeds, as `harness confirm` does; prints trainings and hours.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Show every guard, open no test, change nothing.")
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("promoted"), show_default=True,
     help="Folder of bundles; this one goes to OUTPUT/STUDY.",
 )  # fmt: skip
-@common("record", "data_root", "cache", "json", "quiet")
-def command(study: str, run: str | None, output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
-    """Check, export, test and register the best model of STUDY. Trains nothing.
+@common("record", "data_root", "cache", "workers", "device", "json", "quiet")
+def command(
+    study: str, run: str | None, policy: str, confirm: bool, dry_run: bool, output: Path, as_json: bool, quiet: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Check, export, test and register the best model of STUDY. Trains nothing without --confirm.
 
-    STUDY is a study's name, or the sweep file that it runs. Integrity guards refuse (exit 3,
-    nothing changed), quality guards warn. The frozen test is opened once, the result is
-    registered under the alias `champion` and stamped unconfirmed.
+    STUDY is a study's name, or the sweep file that it runs. Integrity guards refuse (exit 3, nothing
+    changed); quality guards warn, or refuse as well, as the policy says. The frozen test is opened
+    once, for the candidate, its fp16 and int8 variants and the present champion. Who beats the
+    champion (or is as good and 20 % cheaper) takes its alias; who does not is kept as `challenger`.
 
     \b
-    --json prints: study, trial, registered_name, version, bundle, stamp, test (value, low,
-    high, windows, clusters), test_by_subset, guards (name, level, ok, measured, bound, advice), latency,
-    optimism, test_openings, test_openings_by_all.
+    --json prints: study, trial, policy, registered_name, version, alias, bundle, against (opponent,
+    difference, cheaper, wins, verdict, text), stamp, test (value, low, high, windows, clusters),
+    test_by_subset, variants, guards (name, level, ok, measured, bound, advice), latency, optimism,
+    confirmation, test_openings, test_openings_by_all.
+    With --dry-run: study, trial, policy, refused, guards.
     """
+    from harness.policy import load_policy
     from harness.record import Record
     from harness.study import load_study, study_of
     from harness.sweep import load_sweep
 
+    rules = load_policy(policy)
     where = settings(**options)
     record = Record(where.record).require()
+    baseline = None
     if study.endswith((".yaml", ".yml")):
-        study = study_of(record, load_sweep(Path(study)))
-    load_study(record, study)  # before torch: a wrong name is answered at once
-    from harness.promotion import promote
-
+        sweep = load_sweep(Path(study))
+        study, baseline = study_of(record, sweep), sweep.baseline
+    loaded = load_study(record, study)  # before torch: a wrong name is answered at once
     silent = quiet or as_json
+    confirmation = None
+    if confirm:
+        confirmation = _confirm(loaded, run, where, rules, baseline, dry_run=dry_run, silent=silent)
+    from harness.assessment import GuardRefusedError
+    from harness.promotion import Promotion, promote
+
     progress = (lambda text: None) if silent else (lambda text: click.echo(text, err=True))
-    result = promote(study, run, where, home(output), progress)
-    if as_json:
-        print_json(_document(result))
+    try:
+        result = promote(
+            study, run, where, home(output), progress, rules, confirmation=confirmation, dry_run=dry_run
+        )
+    except GuardRefusedError as refusal:
+        if not as_json:
+            raise
+        print_json(_refusal(refusal))
+        sys.exit(EXIT_REFUSED)
+    if isinstance(result, Promotion):
+        print_json(_document(result)) if as_json else click.echo("\n".join(_lines(result)))
+        return
+    print_json(_review_document(result)) if as_json else click.echo("\n".join(_review_lines(result)))
+    if result.refused:
+        sys.exit(EXIT_REFUSED)
+
+
+def _confirm(
+    study: Study, run: str | None, where: Any, rules: Policy, baseline: Any, *, dry_run: bool, silent: bool
+) -> Confirmation | None:
+    """Retrain finalists and baseline; in a dry run only say what that would cost."""
+    from harness.confirm import confirm, make_plan
+    from harness.record import Record
+    from harness.view import open_view
+
+    rule, view = rules.confirmation, open_view(quiet=silent)
+    if dry_run:
+        plan = make_plan(study, Record(where.record), where, view, run, rule.finalists, rule.seeds, baseline)
+        lines, result = plan.lines(), None
     else:
-        click.echo("\n".join(_lines(result)))
+        result = confirm(
+            study.name, where, view, run=run, finalists=rule.finalists, seeds=rule.seeds, baseline=baseline
+        )
+        lines = result.lines()
+    if not silent:
+        click.echo("\n".join(lines), err=True)
+    return result
+
+
+def _refusal(refusal: GuardRefusedError) -> dict[str, Any]:
+    guards = [guard.as_json() for guard in refusal.guards]
+    return {"error": str(refusal), "exit_code": EXIT_REFUSED, "guards": guards}
 
 
 def _document(result: Promotion) -> dict[str, Any]:
     evidence = result.evidence
     measured = (
-        "stamp",
-        "test",
-        "test_by_subset",
-        "guards",
-        "latency",
-        "optimism",
-        "test_openings",
-        "test_openings_by_all",
-    )
+        "stamp", "test", "test_by_subset", "variants", "guards", "latency", "optimism", "confirmation",
+        "test_openings", "test_openings_by_all",
+    )  # fmt: skip
     return {
         "study": result.study,
         "trial": evidence["trial"],
+        "policy": result.policy.name,
         "registered_name": result.registered_name,
         "version": result.version,
+        "alias": result.alias,
         "bundle": str(result.bundle),
+        "against": evidence["champion"],
         **{key: evidence[key] for key in measured},
     }
 
 
+def _review_document(result: Review) -> dict[str, Any]:
+    return {
+        "study": result.study,
+        "trial": result.subject.as_json(),
+        "policy": result.policy.name,
+        "refused": result.refused,
+        "guards": [guard.as_json() for guard in result.guards],
+    }
+
+
+def _review_lines(result: Review) -> list[str]:
+    """The guards one by one, what binds and what does not."""
+    lines = [f"dry run: {result.subject.label} of {result.study} under policy {result.policy.name}"]
+    for guard in result.guards:
+        mark = "ok     " if guard.ok else "REFUSES" if result.policy.refuses(guard) else "warns  "
+        lines.append(f"  {mark} {guard}")
+    lines.append("  closed  the guards of the frozen test are asked when it is opened, by promotion itself")
+    if result.refused:
+        return [*lines, "it would be refused; nothing was changed"]
+    return [
+        *lines,
+        f"nothing speaks against it so far; nothing was changed. To go on: {program()} promote {result.study}",
+    ]
+
+
 def _lines(result: Promotion) -> list[str]:
-    from harness.bundle import luck_line
+    from harness.card import luck_line
     from harness.subsets import subset_lines
 
     subject, evidence = result.subject, result.evidence
     passed = sum(guard.ok for guard in result.guards)
-    lines = [f"guards: {passed} of {len(result.guards)} pass"]
-    lines += [f"  warning: {guard}" for guard in result.guards if not guard.ok]
+    lines = [f"guards: {passed} of {len(result.guards)} pass under policy {result.policy.name}"]
+    lines += [
+        f"  {'note' if guard.level == 'advice' else 'warning'}: {guard}"
+        for guard in result.guards
+        if not guard.ok
+    ]
+    test = result.test
+    if test.contest is not None:
+        lines.append(test.contest.text)
+    alias = "champion" if result.alias == "champion" else "challenger; the champion stays"
     lines += [
         f"promoted {subject.label} ({subject.configuration}) as {result.registered_name} version {result.version}, "
-        f"alias champion",
-        f"test: {result.test}, opening {evidence['test_openings']} of this test by this study, "
+        f"alias {alias}",
+        f"test: {test.predictions.interval()}, opening {evidence['test_openings']} of this test by this study, "
         f"{evidence['test_openings_by_all']} in all",
         *(f"  on {line}" for line in subset_lines(evidence["test_by_subset"])),
-        f"validation score {subject.score or 0:.3f}, {luck_line(evidence['optimism'], evidence['trials_compared'])}",
-        f"latency: P50 {result.latency.p50_ms:.1f} ms, P99 {result.latency.p99_ms:.1f} ms ({result.latency.provider})",
-        evidence["stamp"],
-        f"bundle: {result.bundle}/ (model.onnx, card.md, evidence.json, golden/)",
     ]
-    return lines
+    if evidence["confirmation"] is None:
+        luck = luck_line(evidence["optimism"], evidence["trials_compared"])
+        lines.append(f"validation score {subject.score or 0:.3f}, {luck}")
+    lines += map(_variant_line, test.variants)
+    return [
+        *lines,
+        evidence["stamp"],
+        f"bundle: {result.bundle}/ (model.onnx, card.md, evidence.json, golden/); check it with "
+        f"{program()} verify {result.bundle}",
+    ]
+
+
+def _variant_line(variant: Variant) -> str:
+    """What a file takes and what it loses, or why it is left out."""
+    if not variant.included:
+        return f"{variant.name}: left out: {variant.reason}"
+    latency = variant.latency
+    if latency is None:
+        shown = f"latency not measured: {variant.latency_note}"
+    else:
+        shown = (
+            f"P50 {latency.p50_ms:.1f} ms, P99 {latency.p99_ms:.1f} ms, {latency.windows_per_s:.0f} windows/s "
+            f"({latency.provider})"
+        )
+    loss = (
+        "" if variant.name == "fp32" else f"{-100 * (variant.accuracy_loss or 0):+.1f} points of accuracy, "
+    )
+    return f"{variant.file}: {variant.bytes / 1e6:.2f} MB, {loss}{shown}"

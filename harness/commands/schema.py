@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from harness.commands.options import common, print_json
 
 
 @click.command()
+@click.argument("kind", type=click.Choice(["sweep", "specification", "policy"]), default="sweep")
 @common("json")
-def command(as_json: bool) -> None:
-    """Print the JSON Schema of sweep files.
+def command(kind: str, as_json: bool) -> None:
+    """Print the JSON Schema of sweep files, of a bundle's specification.json, or of policies.
 
     \b
       harness schema > sweep.schema.json
       # yaml-language-server: $schema=sweep.schema.json     <- first line of a sweep file
+      harness schema specification                          the contract of a server
     """
+    print_json(_schema(kind))
+
+
+def _schema(kind: str) -> dict[str, Any]:
+    if kind == "specification":
+        from models.specification import Specification
+
+        return Specification.json_schema()
+    if kind == "policy":
+        from harness.policy import Policy
+
+        draft = "https://json-schema.org/draft/2020-12/schema"
+        return {"$schema": draft, **Policy.model_json_schema(), "title": "Policy of `harness promote`"}
     from harness.sweep_schema import json_schema
 
-    print_json(json_schema())
+    return json_schema()

@@ -25,8 +25,9 @@ def command(study: str | None, as_json: bool, **options: Any) -> None:
     \b
     --json prints, without STUDY: studies (name, trials, complete, pruned, failed, duplicate,
     running, interrupted, budget, best, controls); with it: study, budget, spent, best, controls,
-    ensembles, trials.
+    ensembles, confirmation (null, or what `harness confirm --json` prints), trials.
     """
+    from harness.confirmation import confirmation_of, progress_of
     from harness.controls import controls_of
     from harness.ensemble_record import ensembles_of
     from harness.record import Record
@@ -41,6 +42,9 @@ def command(study: str | None, as_json: bool, **options: Any) -> None:
             _print_trials(_trials(loaded, record))
             for ensemble in ensembles_of(loaded):
                 click.echo(_ensemble_line(ensemble))
+            confirmed = confirmation_of(loaded)
+            for line in confirmed.lines() if confirmed else progress_of(loaded):
+                click.echo(line)
             for control in controls_of(loaded):
                 click.echo(control)
         return
@@ -59,12 +63,12 @@ def command(study: str | None, as_json: bool, **options: Any) -> None:
 def _trials(study: Study, record: Record) -> list[TrialSummary]:
     """The trials that ever started; one that runs in a study that nobody runs was interrupted."""
     trials = [trial for trial in study.trials() if trial.state != "abandoned"]
-    if not any(trial.state == "running" for trial in trials) or _is_run(record, study.name):
+    if not any(trial.state == "running" for trial in trials) or is_run(record, study.name):
         return trials
     return [replace(trial, state="interrupted") if trial.state == "running" else trial for trial in trials]
 
 
-def _is_run(record: Record, name: str) -> bool:
+def is_run(record: Record, name: str) -> bool:
     """Whether a process holds the study's lock, as far as one that may not write here can tell."""
     from filelock import FileLock, Timeout
 
@@ -96,10 +100,11 @@ def _row(study: Study, trials: list[TrialSummary]) -> dict[str, Any]:
 
 
 def _document(study: Study, trials: list[TrialSummary]) -> dict[str, Any]:
+    from harness.confirmation import confirmation_of
     from harness.controls import controls_of
     from harness.ensemble_record import ensembles_of
 
-    best = study.best()
+    best, confirmed = study.best(), confirmation_of(study)
     return {
         "study": study.name,
         "budget": study.sweep.budget.trials,
@@ -107,6 +112,7 @@ def _document(study: Study, trials: list[TrialSummary]) -> dict[str, Any]:
         "best": best.as_json() if best is not None else None,
         "controls": [control.as_json() for control in controls_of(study)],
         "ensembles": [ensemble.as_json() for ensemble in ensembles_of(study)],
+        "confirmation": confirmed.as_json() if confirmed else None,
         "trials": [trial.as_json() for trial in trials],
     }
 

@@ -1,10 +1,68 @@
 """What several tests of the harness begin with."""
 
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from harness.record import Record
+from tests.harness.workplace import Workplace
+
+TOLD = """\
+name: told
+data: {corpus: demo, train_windows: 120, val_windows: 96, test_windows: 96}
+parameters: {feature: [mfcc, log_mel], width: 0.0625, epochs: 2}
+sampler: grid
+pruner: none
+budget: {trials: 2}
+"""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A finished sweep of two trials: a folder with told.yaml and its record, and what the command printed.
+
+    All tests share it: copy the folder before a command is run in it.
+    """
+
+    folder: Path
+    stdout: str
+
+
+@pytest.fixture(scope="session")
+def told(common: Path, demo_cache: Path) -> Told:
+    """Swept once a run; a sweep takes 25 s of CPU."""
+    folder, printed = common / "told", common / "told.txt"
+    with FileLock(common / "told.lock"):
+        if not printed.exists():
+            folder.mkdir()
+            (folder / "told.yaml").write_text(TOLD)
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "harness.cli", "sweep", "told.yaml"], cwd=folder, text=True, check=False,
+                capture_output=True, timeout=200, env={**os.environ, "HARNESS_CACHE": str(demo_cache), "NO_COLOR": "1"},
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr
+            printed.write_text(done.stdout)
+    return Told(folder, printed.read_text())
+
+
+@pytest.fixture(scope="session")
+def swept(common: Path, demo_cache: Path) -> Workplace:
+    """One finished sweep of three trials, made once a run; `copied` gives a test its own."""
+    folder, printed = common / "swept", common / "swept.json"
+    with FileLock(common / "swept.lock"):
+        if not printed.exists():
+            folder.mkdir()
+            result = Workplace(folder, demo_cache).json("sweep", "tiny.yaml")
+            printed.write_text(json.dumps(result))
+    place = Workplace(folder, demo_cache)
+    place.result = json.loads(printed.read_text())
+    return place
 
 
 @pytest.fixture

@@ -213,7 +213,8 @@ def test_a_bad_study_name_ends_with_2(elsewhere: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "module", "code"),
     [
-        ("GateRefusedError", "harness.gate", 3), ("GuardRefusedError", "harness.guards", 3),
+        ("GateRefusedError", "harness.gate", 3), ("GuardRefusedError", "harness.assessment", 3),
+        ("PolicyError", "harness.policy", 2),
         ("DataChangedError", "harness.study", 3), ("OutOfSpaceError", "harness.coordinator", 1),
         ("SweepError", "harness.sweep_file", 2), ("DataError", "data.errors", 2), ("Other", "builtins", None),
         ("ServerError", "harness.server", 1), ("ExportError", "models.onnx_export", 1),

@@ -25,10 +25,10 @@ from harness.controls import (
 )
 from harness.coordinator import Coordinator
 from harness.executors.protocol import Event, Job, TrialFailed, WorkerLost
-from harness.guards import study_control_guards
 from harness.provenance import provenance
 from harness.record import Record
 from harness.server import TrackingServer
+from harness.serving_guards import study_control_guards
 from harness.study import load_study, open_study
 from harness.tracking import connect
 from harness.view import View

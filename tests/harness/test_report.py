@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,6 +27,7 @@ from harness.report import (
 from harness.report_text import big, cell, interval, plain, share, signed, summary
 from harness.report_values import Report
 from harness.study import Study
+from tests.harness.conftest import Told
 from tests.harness.report_place import Place
 
 EVALUATIONS = {
@@ -194,20 +196,13 @@ def test_answers_are_read_without_pickle(tmp_path: Path) -> None:
 
 # The whole way: a sweep writes it, and the command finds everything again without a server
 
-SWEEP = """\
-name: told
-data: {corpus: demo, train_windows: 120, val_windows: 96, test_windows: 96}
-parameters: {feature: [mfcc, log_mel], width: 0.0625, epochs: 2}
-sampler: grid
-pruner: none
-budget: {trials: 2}
-"""
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_sweep_leaves_its_report_and_the_command_writes_it_again(tmp_path: Path, demo_cache: Path) -> None:
-    (tmp_path / "told.yaml").write_text(SWEEP)
+def test_a_sweep_leaves_its_report_and_the_command_writes_it_again(
+    told: Told, tmp_path: Path, demo_cache: Path
+) -> None:
+    shutil.copytree(told.folder, tmp_path, dirs_exist_ok=True)
     environment = {**os.environ, "HARNESS_CACHE": str(demo_cache), "NO_COLOR": "1"}
 
     def run(*words: str, code: int = 0) -> str:
@@ -218,18 +213,17 @@ def test_a_sweep_leaves_its_report_and_the_command_writes_it_again(tmp_path: Pat
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
-    swept = run("sweep", "told.yaml")
-    assert "warning: the report" not in swept
-    assert "report:  harness report told" in swept
+    assert "warning: the report" not in told.stdout
+    assert "report:  harness report told" in told.stdout
     (left,) = tmp_path.glob("mlruns/artifacts/*/*/artifacts/report/report.json")
     assert {path.name for path in left.parent.iterdir()} == {"report.html", "report.json", "report.md"}
     log = (tmp_path / "mlruns/server.log").stat()
-    told = json.loads(run("report", "told.yaml", "--json"))
-    assert set(told) == {"study", "against", "html", "markdown", "json", "summary"}
+    shown = json.loads(run("report", "told.yaml", "--json"))
+    assert set(shown) == {"study", "against", "html", "markdown", "json", "summary"}
     assert (tmp_path / "mlruns/server.log").stat().st_mtime_ns == log.st_mtime_ns  # no server was started
-    again, first = (json.loads(path.read_text("utf-8")) for path in (tmp_path / told["json"], left))
+    again, first = (json.loads(path.read_text("utf-8")) for path in (tmp_path / shown["json"], left))
     assert {**again, "created": ""} == {**first, "created": ""}
-    assert told["summary"] == again["summary"]
+    assert shown["summary"] == again["summary"]
     assert (
         again["boards"][0]["rows"][1]["to_best"]["windows"] == 96
     )  # predictions came from MLflow's artifacts

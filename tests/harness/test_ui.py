@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.conftest import Told
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.slow,
@@ -18,22 +20,13 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
 ]
 
-SWEEP = """\
-name: shown
-data: {corpus: demo, train_windows: 120, val_windows: 96, test_windows: 96}
-parameters: {feature: [mfcc, log_mel], width: 0.0625, epochs: 2}
-sampler: grid
-budget: {trials: 2}
-"""
-
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path):
+def address(told: Told, tmp_path_factory: pytest.TempPathFactory, demo_cache: Path):
     folder = tmp_path_factory.mktemp("ui")
-    (folder / "shown.yaml").write_text(SWEEP)
+    shutil.copytree(told.folder, folder, dirs_exist_ok=True)
     environment = {**os.environ, "HARNESS_CACHE": str(demo_cache)}
     command = [sys.executable, "-m", "harness.cli"]
-    subprocess.run([*command, "sweep", "shown.yaml", "-q"], cwd=folder, env=environment, check=True)
     server = subprocess.Popen(
         [*command, "ui", "--json"], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE
     )
@@ -82,10 +75,10 @@ def test_trials_and_their_charts_stand_side_by_side(address, tmp_path: Path) -> 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
         page = browser.new_page(viewport={"width": 1600, "height": 900})
-        page.goto(address["studies"]["shown"])
+        page.goto(address["studies"]["told"])
         page.get_by_text("000 mfcc").first.wait_for(timeout=60_000)
         page.get_by_text("001 log_mel").first.wait_for(timeout=60_000)
-        page.goto(address["studies"]["shown"] + "&compareRunsMode=CHART")
+        page.goto(address["studies"]["told"] + "&compareRunsMode=CHART")
         page.get_by_text("best/score").first.wait_for(timeout=60_000)
         page.screenshot(path=tmp_path / "charts.png")
         browser.close()

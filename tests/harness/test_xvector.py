@@ -17,9 +17,9 @@ from harness.arms import ArmsRefusedError, retire_interrupted, skip_arms, skippe
 from harness.asking import Asking
 from harness.cli import cli
 from harness.commands.options import EXIT_REFUSED, exit_code_of
-from harness.guards import promotable_guard
 from harness.record import Record
 from harness.search_space import SearchSpace
+from harness.serving_guards import promotable_guard
 from harness.study import Study, open_study
 from harness.sweep import Sweep, load_sweep
 from harness.sweep_file import SweepError

@@ -1,0 +1,74 @@
+"""`harness confirm STUDY`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.commands.options import common, print_json, settings
+
+
+@click.command()
+@click.argument("study")
+@click.option(
+    "--run",
+    metavar="RUN",
+    help="Confirm this trial only: its number or MLflow run id.  [default: the best trials]",
+)
+@click.option(
+    "--finalists",
+    type=click.IntRange(1, 50),
+    help="Best trials that are retrained, beside the baseline.  [default: 5]",
+)
+@click.option("--seeds", type=click.IntRange(2, 50), help="Fresh seeds of each.  [default: 5]")
+@click.option("--dry-run", is_flag=True, help="Say what would be trained and what it costs; train nothing.")
+@common("record", "data_root", "cache", "workers", "device", "json", "quiet")
+def command(
+    study: str, run: str | None, finalists: int | None, seeds: int | None, dry_run: bool,
+    as_json: bool, quiet: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Retrain the best trials of STUDY, and its baseline, on fresh seeds, and name a winner.
+
+    STUDY is a study's name, or the sweep file that it runs. They are ranked by the lower bound of their mean; the
+    cheapest within one standard error of the best wins, and its seed of median score is what
+    `harness promote` takes. Run it again to go on after Ctrl-C, or with more seeds or finalists:
+    nothing is trained twice.
+
+    \b
+    --json prints: study, seeds, finalists (label, name, trial, baseline, fingerprint, macs,
+    sweep_score, predicted_optimism, mean, sd, se, low, shrink, failed, replicates), winner, shipped (a
+    trial's fields and replicate), baseline, beats_baseline, conclusion; with --dry-run: study, dry_run,
+    seeds, trainings, done, seconds, disk_bytes, finalists.
+    """
+    from harness.policy import load_policy
+    from harness.record import Record
+    from harness.study import load_study, study_of
+    from harness.sweep import load_sweep
+
+    where = settings(**options)
+    record = Record(where.record).require()
+    baseline = None
+    if study.endswith((".yaml", ".yml")):
+        sweep = load_sweep(Path(study))
+        study, baseline = study_of(record, sweep), sweep.baseline
+    loaded = load_study(record, study)  # before torch: a wrong name is answered at once
+    rule = load_policy("default").confirmation
+    count, fresh = finalists or rule.finalists, seeds or rule.seeds
+    from harness.confirm import confirm, make_plan
+    from harness.view import open_view
+
+    view = open_view(quiet=quiet or as_json)
+    if dry_run:
+        plan = make_plan(loaded, record, where, view, run, count, fresh, baseline)
+        if as_json:
+            print_json(plan.as_json())
+        else:
+            click.echo("\n".join(plan.lines()))
+        return
+    result = confirm(study, where, view, run=run, finalists=count, seeds=fresh, baseline=baseline)
+    if as_json:
+        print_json(result.as_json())
+    else:
+        click.echo("\n".join(result.lines()))

@@ -1,0 +1,237 @@
+"""`harness confirm`: the finalists of a study and its baseline on fresh seeds, priced before it is paid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.candidate import require_unchanged
+from harness.confirmation import Confirmation, confirmation_of
+from harness.confirmation_record import Arm, Definition, keep_definition, results_of
+from harness.confirmation_runs import ConfirmationRuns, unfinished
+from harness.cost import Cost, estimate_trainings, window_macs
+from harness.executors.local import LocalExecutor, default_slots
+from harness.finalists import ConfirmationError, arms_of
+from harness.jobs import Jobs
+from harness.parameters import Scalar
+from harness.provenance import provenance
+from harness.record import Record
+from harness.server import TrackingServer
+from harness.settings import Settings
+from harness.signals import Stopped
+from harness.study import Study, load_study
+from harness.tracking import Tracking, connect
+from harness.view import View, duration
+from harness.writer import Writer
+
+if TYPE_CHECKING:
+    from data.prepare import Prepared
+
+
+class ConfirmationFailedError(RuntimeError):
+    """No configuration has a score on every seed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a confirmation will train, and what that costs."""
+
+    study: Study
+    definition: Definition
+    left: Sequence[tuple[Arm, int]]
+    cost: Cost
+    notes: Sequence[str]
+    prepared: Mapping[str, Prepared]
+
+    @property
+    def trainings(self) -> int:
+        """Trainings in all, done or not."""
+        return len(self.definition.arms) * self.definition.seeds
+
+    def lines(self) -> list[str]:
+        """The finalists, a line each, then the price."""
+        return [*self.notes, *map(_arm_line, self.definition.arms), self._price()]
+
+    def _price(self) -> str:
+        arms, seeds = self.definition.arms, self.definition.seeds
+        count = sum(arm.trial is not None for arm in arms)
+        who = f"{count} finalist{'' if count == 1 else 's'}"
+        who += " and the baseline" if count < len(arms) else ", the baseline among them"
+        done = self.trainings - len(self.left)
+        already = f" ({done} done)" if done else ""
+        workers = "1 worker" if self.cost.workers == 1 else f"{self.cost.workers} workers"
+        price = ": nothing to train"
+        if self.left:
+            disk = max(1, round(self.cost.disk_bytes / 1e6))
+            price = f" on {workers}, about {duration(self.cost.seconds)}, {disk} MB of disk (an estimate)"
+        return f"confirmation: {who} x {seeds} fresh seeds = {self.trainings} trainings{already}{price}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields that `--dry-run --json` prints."""
+        return {
+            "study": self.study.name,
+            "dry_run": True,
+            "seeds": self.definition.seeds,
+            "trainings": self.trainings,
+            "done": self.trainings - len(self.left),
+            "seconds": round(self.cost.seconds, 1),
+            "disk_bytes": round(self.cost.disk_bytes),
+            "finalists": [
+                {
+                    "label": arm.label, "name": arm.name, "trial": arm.trial, "baseline": arm.is_baseline,
+                    "fingerprint": arm.fingerprint, "macs": window_macs(arm.config),
+                    "sweep_score": arm.sweep_score, "predicted_optimism": arm.optimism,
+                }
+                for arm in self.definition.arms
+            ],
+        }  # fmt: skip
+
+
+def _arm_line(arm: Arm) -> str:
+    score = "" if arm.sweep_score is None else f", score {arm.sweep_score:.3f} in the sweep"
+    luck = "" if arm.optimism is None else f" ({arm.optimism:.3f} expected of luck)"
+    also = ", the baseline" if arm.is_baseline and arm.trial is not None else ""
+    return f"  {arm.label}: {arm.name}{also}{score}{luck}"
+
+
+def confirm(
+    study_name: str,
+    settings: Settings,
+    view: View,
+    *,
+    run: str | None = None,
+    finalists: int,
+    seeds: int,
+    baseline: Mapping[str, Scalar] | None = None,
+) -> Confirmation:
+    """Train finalists and baseline on fresh seeds, as runs of the study; what was trained before is not repeated.
+
+    Parameters
+    ----------
+    run : the only finalist; by default the `finalists` best complete trials
+    baseline : stands in for the sweep's own `baseline:`
+
+    Raises
+    ------
+    ConfirmationError, StudyError
+        What was asked for cannot be confirmed.
+    RecordError
+        The study is being run.
+    ConfirmationFailedError
+        No configuration has a score on every seed.
+    Stopped
+        A signal; the same call goes on.
+    """
+    record = Record(settings.record).require()
+    load_study(record, study_name)  # before the lock is made: a wrong name leaves nothing behind
+    record.open()
+    lock = record.lock_study(study_name)
+    try:
+        study = load_study(record, study_name)
+        plan = make_plan(study, record, settings, view, run, finalists, seeds, baseline)
+        for line in plan.lines():
+            view.message(line)
+        keep_definition(study, plan.definition.arms, seeds)
+        _train(plan, record, settings, view)
+        confirmed = confirmation_of(study)
+        if confirmed is None:
+            raise ConfirmationFailedError(_why_not(plan))
+        return confirmed
+    finally:
+        lock.release()
+
+
+def make_plan(
+    study: Study,
+    record: Record,
+    settings: Settings,
+    view: View,
+    run: str | None,
+    finalists: int,
+    seeds: int,
+    baseline: Mapping[str, Scalar] | None,
+) -> Plan:
+    """Choose what is trained, make its data ready, and price it; trains nothing.
+
+    Raises
+    ------
+    DataChangedError
+        The windows are no longer the ones of the study.
+    """
+    from data.prepare import prepare
+
+    if seeds < 2:
+        raise ConfirmationError(f"{seeds} seeds have no spread: give 2 or more (5 is usual)")
+    arms, notes = arms_of(study, record, run, finalists, baseline)
+    definition = Definition(tuple(arms), seeds)
+    left = definition.left(results_of(study), again=True)
+    configs = {arm.config.data.digest(): arm.config.data for arm in arms}
+    prepared = {
+        digest: prepare(config, data_root=settings.data_root, cache=settings.cache, progress=view.message)
+        for digest, config in configs.items()
+    }
+    require_unchanged(study, list(prepared.values()))
+    device = settings.resolved_device
+    workers = settings.workers or study.sweep.workers or default_slots(device)
+    windows = {digest: (len(one.train.manifest), len(one.val.manifest)) for digest, one in prepared.items()}
+    paces = _paces(study, device)
+    trainings = [(arm.config, paces.get(arm.fingerprint)) for arm, _ in left]
+    cost = estimate_trainings(trainings, max(1, min(workers, len(left))), device, windows)
+    return Plan(study, definition, left, cost, notes, prepared)
+
+
+def _paces(study: Study, device: str) -> dict[str, float]:
+    """Training windows a second of every configuration that the sweep trained on this kind of device."""
+    return {
+        trial.fingerprint: float(trial.outcome["windows_per_s"])
+        for trial in study.trials()
+        if "windows_per_s" in trial.outcome and (trial.outcome["device"] == "cpu") == (device == "cpu")
+    }
+
+
+def _train(plan: Plan, record: Record, settings: Settings, view: View) -> None:
+    study = plan.study
+    code = provenance(settings.resolved_device)
+    jobs = Jobs(study, record, plan.prepared, code, settings.cache)
+    if not plan.left and not any(record.spooled(study.name)):
+        return  # all is trained, and stored
+    with TrackingServer(record) as server:
+        writer = Writer(server, lambda uri: _tracking(uri, study))
+        slots = plan.cost.workers if plan.left else 0
+        executor = LocalExecutor(slots, settings.resolved_device, record.root / "logs")
+        runs = ConfirmationRuns(jobs, executor, writer, view, plan.left, plan.trainings)
+        try:
+            runs.run()
+        finally:
+            executor.close()
+            unstored = writer.finish(hurried=runs.signal is not None)
+            if writer.opened is not None and writer.unreachable_since is None:
+                with suppress(Exception):  # the shop window only; the next launch puts it right
+                    for key in unfinished(study, jobs):
+                        writer.opened.pause_run(key)
+    if unstored:
+        why = writer.problem or "MLflow did not answer"
+        view.message(
+            f"{len(unstored)} runs wait in the spool for MLflow ({why}); the next launch stores them"
+        )
+    if runs.signal is not None:
+        raise Stopped(runs.signal)
+
+
+def _tracking(uri: str, study: Study) -> Tracking:
+    """The study's experiment; runs on fresh seeds stand below its last launch."""
+    tracking = Tracking(connect(uri), study.name, study.sweep.description, study.identity)
+    tracking.parent = tracking.latest("launch")
+    return tracking
+
+
+def _why_not(plan: Plan) -> str:
+    results = results_of(plan.study)
+    reasons = [
+        f"  {arm.label}, seed {seed}: {results[arm.fingerprint, seed].reason}"
+        for arm, seed in plan.definition.trainings()
+        if results[arm.fingerprint, seed].reason
+    ]
+    return "\n".join(["no configuration has a score on every fresh seed", *reasons])

@@ -1,0 +1,180 @@
+"""A confirmation while it runs: its trainings through the workers, its results into the study and MLflow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.confirmation_record import KIND, Arm, Result, folder_of, keep_result, results_of
+from harness.executors.protocol import Executor, FailureKind, WorkerLost
+from harness.failpoints import failpoint
+from harness.jobs import Jobs
+from harness.replicate import Replicate, replicate_of
+from harness.run_page import trial_header, verdict_of
+from harness.side_runs import SideRun, SideRuns
+from harness.signals import handling_signals
+from harness.spool import TrialSpool
+from harness.stopping import Stopping, require_space
+from harness.trial_config import TrialConfig
+from harness.view import View, duration
+from harness.writer import Writer
+
+if TYPE_CHECKING:
+    from data.prepare import Prepared
+    from harness.study import Study
+
+POLL_S = 0.2
+
+
+@dataclass(kw_only=True)
+class _Run(SideRun):
+    arm: Arm
+    seed: int
+
+
+class ConfirmationRuns(SideRuns[_Run]):
+    """Trains arms on fresh seeds until every one has ended, or somebody stops it."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        executor: Executor,
+        writer: Writer,
+        view: View,
+        left: Sequence[tuple[Arm, int]],
+        total: int,
+    ) -> None:
+        super().__init__(self)
+        self.jobs, self.study = jobs, jobs.study
+        self.executor, self.writer, self.view = executor, writer, view
+        self.stopping = Stopping(executor, view)
+        self._left = list(left)
+        self._new, self._total = len(self._left), total
+        self._began = time.monotonic()
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that stopped it."""
+        return self.stopping.signal
+
+    def run(self) -> None:
+        """Train what is left."""
+        with handling_signals(self.stopping.on_signal):
+            replay_all(self.study, self.jobs, self.writer)
+            while True:
+                while self._left and self.executor.idle > 0 and self.signal is None:
+                    self._start_next()
+                self.stopping.pass_on()
+                if not self.running or self.stopping.gave_up_waiting:
+                    return
+                for event in self.executor.poll(POLL_S):
+                    require_space(event)
+                    if not self.handle(event) and isinstance(event, WorkerLost):
+                        self.view.message(event.reason)
+                if (news := self.writer.news()) is not None:
+                    self.view.message(news)
+
+    def _start_next(self) -> None:
+        arm, seed = self._left.pop(0)
+        spool = self.jobs.spool(folder_of(arm.fingerprint, seed))
+        if spool.read("verdict") is not None:  # it failed in an earlier launch, and is tried again
+            spool.remove()
+        replicate = replicate_of(self.study, arm, seed, Result({}))
+        number = self._new - len(self._left)
+        job = self.jobs.make(
+            number, replicate.label, arm.config, spool,
+            replicate=seed, subject="baseline" if arm.trial is None else str(arm.trial),
+            header=header_of(self.jobs, replicate, spool),
+        )  # fmt: skip
+        self.start(_Run(replicate.label, arm.config, spool, job, arm=arm, seed=seed))
+
+    def completed(self, run: _Run, outcome: dict[str, Any]) -> None:
+        """Keep the score."""
+        self._keep(run, Result(outcome))
+
+    def failed(self, run: _Run, kind: FailureKind, reason: str) -> None:
+        """Keep the reason; where the machine was at fault, the next `harness confirm` tries again."""
+        self._keep(run, Result({}, reason, again=kind in ("infrastructure", "out_of_memory")))
+
+    def _keep(self, run: _Run, result: Result) -> None:
+        keep_result(self.study, run.arm.fingerprint, run.seed, result)
+        failpoint("confirmation result kept")
+        told = replicate_of(self.study, run.arm, run.seed, result)
+        self.end(run, verdict_of(told, self.jobs.prepared), self._told(run, told))
+
+    def _told(self, run: _Run, replicate: Replicate) -> str:
+        ended = self._new - len(self._left) - len(self.running) + 1  # this one still counts as running
+        left = self._new - ended
+        pace = (time.monotonic() - self._began) / ended
+        how = (
+            f"score {replicate.score:.3f}" if replicate.score is not None else f"failed ({replicate.reason})"
+        )
+        about = f", about {duration(pace * left)} left" if left else ""
+        return f"{run.label}: {how}  {self._total - left}/{self._total}{about}"
+
+
+def header_of(jobs: Jobs, replicate: Replicate, spool: TrialSpool) -> dict[str, Any]:
+    """What the run of a replicate is called and made of; one that was begun keeps its own."""
+    begun = spool.read("trial")
+    if begun is not None:
+        return begun
+    config = TrialConfig.model_validate(replicate.config)
+    name = f"{replicate.name or replicate.label} seed {replicate.replicate}"
+    seed = jobs.seed(replicate.replicate)
+    header = trial_header(
+        replicate.number, name, config, jobs.prepared[config.data.digest()], seed, jobs.tags
+    )
+    tags = {
+        **header["tags"], "harness.kind": KIND, "harness.replicate": str(replicate.replicate),
+        "harness.trial": "baseline" if replicate.number < 0 else str(replicate.number),
+    }  # fmt: skip
+    own = {"key": replicate.key, "number": None, "config": dict(replicate.config)}
+    return {**header, **own, "tags": tags}
+
+
+def is_confirmation(header: Mapping[str, Any]) -> bool:
+    """Whether a spool's trial.json is of a training on a fresh seed."""
+    return bool(header["tags"].get("harness.kind") == KIND)
+
+
+def replay_all(study: Study, jobs: Jobs, writer: Writer) -> None:
+    """Give MLflow what it lacks of the trainings on fresh seeds that ended in an earlier launch."""
+    for folder in jobs.record.spooled(study.name):
+        spool = TrialSpool(folder)
+        header = spool.read("trial")
+        if header is not None and is_confirmation(header):
+            replay(study, spool, header, jobs.prepared, writer)
+
+
+def replay(
+    study: Study,
+    spool: TrialSpool,
+    header: Mapping[str, Any],
+    prepared: Mapping[str, Prepared],
+    writer: Writer,
+) -> None:
+    """Give MLflow what it lacks of a training; one that has not ended is left for the next `harness confirm`."""
+    fingerprint, seed = header["tags"]["harness.fingerprint"], int(header["tags"]["harness.replicate"])
+    result = results_of(study).get((fingerprint, seed))
+    if result is None:
+        return
+    if spool.read("verdict") is None:
+        config = TrialConfig.model_validate(header["config"])
+        arm = Arm(header["run_name"], config, {})
+        spool.write("verdict", verdict_of(replicate_of(study, arm, seed, result), prepared))
+    writer.poke(spool)
+
+
+def unfinished(study: Study, jobs: Jobs) -> list[str]:
+    """Keys of the runs of trainings that were begun and have not ended."""
+    ended = results_of(study)
+    headers = [TrialSpool(folder).read("trial") for folder in jobs.record.spooled(study.name)]
+    return [
+        header["key"]
+        for header in headers
+        if header is not None
+        and is_confirmation(header)
+        and (header["tags"]["harness.fingerprint"], int(header["tags"]["harness.replicate"])) not in ended
+    ]

@@ -1,0 +1,130 @@
+"""The frozen test: opened once a promotion, for everybody who stands on it that day.
+
+ledger line (durable) -> candidate -> its variants -> the champion, else the confirmed baseline
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.artifacts import fetch
+from harness.assessment import waveforms_of
+from harness.candidate import Candidate
+from harness.champion import Contest, contest, fetch_champion
+from harness.confirmation import Confirmation, Finalist, Replicate
+from harness.cost import window_macs
+from harness.ensemble_record import EnsembleSummary
+from harness.guards import Predictions
+from harness.ledger import Openings, open_test
+from harness.policy import Policy
+from harness.record import Record
+from harness.tracking import Tracking
+from harness.trial_config import TrialConfig
+from harness.variants import Variant, score_variants
+from models.onnx_session import open_session, run_onnx
+from models.specification import Specification
+
+MODEL = "model/model.onnx"  # of a trial's run
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """Whom the candidate must beat: the champion's file, or the confirmed baseline's."""
+
+    label: str
+    model: Path
+    macs: int | None
+    run_id: str
+    version: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_champion(self) -> bool:
+        """Whether its alias is at stake; a baseline only shows what the search was worth."""
+        return self.version is not None
+
+
+@dataclass(frozen=True)
+class FrozenTest:
+    """What everybody said on the test windows."""
+
+    predictions: Predictions
+    variants: tuple[Variant, ...]
+    opponent: Opponent | None
+    contest: Contest | None
+    openings: Openings
+
+
+def opponent_of(
+    candidate: Candidate, confirmation: Confirmation | None, specification: Specification, tracking: Tracking,
+    folder: Path,
+) -> Opponent | None:  # fmt: skip
+    """The champion of the candidate's name, else the baseline of its confirmation; None where there is neither.
+
+    Raises
+    ------
+    ArtifactError
+        The champion is not what was registered; nothing of it is loaded.
+    """
+    champion = fetch_champion(tracking, candidate.registered_name, folder)
+    if champion is not None:
+        notes = champion.notes_against(specification.model_dump(mode="json"))
+        return Opponent(
+            champion.label, champion.model, champion.macs, champion.registered.source_run, champion.version,
+            tuple(notes),
+        )  # fmt: skip
+    if confirmation is None or confirmation.baseline.fingerprint == candidate.subject.fingerprint:
+        return None
+    return _baseline(confirmation.baseline, tracking, folder)
+
+
+def _baseline(baseline: Finalist, tracking: Tracking, folder: Path) -> Opponent | None:
+    """The confirmed baseline's median seed; None where it failed, or where it cannot stand in one file."""
+    if not baseline.ranked or MODEL not in baseline.shipped.outcome["sha256"]:
+        return None
+    run_id = tracking.find(baseline.shipped.key)
+    if run_id is None:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    model = fetch(tracking.client, run_id, MODEL, baseline.shipped.outcome["sha256"][MODEL], folder)
+    return Opponent(f"the baseline ({baseline.shipped.label})", model, baseline.macs, run_id)
+
+
+def open_frozen_test(
+    candidate: Candidate, folder: Path, variants: list[Variant], opponent: Opponent | None, policy: Policy,
+    record: Record,
+) -> FrozenTest:  # fmt: skip
+    """Write the opening down, then score candidate, variants and opponent on the same windows."""
+    manifest = candidate.shared.test.manifest
+    labels, clusters = manifest.labels(), manifest.clusters()
+    openings = open_test(
+        record.root, candidate.study.name, mark_of(candidate), manifest.digest,
+        subject=candidate.subject.label, policy=policy.name,
+    )  # fmt: skip
+    windows = waveforms_of(candidate.shared, "test")
+    predictions = Predictions(run_onnx(open_session(folder / "model.onnx"), windows), labels, clusters)
+    scored = score_variants(
+        variants, folder, windows, labels, clusters, policy.variants, canonical=predictions.logits
+    )
+    met: Contest | None = None
+    if opponent is not None:
+        theirs = Predictions(run_onnx(open_session(opponent.model), windows), labels, clusters)
+        met = contest(
+            predictions.correct, theirs.correct, clusters, macs_of(candidate), opponent.macs, policy.champion,
+            opponent=opponent.label, same_source=opponent.run_id == candidate.run_id,
+        )  # fmt: skip
+    return FrozenTest(predictions, tuple(scored), opponent, met, openings)
+
+
+def macs_of(candidate: Candidate) -> int:
+    """Multiply-accumulates of a window, of all members together."""
+    return sum(window_macs(TrialConfig.model_validate(member.config)) for member in candidate.subject.members)
+
+
+def mark_of(candidate: Candidate) -> int | str:
+    """What the ledger calls the subject: a trial's number, else its label."""
+    subject = candidate.subject
+    if isinstance(subject, EnsembleSummary | Replicate):
+        return subject.label
+    return subject.number

@@ -1,0 +1,103 @@
+"""Trainings of a study that Optuna never hears of: they cost no budget, teach no sampler, are never pruned.
+
+They take a trial's way through worker, spool and MLflow; what becomes of one that ends, its kind decides
+(`ControlRuns`, `ConfirmationRuns`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from harness.executors.protocol import EpochDone, Event, Executor, FailureKind, Job, TrialDone, TrialFailed
+from harness.spool import TrialSpool
+from harness.trial_config import TrialConfig
+from harness.view import View
+from harness.writer import Writer
+
+# A training whose worker dies is tried again this often, from its checkpoint.
+MAX_RETRIES = 2
+
+
+class Host(Protocol):
+    """What the loop that such trainings run in lends them."""
+
+    executor: Executor
+    writer: Writer
+    view: View
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that stops the loop, if there was one."""
+
+
+@dataclass
+class SideRun:
+    """A training under way; its number is in `job`."""
+
+    label: str
+    config: TrialConfig
+    spool: TrialSpool
+    job: Job
+    retries: int = 0
+
+
+RunT = TypeVar("RunT", bound=SideRun)
+
+
+class SideRuns(Generic[RunT]):
+    """Starts trainings, hears of them, tries again what the machine spoilt."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.running: dict[int, RunT] = {}
+
+    def start(self, run: RunT) -> None:
+        """Give a training to an idle worker; it goes on from its checkpoint where there is one."""
+        self.running[run.job.number] = run
+        self._host.executor.submit(run.job)
+        self._host.writer.poke(run.spool)
+        self._host.view.message(f"{run.label}: started, {run.config.training.epochs} epochs")
+
+    def handle(self, event: Event) -> bool:
+        """Take an event in; false where it is of no such training."""
+        run = self.running.get(event.number) if event.number is not None else None
+        if run is None:
+            return False
+        if isinstance(event, EpochDone):
+            self._host.executor.reply(event.number, stop=False)
+            self._host.writer.poke(run.spool)
+        elif isinstance(event, TrialDone):
+            if event.outcome["state"] != "interrupted":  # else the next launch goes on from its checkpoint
+                self.completed(run, event.outcome)
+        elif isinstance(event, TrialFailed) and event.kind != "infrastructure":
+            run.spool.write_traceback(event.traceback)
+            self.failed(run, event.kind, f"{event.kind}: {event.reason}")
+        else:
+            self._retry(run, event.reason)
+        return True
+
+    def completed(self, run: RunT, outcome: dict[str, Any]) -> None:
+        """A training ended with an outcome: keep it, and `end` the run."""
+        raise NotImplementedError
+
+    def failed(self, run: RunT, kind: FailureKind, reason: str) -> None:
+        """A training cannot be done: keep the reason, and `end` the run."""
+        raise NotImplementedError
+
+    def end(self, run: RunT, verdict: dict[str, Any], told: str) -> None:
+        """Let a training go that was kept in the study: its run in MLflow ends as the verdict says."""
+        del self.running[run.job.number]
+        run.spool.write("verdict", verdict)
+        self._host.writer.poke(run.spool)
+        self._host.view.message(told)
+
+    def _retry(self, run: RunT, reason: str) -> None:
+        if self._host.signal is not None:
+            return
+        if run.retries >= MAX_RETRIES:
+            self.failed(run, "infrastructure", f"infrastructure, {run.retries + 1} times: {reason}")
+            return
+        run.retries += 1
+        self._host.view.message(f"{run.label}: {reason}; going on from its checkpoint")
+        self._host.executor.submit(run.job)  # its own slot is the free one

@@ -1,0 +1,258 @@
+"""Sealed bundles of a tiny real ONNX, and a warm process whose forks register, roll back and die.
+
+Run as a script it reads one JSON list of orders a line, forks a child for each order at once, and prints what
+became of them. MLflow takes 3 s to import: so it is imported once for all the children that get killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from harness.artifacts import fetch_bundle
+from harness.bundle_files import SUMS, bundle_digest, sums_text
+from harness.promotion_lock import only_promotion
+from harness.record import Record
+from harness.registry import Registration, register
+from harness.rollback import roll_back
+from harness.server import TrackingServer
+from harness.statistics import clustered_interval
+from harness.tracking import Tracking, connect
+from harness.versions import champion_of, version_by_alias, versions_of
+from models.specification import Specification
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+NAME = "overlap-any"
+ALIASES = ("champion", "challenger", "previous")
+FRONT_END = {"kind": "mfcc"}
+
+
+def specification(number: int) -> dict[str, Any]:
+    made = Specification(
+        task="overlap", variant="any", label_meaning={"0": "one speaker", "1": "two"}, front_end=FRONT_END,
+        architecture={"width": 0.125}, label_map_digest="a" * 64,
+        manifest_digests={"train": "b" * 64, "val": "c" * 64, "test": "d" * 64}, fingerprint=f"{number:064x}",
+        run_id=source_run(number), versions={"onnx": onnx.__version__}, created="2025-01-31T12:00:00+00:00",
+    )  # fmt: skip
+    return made.model_dump(mode="json")
+
+
+def source_run(number: int) -> str:
+    return f"{number:032x}"
+
+
+def write_model(path: Path, number: int) -> None:
+    """logits = mean of the waveform times (number, -number)."""
+    nodes = [
+        helper.make_node("ReduceMean", ["waveform", "axis"], ["mean"], keepdims=1),
+        helper.make_node("MatMul", ["mean", "weight"], ["logits"]),
+    ]
+    weights = [
+        numpy_helper.from_array(np.array([1], np.int64), "axis"),
+        numpy_helper.from_array(np.array([[number, -number]], np.float32), "weight"),
+    ]
+    inputs = [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", 48_000])]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, Specification.model_validate(specification(number)).to_metadata())
+    path.write_bytes(model.SerializeToString())
+
+
+def write_bundle(folder: Path, number: int) -> Path:
+    """A sealed bundle that verifies; equal numbers give equal bytes."""
+    (folder / "golden").mkdir(parents=True)
+    waveform = np.full((2, 48_000), 0.25, np.float32)
+    logits = np.array([[number / 4, -number / 4]] * 2, np.float32)
+    np.save(folder / "golden" / "waveform.npy", waveform)
+    np.save(folder / "golden" / "logits.npy", logits)
+    write_model(folder / "model.onnx", number)
+    (folder / "specification.json").write_text(json.dumps(specification(number)), "utf-8")
+    variant = {
+        "name": "fp32", "file": "model.onnx", "device": "cpu", "included": True, "golden": "golden/logits.npy",
+        "golden_tolerance": 1e-4,
+    }  # fmt: skip
+    (folder / "evidence.json").write_text(json.dumps({"variants": [variant], "number": number}), "utf-8")
+    (folder / SUMS).write_text(sums_text(folder), "utf-8")
+    return folder
+
+
+def carry_out(todo: dict[str, Any]) -> Any:
+    if "failpoint" in todo:
+        os.environ["HARNESS_FAILPOINT"] = f"{todo['failpoint']}:1:{todo.get('action', 'kill')}"
+    return {"register": _register, "rollback": _roll_back}[todo["do"]](todo)
+
+
+def _register(todo: dict[str, Any]) -> str:
+    number, bundle = todo["number"], Path(todo["bundle"])
+    study = todo.get("study", "sweep")
+    test = clustered_interval([1, 1, 0, 1] * 10, [str(i // 4) for i in range(40)])
+    new = Registration(
+        todo.get("name", NAME), source_run(todo.get("source", number)), study, {"harness.trial": str(number)},
+        bundle, bundle_digest(bundle), test, "d" * 64, 1_000_000, "unconfirmed", {"harness.code": "x"},
+    )  # fmt: skip
+    with only_promotion(Record(Path(todo["lock"]))) if "lock" in todo else nullcontext():
+        tracking = Tracking(connect(todo["uri"]), study, identity="i" * 32)
+        tracking.end_orphans("promotion")
+        return register(tracking, new, wins=todo.get("wins", True), seen_champion=todo.get("seen"))
+
+
+def _roll_back(todo: dict[str, Any]) -> dict[str, Any]:
+    os.environ["MLFLOW_TRACKING_URI"] = todo["uri"]
+    record, output = Record(Path(todo["record"])), Path(todo["output"])
+    return roll_back(record, NAME, todo.get("to"), "it drifts", output).as_json()
+
+
+class Children:
+    """The warm process, seen from a test."""
+
+    def __init__(self, process: Any) -> None:
+        self._process = process
+
+    def __call__(self, *orders: dict[str, Any]) -> list[dict[str, Any]]:
+        """Carry out the orders at the same time; of each what it returned, its error, or that it was killed."""
+        self._process.stdin.write(json.dumps(orders) + "\n")
+        self._process.stdin.flush()
+        answer: list[dict[str, Any]] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def one(self, todo: dict[str, Any]) -> Any:
+        """Carry out one order that must succeed."""
+        [answer] = self(todo)
+        assert "returned" in answer, answer
+        return answer["returned"]
+
+    def killed(self, todo: dict[str, Any]) -> None:
+        """Carry out one order that must be killed at its failpoint."""
+        assert self(todo) == [{"killed": True}], todo
+
+
+@dataclass
+class Place:
+    """A record's real server, the warm process, and bundles."""
+
+    record: Record
+    uri: str
+    client: MlflowClient
+    children: Children
+    folder: Path
+    made: int = 0
+
+    def order(self, number: int | None = None, **more: Any) -> dict[str, Any]:
+        """What a child is to register; `seen`, `wins`, `failpoint`, `lock`, `study`, `source`, `uri` may be given.
+
+        Without a number it is a bundle that nobody has registered yet.
+        """
+        if number is None:
+            self.made += 1
+            number = self.made
+            write_bundle(self.folder / str(number), number)
+        bundle = str(self.folder / str(number))
+        return {"do": "register", "uri": self.uri, "bundle": bundle, "number": number, **more}
+
+    def promoted(self, **more: Any) -> str:
+        """The version that a new bundle became, against the present champion."""
+        return str(self.children.one(self.order(**{"seen": self.alias("champion"), **more})))
+
+    def alias(self, alias: str) -> str | None:
+        found = version_by_alias(self.client, NAME, alias)
+        return found.version if found else None
+
+    def aliases(self) -> list[str | None]:
+        return [self.alias(one) for one in ALIASES]
+
+    def verified(self) -> list[str]:
+        return [one.version for one in versions_of(self.client, NAME) if one.state == "verified"]
+
+    def assert_whole(self, folder: Path) -> None:
+        """Every alias names a version that was verified; the champion's bundle is the one that was sealed."""
+        named = [found for one in ALIASES if (found := version_by_alias(self.client, NAME, one))]
+        assert {one.state for one in named} == {"verified"}
+        champion = champion_of(self.client, NAME)
+        assert champion is not None
+        fetched = fetch_bundle(self.client, champion.run_id, champion.bundle_digest, folder)
+        assert bundle_digest(fetched) == champion.bundle_digest
+
+    def stored(self, version: str, file: str) -> Path:
+        """Where the server keeps a file of a version's bundle."""
+        run_id = self.client.get_model_version(NAME, version).run_id
+        [found] = self.record.artifacts.glob(f"*/{run_id}/artifacts/bundle/{file}")
+        return found
+
+
+@contextmanager
+def altered(path: Path) -> Iterator[None]:
+    """One bit of a file is another one in this block."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    try:
+        yield
+    finally:
+        path.write_bytes(content)
+
+
+@contextmanager
+def opened(record: Record, root: Path, folder: Path) -> Iterator[Place]:
+    """The server and the warm process, with a first champion."""
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, __file__]
+    with (
+        TrackingServer(record) as server,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        ) as process,
+    ):
+        place = Place(record, server.uri, connect(server.uri), Children(process), folder)
+        place.promoted()
+        yield place
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def _fork(todo: dict[str, Any]) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        return pid, reading
+    os.dup2(2, 1)  # nothing but answers on the standard output
+    try:
+        answer = {"returned": carry_out(todo)}
+    except BaseException as error:
+        answer = {"error": str(error), "kind": type(error).__name__}
+    os.write(writing, json.dumps(answer).encode())
+    os._exit(0)
+
+
+def _main() -> None:
+    import mlflow.artifacts
+    import mlflow.models
+    import mlflow.onnx  # noqa: F401
+    import onnxruntime  # noqa: F401
+
+    for line in sys.stdin:
+        children = [_fork(todo) for todo in json.loads(line)]
+        answers = []
+        for pid, reading in children:
+            with os.fdopen(reading, "rb") as pipe:
+                content = pipe.read()
+            os.waitpid(pid, 0)
+            answers.append(json.loads(content) if content else {"killed": True})
+        print(json.dumps(answers), flush=True)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,385 @@
+"""Fresh seeds: the ranking and the winner as numbers, who is confirmed, what the study remembers."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.prepare import prepare
+from harness.confirmation import (
+    Confirmation,
+    Finalist,
+    Replicate,
+    concluded,
+    confirmation_of,
+    progress_of,
+)
+from harness.confirmation_record import (
+    Arm,
+    Result,
+    definition_of,
+    keep_definition,
+    keep_result,
+    key_of,
+    results_of,
+)
+from harness.confirmation_runs import ConfirmationRuns, header_of
+from harness.cost import estimate_trainings, training_s
+from harness.ensemble_record import EnsembleSummary, remember
+from harness.executors.protocol import EpochDone, Event, Job, TrialDone, TrialFailed, WorkerLost
+from harness.finalists import ConfirmationError, arms_of
+from harness.jobs import Jobs
+from harness.provenance import provenance
+from harness.ranking import median_seed, ranking, spread_of, winner_of
+from harness.record import Record
+from harness.replicate import replicate_of
+from harness.statistics import StatisticsError
+from harness.stopping import OutOfSpaceError
+from harness.study import Study
+from harness.trial_config import TrialConfig, derived_seed
+from harness.view import View
+from tests.harness.confirmed_study import outcome, told_study
+
+MFCC = {"feature": "mfcc", "width": 0.125}
+WAVE = {"feature": "waveform", "width": 0.125}
+
+SCORES = st.integers(2, 6).flatmap(
+    lambda n: st.lists(
+        st.lists(st.floats(0, 1, allow_subnormal=False), min_size=n, max_size=n), min_size=1, max_size=6
+    )
+)
+
+# Numbers
+
+
+def test_the_lower_bound_is_students_of_the_mean() -> None:
+    spread = spread_of([0.80, 0.82, 0.84, 0.78, 0.81])
+    assert (spread.mean, spread.sd, spread.se) == pytest.approx((0.81, 0.0223607, 0.01))
+    assert spread.low == pytest.approx(0.81 - 2.776445 * 0.01)  # t_{.975, 4} of any table
+
+
+@given(SCORES)
+def test_a_spread_is_numpys_and_its_bound_lies_below_the_mean(arms: list[list[float]]) -> None:
+    for scores in arms:
+        spread = spread_of(scores)
+        assert spread.mean == pytest.approx(np.mean(scores))
+        assert spread.sd == pytest.approx(np.std(scores, ddof=1), abs=1e-12)
+        assert spread.low <= spread.mean
+
+
+@pytest.mark.parametrize("scores", [[], [0.5], [0.5, float("nan")]])
+def test_scores_without_a_spread_are_refused(scores: list[float]) -> None:
+    with pytest.raises(StatisticsError, match="two finite scores"):
+        spread_of(scores)
+
+
+@given(SCORES, st.data())
+def test_the_winner_is_the_cheapest_within_one_standard_error(arms: list[list[float]], data: Any) -> None:
+    macs = data.draw(st.lists(st.integers(1, 5), min_size=len(arms), max_size=len(arms)))
+    spreads = [spread_of(scores) for scores in arms]
+    order = ranking(spreads, macs)
+    assert sorted(order) == list(range(len(arms)))
+    lows = [spreads[index].low for index in order]
+    assert lows == sorted(lows, reverse=True)
+    best, winner = spreads[order[0]], winner_of(spreads, macs)
+    within = [i for i, spread in enumerate(spreads) if spread.mean >= best.mean - best.se]
+    assert winner in within
+    assert all((macs[winner], -spreads[winner].low) <= (macs[i], -spreads[i].low) for i in within)
+
+
+@given(SCORES, st.data())
+def test_the_order_in_which_arms_are_listed_decides_nothing(arms: list[list[float]], data: Any) -> None:
+    macs = data.draw(st.lists(st.integers(1, 5), min_size=len(arms), max_size=len(arms)))
+    shuffled = data.draw(st.permutations(range(len(arms))))
+    spreads = [spread_of(scores) for scores in arms]
+    other = winner_of([spreads[i] for i in shuffled], [macs[i] for i in shuffled])
+    first, second = winner_of(spreads, macs), shuffled[other]
+    assert (spreads[first], macs[first]) == (spreads[second], macs[second])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_the_seed_that_ships_holds_the_lower_median(scores: list[float]) -> None:
+    shipped = scores[median_seed(scores)]
+    assert sum(score <= shipped for score in scores) * 2 >= len(scores)
+    assert sum(score >= shipped for score in scores) * 2 > len(scores)
+
+
+# Finalists and conclusion
+
+
+def finalist(scores: Sequence[float], macs: int, trial: int | None = 0, *, failed: int = 0) -> Finalist:
+    replicates = tuple(
+        Replicate(
+            -1 if trial is None else trial, "complete", "n", score, 1, "", {}, outcome(score), {}, "f", seed, "k"
+        )
+        for seed, score in enumerate(scores, 1)
+    )  # fmt: skip
+    return Finalist(
+        "baseline" if trial is None else f"trial {trial}", "n", TrialConfig(), "f", macs, trial,
+        None if trial is None else 0.9, None if trial is None else 0.04, trial is None, replicates,
+        ("seed 9: diverged: nan",) * failed,
+    )  # fmt: skip
+
+
+def conclusion(*finalists: Finalist) -> Confirmation:
+    found = concluded("s", 3, finalists)
+    assert found is not None
+    return found
+
+
+def test_a_cheaper_one_within_one_standard_error_wins_and_its_median_seed_ships() -> None:
+    dear, cheap = finalist([0.80, 0.82, 0.84], 100, 1), finalist([0.79, 0.80, 0.87], 10, 2)
+    bad = finalist([0.5, 0.5, 0.5], 1, None)
+    found = conclusion(dear, cheap, bad)
+    assert [one.label for one in found.finalists] == ["trial 1", "trial 2", "baseline"]
+    assert (found.winner.label, found.shipped.replicate, found.shipped.label) == (
+        "trial 2",
+        2,
+        "trial 2, seed 2",
+    )
+    assert found.winner.shrink == pytest.approx(0.9 - 0.82)
+    assert "the cheapest within one standard error (0.012) of trial 1" in found.conclusion
+    assert "shrank by 0.080, 0.040 expected of luck" in found.finalists[1].line()
+    document = found.as_json()
+    assert (document["winner"], document["beats_baseline"], document["shipped"]["replicate"]) == (
+        "trial 2",
+        True,
+        2,
+    )
+
+
+def test_a_baseline_that_wins_is_said_plainly() -> None:
+    found = conclusion(finalist([0.7, 0.71, 0.72], 100), finalist([0.80, 0.81, 0.82], 50, None))
+    assert found.conclusion.startswith("nothing found beats the baseline; winner: baseline")
+    assert found.shipped.as_json()["number"] is None
+    assert found.as_json()["beats_baseline"] is False
+    assert found.winner.shrink is None
+
+
+def test_who_has_a_failed_seed_is_listed_with_the_reason_and_not_ranked() -> None:
+    broken = finalist([0.99, 0.99], 1, 5, failed=1)
+    found = conclusion(broken, finalist([0.5, 0.6, 0.55], 9, None))
+    assert [one.label for one in found.finalists] == ["baseline", "trial 5"]
+    assert found.finalists[1].mean is None
+    assert "trial 5: not ranked: seed 9: diverged: nan" in "\n".join(found.lines())
+    assert concluded("s", 3, [broken]) is None
+
+
+# Who is confirmed
+
+
+def test_finalists_are_the_best_promotable_trials_and_the_baseline(record: Record) -> None:
+    no = outcome(0.9, promotable="no: it holds a loop")
+    study = told_study(
+        record, [(MFCC, outcome(0.6)), (WAVE, no), ({**MFCC, "width": 0.25}, outcome(0.8)), ({**WAVE, "width": 0.25}, outcome(0.7))]
+    )  # fmt: skip
+    arms, notes = arms_of(study, record, None, 2, None)
+    assert [arm.label for arm in arms] == ["trial 2", "trial 3", "baseline"]
+    assert notes == ["trial 1 is no finalist: it cannot be promoted (no: it holds a loop)"]
+    assert arms[-1].is_baseline
+    assert (arms[-1].config.feature.kind, arms[-1].config.model.width) == ("mfcc", 1.0)
+    assert arms[0].optimism == pytest.approx(arms[1].optimism, rel=0.2)
+    with pytest.raises(ConfirmationError, match="trial 1 is no finalist"):
+        arms_of(study, record, "1", 2, None)
+    named, _ = arms_of(study, record, "0", 2, None)
+    assert [arm.label for arm in named] == ["trial 0", "baseline"]
+
+
+def test_a_baseline_among_the_finalists_is_not_trained_twice(record: Record) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6)), (WAVE, outcome(0.7))], baseline=MFCC)
+    arms, _ = arms_of(study, record, None, 5, None)
+    assert [(arm.label, arm.is_baseline) for arm in arms] == [("trial 1", False), ("trial 0", True)]
+    arms, _ = arms_of(
+        study, record, None, 5, {"feature": "waveform", "width": 1.0}
+    )  # of an edited sweep file
+    assert [arm.label for arm in arms] == ["trial 1", "trial 0", "baseline"]
+    assert arms[-1].name == "baseline waveform width=1"
+
+
+def test_an_ensemble_cannot_be_confirmed(record: Record) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6)), (WAVE, outcome(0.7))])
+    remember(study, EnsembleSummary("0+1", "r" * 32, tuple(study.trials()), ("a", "b"), "f", outcome(0.8)))
+    with pytest.raises(ConfirmationError, match=r"ensemble 0\+1 cannot be confirmed.*trials 0, 1"):
+        arms_of(study, record, "0+1", 5, None)
+
+
+# What the study remembers
+
+
+def test_a_confirmation_is_there_once_every_training_has_ended_and_later_ones_reuse_them(
+    record: Record,
+) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6)), (WAVE, outcome(0.7))], baseline=MFCC)
+    assert (confirmation_of(study), progress_of(study)) == (None, [])
+    arms, _ = arms_of(study, record, None, 2, None)
+    planned = keep_definition(study, arms, 2)
+    again = definition_of(study)
+    assert again is not None
+    assert [(arm.fingerprint, arm.label, arm.sweep_score) for arm in again.arms] == [
+        (arm.fingerprint, arm.label, arm.sweep_score) for arm in arms
+    ]
+    for index, (arm, seed) in enumerate(planned.trainings()):
+        assert confirmation_of(study) is None
+        assert f"{index} of 4 trainings done" in progress_of(study)[0]
+        keep_result(study, arm.fingerprint, seed, Result(outcome(0.5 + 0.01 * index)))
+    found = confirmation_of(study)
+    assert found is not None
+    assert (found.winner.label, found.winner.scores) == ("trial 0", [0.51, 0.53])
+    assert found.shipped.key == key_of(study, found.winner.fingerprint, found.shipped.replicate)
+    assert found.baseline.label == "trial 0"
+    assert len(keep_definition(study, arms, 3).left(results_of(study))) == 2
+    assert confirmation_of(study) is None
+    assert keep_definition(study, arms[:1], 2).left(results_of(study)) == []
+
+
+def test_a_training_that_the_machine_spoilt_is_tried_again_and_a_bad_one_is_not(record: Record) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 2)
+    (arm,) = planned.arms
+    keep_result(study, arm.fingerprint, 1, Result({}, "diverged: nan"))
+    keep_result(study, arm.fingerprint, 2, Result({}, "infrastructure, 3 times: worker 0 died", again=True))
+    assert planned.left(results_of(study)) == []
+    assert planned.left(results_of(study), again=True) == [(arm, 2)]
+    assert confirmation_of(study) is None  # nothing can be ranked
+    assert "no configuration has a score on every seed" in progress_of(study)[0]
+
+
+# The trainings, told what becomes of them
+
+
+class Scripted:
+    """An executor whose trainings end as their seed says: 1 well after a worker's death, 2 badly, 3 lost for good."""
+
+    def __init__(self, slots: int = 1, full: bool = False) -> None:
+        self.slots, self.full = slots, full
+        self.jobs: list[Job] = []
+        self.submitted: list[Job] = []
+        self.replies: list[bool] = []
+
+    @property
+    def idle(self) -> int:
+        return self.slots - len(self.jobs)
+
+    def submit(self, job: Job) -> None:
+        self.jobs.append(job)
+        self.submitted.append(job)
+
+    def poll(self, timeout_s: float) -> Iterator[Event]:
+        job = self.jobs.pop(0)
+        times = sum(one.spool == job.spool for one in self.submitted)
+        seed = int(job.specification["run_id"].rpartition("/")[2])
+        if self.full:
+            yield TrialFailed(job.number, "infrastructure", "[Errno 28] No space left on device", "")
+        elif seed == 2:
+            yield TrialFailed(job.number, "diverged", "the loss is nan", "Traceback: ...")
+        elif seed == 3 or times == 1:
+            yield WorkerLost(job.number, "worker 0 died")
+        else:
+            yield EpochDone(job.number, 0, {})
+            yield TrialDone(job.number, outcome(0.75))
+
+    def reply(self, number: int, *, stop: bool) -> None:
+        self.replies.append(stop)
+
+    def interrupt(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Poked:
+    """A writer that only notes what it is shown."""
+
+    def __init__(self) -> None:
+        self.folders: list[str] = []
+
+    def poke(self, spool: Any) -> None:
+        self.folders.append(spool.folder.name)
+
+    def news(self) -> None:
+        return None
+
+
+def jobs_of(study: Study, record: Record, cache: Path) -> Jobs:
+    prepared = prepare(study.sweep.data, data_root=None, cache=cache)
+    return Jobs(study, record, {study.sweep.data.digest(): prepared}, provenance("cpu"), cache)
+
+
+def test_trainings_are_retried_recorded_and_never_pruned(record: Record, demo_cache: Path) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 3)
+    executor, writer = Scripted(), Poked()
+    jobs = jobs_of(study, record, demo_cache)
+    left = planned.left(results_of(study))
+    ConfirmationRuns(jobs, executor, writer, View(), left, 3).run()  # type: ignore[arg-type]
+    results = {seed: result for (_, seed), result in results_of(study).items()}
+    assert results[1].outcome["score"] == 0.75
+    assert (results[2].reason, results[2].again) == ("diverged: the loss is nan", False)
+    assert results[3].reason.startswith("infrastructure, 3 times: worker 0 died")
+    assert results[3].again
+    assert executor.replies == [False]
+    first = executor.submitted[0]
+    assert first.specification["run_id"] == "told/0/1"
+    assert first.seed == derived_seed("training", study.sweep.seed, 1)
+    header = jobs.spool(Path(first.spool).name).read("trial")
+    assert header is not None
+    assert header["key"] == key_of(study, planned.arms[0].fingerprint, 1)
+    kinds = {key: header["tags"][f"harness.{key}"] for key in ("kind", "trial", "replicate")}
+    assert kinds == {"kind": "confirmation", "trial": "0", "replicate": "1"}
+    assert [trial.number for trial in study.trials()] == [0]  # Optuna heard of none
+
+
+def test_a_full_disk_stops_the_trainings_and_fails_none(record: Record, demo_cache: Path) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 2)
+    jobs = jobs_of(study, record, demo_cache)
+    runs = ConfirmationRuns(
+        jobs, Scripted(full=True), Poked(), View(), planned.left({}), 2  # type: ignore[arg-type]
+    )  # fmt: skip
+    with pytest.raises(OutOfSpaceError, match="run the same command again"):
+        runs.run()
+    assert results_of(study) == {}
+
+
+def test_a_later_sweep_replays_what_ended_and_leaves_what_did_not(record: Record, demo_cache: Path) -> None:
+    from harness.coordinator import Coordinator
+
+    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC, budget={"trials": 1})
+    jobs = jobs_of(study, record, demo_cache)
+    (arm,) = arms_of(study, record, None, 1, None)[0]
+    for seed in (1, 2):
+        spool = jobs.spool(f"confirm-x-{seed}")
+        spool.write("trial", header_of(jobs, replicate_of(study, arm, seed, Result({})), spool))
+    keep_result(study, arm.fingerprint, 1, Result(outcome(0.7)))
+    writer: Any = Poked()
+    executor = Scripted()
+    Coordinator(
+        study, record, jobs.prepared, executor, writer, View(), provenance("cpu"), demo_cache
+    ).run()  # fmt: skip
+    assert writer.folders == ["confirm-x-1"]
+    verdict = jobs.spool("confirm-x-1").read("verdict")
+    assert verdict is not None
+    assert (verdict["status"], verdict["metrics"]["best/score"]) == ("FINISHED", 0.7)
+    assert jobs.spool("confirm-x-2").read("verdict") is None
+    assert jobs.spool("confirm-x-2").read("trial") is not None
+    assert executor.submitted == []
+
+
+# The price
+
+
+def test_the_price_goes_by_the_measured_pace_and_adds_up() -> None:
+    config = TrialConfig()
+    windows = {config.data.digest(): (1000, 200)}
+    slow, fast = training_s(config, "cpu", windows, 10.0), training_s(config, "cpu", windows, 1000.0)
+    assert slow > 10 * fast
+    one = estimate_trainings([(config, 10.0)], 2, "cpu", windows)
+    four = estimate_trainings([(config, 10.0)] * 4, 2, "cpu", windows)
+    assert (one.trials, four.trials) == (1, 4)
+    assert four.seconds - one.seconds == pytest.approx(slow)
+    assert four.disk_bytes == pytest.approx(4 * one.disk_bytes)
+    assert estimate_trainings([], 2, "cpu", windows).seconds == 0
+    assert Arm("n", config, {}).label == "baseline"

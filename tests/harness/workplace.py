@@ -1,0 +1,116 @@
+"""A folder with a sweep file and a record, and the command line run in it, by real processes."""
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from harness.record import Record
+
+HARNESS = [sys.executable, "-P", "-m", "harness.cli"]
+
+SWEEP = """\
+name: tiny
+data: {corpus: demo, subset: clean, task: pseudo, variant: seen, train_windows: 240, val_windows: 96, test_windows: 96}
+parameters:
+  feature: [mfcc, log_mel]
+  learning_rate: {choice: [0.003, 0.01]}
+  width: 0.125
+  epochs: 5
+sampler: random
+pruner: none
+budget: {trials: 3}
+"""
+
+
+class Workplace:
+    """A folder with a sweep file, a record, and the command line run in it."""
+
+    def __init__(self, folder: Path, cache: Path, sweep: str = SWEEP) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "HARNESS_CACHE": str(cache), "NO_COLOR": "1"}
+        self.environment.pop("MLFLOW_TRACKING_URI", None)
+        self.write(sweep)
+        # A user's own module may be called as one of ours.
+        (folder / "models.py").write_text("raise RuntimeError('the wrong models')")
+
+    def write(self, sweep: str) -> None:
+        (self.folder / "tiny.yaml").write_text(sweep, encoding="utf-8")
+
+    def start(self, *words: str, **extra: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*HARNESS, *words], cwd=self.folder, env={**self.environment, **extra}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, *words: str, code: int = 0, **extra: str) -> str:
+        done = subprocess.run(
+            [*HARNESS, *words], cwd=self.folder, env={**self.environment, **extra}, text=True,
+            capture_output=True, timeout=400, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, f"{words} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout if code in (0, 130) else done.stdout + done.stderr
+
+    def json(self, *words: str, code: int = 0) -> dict:
+        return json.loads(self.run(*words, "--json", code=code))
+
+    @property
+    def record(self) -> Record:
+        return Record(self.folder / "mlruns")
+
+
+LONG = SWEEP.replace("epochs: 5", "epochs: 14").replace("trials: 3", "trials: 2")
+
+
+def copied(place: Workplace, folder: Path) -> Workplace:
+    """A workplace of one's own with the record, the bundles and what was printed of another."""
+    shutil.copytree(place.folder, folder, dirs_exist_ok=True)
+    copy = Workplace(folder, Path(place.environment["HARNESS_CACHE"]))
+    copy.result = place.result
+    return copy
+
+
+def trial_runs(client):
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id], "tags.`harness.kind` = 'trial'")
+    return sorted(runs, key=lambda run: int(run.data.tags["harness.trial"]))
+
+
+def outcomes(place: Workplace, study: str = "tiny") -> list[tuple]:
+    trials = place.json("status", study)["trials"]
+    return [(t["fingerprint"], t["state"], t["score"], t["epochs"], t["best_epoch"]) for t in trials]
+
+
+def wait_for(condition, seconds: float = 90.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def epochs_spooled(place: Workplace) -> int:
+    return sum(len(file.read_text().splitlines()) for file in place.record.spool.glob("tiny/*/events.jsonl"))
+
+
+def trial_is_stored(place: Workplace) -> bool:
+    """Whether MLflow has a run of a trial, read beside its server."""
+    with contextlib.closing(sqlite3.connect(f"file:{place.record.database}?mode=ro", uri=True)) as database:
+        found = database.execute("select 1 from tags where key = 'harness.trial' limit 1").fetchone()
+    return found is not None
+
+
+def running_children(place: Workplace) -> list[list[str]]:
+    """Servers and workers: all run in the workplace or its record."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(place.folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.cmdline())
+    return found

@@ -14,13 +14,13 @@ from harness.assessment import GOLDEN_WINDOWS, waveforms_of
 from harness.bundle_files import MODEL
 from harness.bundle_files import golden_of as golden_name
 from harness.candidate import Candidate
-from harness.choosing import expected_luck
+from harness.choosing import Subject, expected_luck
 from harness.confirmation import Confirmation, Replicate
 from harness.ensemble_record import OPTIMISM, EnsembleSummary
 from harness.frozen_test import FrozenTest, Opponent, macs_of
 from harness.guards import Guard, Predictions
 from harness.policy import Policy
-from harness.run_page import external_weights
+from harness.run_page import external_tags, external_weights
 from harness.subsets import scores_by_subset
 from harness.trial_config import TrialConfig
 from harness.variants import Variant
@@ -51,6 +51,10 @@ def evidence_of(
         "policy_differences": policy.differences(),
         "confirmation": confirmed.as_json() if confirmed else None,
         "champion": test.contest.as_json() if test.contest else None,
+        # A baseline serves nobody: the winner is champion all the same, and its guard says what the search was worth.
+        "alias": "champion" if test.wins else "challenger",
+        "seen_champion": test.opponent.version if test.opponent else None,
+        "mark": mark_of(candidate.subject),
         "macs": macs_of(candidate),
         "latency": asdict(fp32.latency) if fp32.latency else None,
         "variants": [_variant(variant) for variant in test.variants],
@@ -105,6 +109,16 @@ def _identity(
             *(opponent.notes if opponent else ()),
         ],
     }
+
+
+def mark_of(subject: Subject) -> dict[str, str]:
+    """Tags by which a promotion and a version name what they are made of."""
+    external = external_tags(TrialConfig.model_validate(member.config) for member in subject.members)
+    if isinstance(subject, EnsembleSummary):
+        return {"harness.ensemble": subject.name, **external}
+    number = "baseline" if subject.number < 0 else str(subject.number)
+    replicate = {"harness.replicate": str(subject.replicate)} if isinstance(subject, Replicate) else {}
+    return {"harness.trial": number, **replicate, **external}
 
 
 def _data(candidate: Candidate) -> dict[str, Any]:

@@ -55,6 +55,13 @@ class FrozenTest:
     contest: Contest | None
     openings: Openings
 
+    @property
+    def wins(self) -> bool:
+        """Whether the candidate takes the alias `champion`."""
+        return (
+            self.opponent is None or not self.opponent.is_champion or bool(self.contest and self.contest.wins)
+        )
+
 
 def opponent_of(
     candidate: Candidate, confirmation: Confirmation | None, specification: Specification, tracking: Tracking,
@@ -93,25 +100,27 @@ def _baseline(baseline: Finalist, tracking: Tracking, folder: Path) -> Opponent 
 
 def open_frozen_test(
     candidate: Candidate, folder: Path, variants: list[Variant], opponent: Opponent | None, policy: Policy,
-    record: Record,
+    record: Record, started: str,
 ) -> FrozenTest:  # fmt: skip
     """Write the opening down, then score candidate, variants and opponent on the same windows."""
     manifest = candidate.shared.test.manifest
     labels, clusters = manifest.labels(), manifest.clusters()
+    ours = open_session(folder / "model.onnx")  # what cannot be opened must not cost an opening of the test
+    theirs = open_session(opponent.model) if opponent is not None else None
     openings = open_test(
         record.root, candidate.study.name, mark_of(candidate), manifest.digest,
-        subject=candidate.subject.label, policy=policy.name,
+        subject=candidate.subject.label, policy=policy.name, promotion=started,
     )  # fmt: skip
     windows = waveforms_of(candidate.shared, "test")
-    predictions = Predictions(run_onnx(open_session(folder / "model.onnx"), windows), labels, clusters)
+    predictions = Predictions(run_onnx(ours, windows), labels, clusters)
     scored = score_variants(
         variants, folder, windows, labels, clusters, policy.variants, canonical=predictions.logits
     )
     met: Contest | None = None
-    if opponent is not None:
-        theirs = Predictions(run_onnx(open_session(opponent.model), windows), labels, clusters)
+    if opponent is not None and theirs is not None:
+        answers = Predictions(run_onnx(theirs, windows), labels, clusters)
         met = contest(
-            predictions.correct, theirs.correct, clusters, macs_of(candidate), opponent.macs, policy.champion,
+            predictions.correct, answers.correct, clusters, macs_of(candidate), opponent.macs, policy.champion,
             opponent=opponent.label, same_source=opponent.run_id == candidate.run_id,
         )  # fmt: skip
     return FrozenTest(predictions, tuple(scored), opponent, met, openings)

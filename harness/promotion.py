@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,29 +21,28 @@ from typing import Any
 
 from data.prepare import prepare
 from harness.assessment import GuardRefusedError, before_test, of_test, require, waveforms_of
-from harness.bundle import bundle_digest, write_bundle
+from harness.bundle import write_bundle
+from harness.bundle_files import SUMS
 from harness.candidate import Candidate, data_configs, fetch_candidate
 from harness.card import card_of
 from harness.choosing import Subject, choose, subject_named, trial_of_run
+from harness.completion import Promotion, aside_of, complete, require_places, unfinished
 from harness.confirmation import Confirmation, Replicate, confirmation_of
-from harness.decisions import Decision, Verdict, remember
+from harness.decisions import Decision, remember
 from harness.ensemble_record import EnsembleSummary
 from harness.evidence import evidence_of, golden_of
+from harness.failpoints import failpoint
 from harness.frozen_test import FrozenTest, open_frozen_test, opponent_of
 from harness.guards import Guard
 from harness.policy import Policy
 from harness.promotion_lock import PromotionError, only_promotion
 from harness.provenance import Provenance, provenance
 from harness.record import Record
-from harness.registry import Registration, register
-from harness.run_page import external_tags
 from harness.server import TrackingServer
 from harness.serving_guards import champion_guard, promotable_guard
 from harness.settings import Settings
 from harness.study import Study, load_study
-from harness.swap import put_in_place
 from harness.tracking import Tracking, connect
-from harness.trial_config import TrialConfig
 from harness.variants import Variant, make_variants, measured
 from harness.verify import verify
 from models.specification import Specification
@@ -68,18 +67,6 @@ class Review:
 
 
 @dataclass(frozen=True)
-class Promotion(Review):
-    """What was promoted, and on what evidence."""
-
-    test: FrozenTest
-    alias: str  # champion, or challenger where the present champion stays
-    bundle: Path
-    registered_name: str
-    version: str
-    evidence: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class _Place:
     """Where a promotion works, and whom it tells."""
 
@@ -88,6 +75,7 @@ class _Place:
     output: Path
     scratch: Path
     code: Provenance
+    started: str
     progress: Callable[[str], None]
 
 
@@ -109,27 +97,47 @@ def promote(
     study = load_study(record, study_name)
     known = confirmation or confirmation_of(study)
     named = _subject(study, run, confirmation, known)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    if not dry_run:
+        require_places(output, study.name)
     with (
-        only_promotion(record),
+        only_promotion(record, None if dry_run else output),
         _refusals_remembered(study, policy, dry_run=dry_run),
         TrackingServer(record) as server,
         tempfile.TemporaryDirectory(prefix="harness-promote-") as scratch,
     ):
         tracking = Tracking(connect(server.uri), study.name, identity=study.identity)
-        tracking.end_orphans("promotion")
+        place = _Place(
+            record, tracking, output, Path(scratch), provenance(settings.resolved_device), started, progress
+        )
+        finished = None if dry_run else _finish(study, place)
         subject = named or choose(study, trial_of_run(tracking, str(run)))
+        if finished is not None and _is_about(finished, subject, policy, tracking):
+            return finished
         progress(
             f"candidate: {subject.label} ({subject.configuration}), validation score {subject.score or 0:.3f}"
         )
         _require_one_file(study, subject, policy)
-        place = _Place(
-            record, tracking, output, Path(scratch), provenance(settings.resolved_device), progress
-        )
         candidate = _candidate(study, subject, settings, place)
-        with _aside(output, study.name) as aside:
+        aside = place.scratch / "dry" if dry_run else aside_of(output, study.name)
+        with _unsealed_removed(aside):
             guards, variants = _review(candidate, policy, aside, place)
             review = Review(study.name, subject, policy, guards)
             return review if dry_run else _promote(candidate, known, review, variants, aside, place)
+
+
+def _finish(study: Study, place: _Place) -> Promotion | None:
+    """End what a killed promotion of this study began; None where there is nothing of the kind."""
+    place.tracking.end_orphans("promotion")
+    if not unfinished(study, place.output):
+        return None
+    place.progress("finishing the promotion that was stopped; the test is not opened again")
+    return complete(study, place.tracking, place.output, place.code.tags)
+
+
+def _is_about(finished: Promotion, subject: Subject, policy: Policy, tracking: Tracking) -> bool:
+    wanted = (_run_of(subject, tracking), policy.model_dump(mode="json"))
+    return (finished.evidence["run_id"], finished.evidence["policy"]) == wanted
 
 
 def _subject(
@@ -154,7 +162,10 @@ def _refusals_remembered(study: Study, policy: Policy, *, dry_run: bool) -> Iter
         yield
     except GuardRefusedError as refusal:
         if not dry_run:
-            remember(study, _decision(refusal.subject, policy, "refused", failed=refusal.refused))
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            failed = tuple(guard.as_json() for guard in refusal.refused)
+            with suppress(OSError):  # a full disk must not hide the refusal
+                remember(study, Decision(now, policy.name, refusal.subject, "refused", guards=failed))
         raise
 
 
@@ -180,15 +191,14 @@ def _run_of(subject: Subject, tracking: Tracking) -> str:
 
 
 @contextmanager
-def _aside(output: Path, study: str) -> Iterator[Path]:
-    """A folder beside the bundle's place, on the same disk; gone afterwards, whatever happens."""
-    aside = output / f".{study}.aside"
-    shutil.rmtree(aside, ignore_errors=True)
+def _unsealed_removed(aside: Path) -> Iterator[None]:
+    """Make the folder in this block; what is not sealed is gone afterwards, whatever happens."""
     aside.mkdir(parents=True)
     try:
-        yield aside
+        yield
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if not (aside / SUMS).is_file():
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _review(
@@ -217,36 +227,16 @@ def _promote(
     specification = candidate.specification(dict(place.code.versions))
     opponent = opponent_of(candidate, confirmation, specification, place.tracking, place.scratch / "opponent")
     place.progress("the frozen test is opened")
-    test = open_frozen_test(candidate, aside, variants, opponent, policy, place.record)
+    test = open_frozen_test(candidate, aside, variants, opponent, policy, place.record, place.started)
+    failpoint("promotion.opened")
     guards = [*review.guards, *of_test(candidate, test.predictions, policy)]
     if test.contest is not None:
         guards.append(champion_guard(test.contest))
     require(study.name, subject.label, guards, policy, opened=True)
-    # A baseline serves nobody: the winner is champion all the same, and the guard says what the search was worth.
-    wins = opponent is None or not opponent.is_champion or bool(test.contest and test.contest.wins)
     evidence = evidence_of(candidate, confirmation, policy, guards, test, specification)
     _write_bundle(candidate, test, evidence, specification, aside)
-    registration = _registration(candidate, test, evidence, aside, place.code)
-    seen = opponent.version if opponent is not None else None
-    version = register(place.tracking, registration, wins=wins, seen_champion=seen)
-    put_in_place(aside, place.output / study.name)
-    verdict: Verdict = "promoted" if wins else "challenger"
-    note = test.contest.text if test.contest else ""
-    name = registration.name
-    remember(study, _decision(subject.label, policy, verdict, name=name, version=version, note=note))
-    bundle = place.output / study.name
-    return Promotion(
-        study.name,
-        subject,
-        policy,
-        guards,
-        test,
-        "champion" if wins else "challenger",
-        bundle,
-        name,
-        version,
-        evidence,
-    )
+    failpoint("promotion.sealed")
+    return complete(study, place.tracking, place.output, place.code.tags)
 
 
 def _write_bundle(
@@ -266,40 +256,3 @@ def _write_bundle(
     if not found.ok:
         failed = "; ".join(check.text for check in found.checks if not check.ok)
         raise PromotionError(f"the bundle does not verify where it was made: {failed}")
-
-
-def _registration(
-    candidate: Candidate, test: FrozenTest, evidence: Mapping[str, Any], aside: Path, code: Provenance
-) -> Registration:
-    return Registration(
-        name=candidate.registered_name,
-        source_run=candidate.run_id,
-        study=candidate.study.name,
-        subject_tags=_mark(candidate.subject),
-        bundle=aside,
-        bundle_digest=bundle_digest(aside),
-        test=test.predictions.interval(),
-        manifest=candidate.shared.test.manifest.digest,
-        macs=evidence["macs"],
-        stamp="confirmed" if evidence["confirmed"] else "unconfirmed",
-        tags=code.tags,
-    )
-
-
-def _mark(subject: Subject) -> dict[str, str]:
-    """Tags by which a promotion and a version name what they are made of."""
-    external = external_tags(TrialConfig.model_validate(member.config) for member in subject.members)
-    if isinstance(subject, EnsembleSummary):
-        return {"harness.ensemble": subject.name, **external}
-    replicate = {"harness.replicate": str(subject.replicate)} if isinstance(subject, Replicate) else {}
-    return {"harness.trial": str(subject.number), **replicate, **external}
-
-
-def _decision(
-    subject: str, policy: Policy, verdict: Verdict, *, failed: Sequence[Guard] = (), name: str | None = None,
-    version: str | None = None, note: str = "",
-) -> Decision:  # fmt: skip
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Decision(
-        now, policy.name, subject, verdict, name, version, tuple(guard.as_json() for guard in failed), note
-    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -15,24 +16,27 @@ class PromotionError(RuntimeError):
 
 
 @contextmanager
-def only_promotion(record: Record) -> Iterator[None]:
-    """Hold the record's promotion lock in this block; the kernel releases it when its holder dies.
+def only_promotion(record: Record, output: Path | None = None) -> Iterator[None]:
+    """Hold the record's promotion lock, and that of the folder of bundles, in this block.
 
-    Two records on one team's server have a lock each: what is left between them, `registry.register` says.
+    The kernel releases them when their holder dies. Two records on one team's server have a lock each: what is left
+    between them, `registry.register` says.
 
     Raises
     ------
     PromotionError
         Somebody else holds it.
     """
-    lock = FileLock(record.locks / "promotion.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise PromotionError(
-            f"another promotion or rollback works on {record.root}; wait for it and run the same command again"
-        ) from None
-    try:
+    paths = [record.locks / "promotion.lock"]
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        paths.append(output / ".promotion.lock")
+    with ExitStack() as held:
+        for path in paths:
+            try:
+                held.enter_context(FileLock(path, timeout=0))
+            except Timeout:
+                raise PromotionError(
+                    f"another promotion or rollback works on {path.parent}; wait for it and run the same command again"
+                ) from None
         yield
-    finally:
-        lock.release()

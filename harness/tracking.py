@@ -137,9 +137,9 @@ class Tracking:
             [self.experiment_id], f"attributes.run_id = '{run_id}'" if run_id.isalnum() else "", max_results=1
         )
         found = [run for run in runs if run.info.run_id == run_id]
-        if found and found[0].data.tags.get("harness.kind") == "confirmation":
-            return None  # it repeats a trial on another seed
-        return found[0].data.tags.get("harness.trial") if found else None
+        tags = found[0].data.tags if found else {}
+        # A confirmation repeats a trial on another seed, a promotion speaks of one: neither is the trial.
+        return tags.get("harness.trial") if tags.get("harness.kind") == "trial" else None
 
     def run(
         self,

@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
-# Set by the harness for its own children.
-INTERNAL_VARIABLES = {"HARNESS_WORKER"}
+# Set by the harness for its own children, and by tests.
+INTERNAL_VARIABLES = {"HARNESS_WORKER", "HARNESS_FAILPOINT"}
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -240,17 +240,27 @@ def test_json_documents_and_the_example_in_python_are_as_the_readme_has_them(
     audit = document("data", "audit", "tiny.yaml")
     sweep = document("sweep", "tiny.yaml")
     status, study = document("status"), document("status", "quickstart")
+    review, plan = (
+        document("promote", "quickstart", "--dry-run"),
+        document("confirm", "quickstart", "--dry-run"),
+    )
     promotion = document("promote", "quickstart")
+    verified, why = document("verify", "promoted/quickstart"), document("why", "quickstart", "0")
     assert set(audit) == documented("data audit")
     assert set(document("data", "prepare", "tiny.yaml")) == documented("data prepare")
     assert set(sweep) == documented("sweep")
     assert {*status, *status["studies"][0]} == documented("status")
     assert set(study) == documented("status STUDY")
     assert set(promotion) == documented("promote")
+    assert set(review) == documented("promote --dry-run")
+    assert set(plan) == documented("confirm --dry-run")
+    assert set(verified) == documented("verify")
+    assert set(why) == documented("why")
     assert set(document("promote", "nothing", code=2)) == documented("any that fails")
     inner = [
         sweep["best"], sweep["best"]["interval"], audit["data"][0], audit["data"][0]["checks"][0],
         promotion["trial"], promotion["test"], promotion["guards"][0], promotion["latency"],
+        promotion["variants"][0], plan["finalists"][0], why["decisions"][0], verified["checks"][0],
     ]  # fmt: skip
     assert {key for part in inner for key in part if f"`{key}`" not in README} == set()
 

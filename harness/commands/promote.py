@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.commands.options import EXIT_REFUSED, common, home, print_json, program, settings
+from harness.commands.options import EXIT_REFUSED, common, home, print_json, program, settings, typed
 
 if TYPE_CHECKING:
     from harness.assessment import GuardRefusedError
+    from harness.completion import Promotion
     from harness.confirmation import Confirmation
     from harness.policy import Policy
-    from harness.promotion import Promotion, Review
+    from harness.promotion import Review
     from harness.study import Study
-    from harness.variants import Variant
 
 
 @click.command()
@@ -55,7 +57,8 @@ def command(
     difference, cheaper, wins, verdict, text), stamp, test (value, low, high, windows, clusters),
     test_by_subset, variants, guards (name, level, ok, measured, bound, advice), latency, optimism,
     confirmation, test_openings, test_openings_by_all.
-    With --dry-run: study, trial, policy, refused, guards.
+    With --dry-run: study, trial, policy, refused, guards. A refusal: error, exit_code, study, subject,
+    policy, test_opened, guards.
     """
     from harness.policy import load_policy
     from harness.record import Record
@@ -75,7 +78,8 @@ def command(
     if confirm:
         confirmation = _confirm(loaded, run, where, rules, baseline, dry_run=dry_run, silent=silent)
     from harness.assessment import GuardRefusedError
-    from harness.promotion import Promotion, promote
+    from harness.completion import Promotion
+    from harness.promotion import promote
 
     progress = (lambda text: None) if silent else (lambda text: click.echo(text, err=True))
     try:
@@ -119,7 +123,10 @@ def _confirm(
 
 def _refusal(refusal: GuardRefusedError) -> dict[str, Any]:
     guards = [guard.as_json() for guard in refusal.guards]
-    return {"error": str(refusal), "exit_code": EXIT_REFUSED, "guards": guards}
+    return {
+        "error": str(refusal), "exit_code": EXIT_REFUSED, "study": refusal.study, "subject": refusal.subject,
+        "policy": refusal.policy.name, "test_opened": refusal.opened, "guards": guards,
+    }  # fmt: skip
 
 
 def _document(result: Promotion) -> dict[str, Any]:
@@ -131,7 +138,7 @@ def _document(result: Promotion) -> dict[str, Any]:
     return {
         "study": result.study,
         "trial": evidence["trial"],
-        "policy": result.policy.name,
+        "policy": evidence["policy"]["name"],
         "registered_name": result.registered_name,
         "version": result.version,
         "alias": result.alias,
@@ -155,65 +162,66 @@ def _review_lines(result: Review) -> list[str]:
     """The guards one by one, what binds and what does not."""
     lines = [f"dry run: {result.subject.label} of {result.study} under policy {result.policy.name}"]
     for guard in result.guards:
-        mark = "ok     " if guard.ok else "REFUSES" if result.policy.refuses(guard) else "warns  "
+        warns = "note   " if guard.level == "advice" else "warns  "
+        mark = "ok     " if guard.ok else "REFUSES" if result.policy.refuses(guard) else warns
         lines.append(f"  {mark} {guard}")
     lines.append("  closed  the guards of the frozen test are asked when it is opened, by promotion itself")
     if result.refused:
         return [*lines, "it would be refused; nothing was changed"]
-    return [
-        *lines,
-        f"nothing speaks against it so far; nothing was changed. To go on: {program()} promote {result.study}",
-    ]
+    words = typed("run", "policy", "output", "record", "data_root", "cache")
+    again = shlex.join([program(), "promote", result.study, *words])
+    return [*lines, f"nothing speaks against it so far; nothing was changed. To go on: {again}"]
 
 
 def _lines(result: Promotion) -> list[str]:
     from harness.card import luck_line
+    from harness.guards import Guard
+    from harness.statistics import ClusteredInterval
     from harness.subsets import subset_lines
 
-    subject, evidence = result.subject, result.evidence
-    passed = sum(guard.ok for guard in result.guards)
-    lines = [f"guards: {passed} of {len(result.guards)} pass under policy {result.policy.name}"]
+    evidence = result.evidence
+    guards = [Guard(**one) for one in evidence["guards"]]
+    passed, policy = sum(guard.ok for guard in guards), evidence["policy"]["name"]
+    lines = [f"guards: {passed} of {len(guards)} pass under policy {policy}"]
     lines += [
-        f"  {'note' if guard.level == 'advice' else 'warning'}: {guard}"
-        for guard in result.guards
-        if not guard.ok
+        f"  {'note' if guard.level == 'advice' else 'warning'}: {guard}" for guard in guards if not guard.ok
     ]
-    test = result.test
-    if test.contest is not None:
-        lines.append(test.contest.text)
-    alias = "champion" if result.alias == "champion" else "challenger; the champion stays"
+    if evidence["champion"] is not None and evidence["champion"]["wins"]:  # else a guard says so
+        lines.append(evidence["champion"]["text"])
+    stays = "" if result.alias == "champion" else "; the champion stays"
     lines += [
-        f"promoted {subject.label} ({subject.configuration}) as {result.registered_name} version {result.version}, "
-        f"alias {alias}",
-        f"test: {test.predictions.interval()}, opening {evidence['test_openings']} of this test by this study, "
-        f"{evidence['test_openings_by_all']} in all",
+        f"promoted {evidence['subject']} ({evidence['configuration']}) as {result.registered_name} version "
+        f"{result.version}, alias {result.alias}{stays}",
+        f"test: {ClusteredInterval(**evidence['test'])}, opening {evidence['test_openings']} of this test by this "
+        f"study, {evidence['test_openings_by_all']} in all",
         *(f"  on {line}" for line in subset_lines(evidence["test_by_subset"])),
     ]
     if evidence["confirmation"] is None:
         luck = luck_line(evidence["optimism"], evidence["trials_compared"])
-        lines.append(f"validation score {subject.score or 0:.3f}, {luck}")
-    lines += map(_variant_line, test.variants)
+        lines.append(f"validation score {evidence['trial']['score'] or 0:.3f}, {luck}")
     return [
         *lines,
+        *map(_variant_line, evidence["variants"]),
         evidence["stamp"],
         f"bundle: {result.bundle}/ (model.onnx, card.md, evidence.json, golden/); check it with "
-        f"{program()} verify {result.bundle}",
+        f"{program()} verify {shlex.quote(str(result.bundle))}",
     ]
 
 
-def _variant_line(variant: Variant) -> str:
+def _variant_line(variant: Mapping[str, Any]) -> str:
     """What a file takes and what it loses, or why it is left out."""
-    if not variant.included:
-        return f"{variant.name}: left out: {variant.reason}"
-    latency = variant.latency
-    if latency is None:
-        shown = f"latency not measured: {variant.latency_note}"
-    else:
+    if not variant["included"]:
+        return f"{variant['file']}: left out: {variant['reason']}"
+    latency = variant["latency"]
+    shown = f"latency not measured: {variant['latency_note']}"
+    if latency is not None:
         shown = (
-            f"P50 {latency.p50_ms:.1f} ms, P99 {latency.p99_ms:.1f} ms, {latency.windows_per_s:.0f} windows/s "
-            f"({latency.provider})"
+            f"P50 {latency['p50_ms']:.1f} ms, P99 {latency['p99_ms']:.1f} ms, {latency['windows_per_s']:.0f} "
+            f"windows/s at batch 32 ({latency['provider']})"
         )
     loss = (
-        "" if variant.name == "fp32" else f"{-100 * (variant.accuracy_loss or 0):+.1f} points of accuracy, "
+        f"{-100 * variant['accuracy_loss']:+.1f} points of test accuracy, "
+        if variant["name"] != "fp32"
+        else ""
     )
-    return f"{variant.file}: {variant.bytes / 1e6:.2f} MB, {loss}{shown}"
+    return f"{variant['file']}: {variant['bytes'] / 1e6:.2f} MB, {loss}{shown}"

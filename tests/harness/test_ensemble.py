@@ -15,20 +15,17 @@ from optuna.trial import TrialState
 
 from data.config import DataConfig
 from data.prepare import prepare
-from harness.bundle import write_card
 from harness.candidate import Candidate
+from harness.card import card_of
 from harness.choosing import subject_named
 from harness.cli import cli
 from harness.ensemble import Averaged, _free_name, _header
 from harness.ensemble_record import EnsembleSummary, ensemble_named, ensembles_of, remember
-from harness.latency import Latency
-from harness.ledger import Openings
+from harness.evidence import _identity
 from harness.members import EnsembleError, find_members, refuse_different, require_alike, study_of_members
-from harness.promotion import _evidence
+from harness.promotion import _mark
 from harness.record import Record
-from harness.registry import _mark
 from harness.run_page import external_tags, trial_header
-from harness.statistics import clustered_interval
 from harness.study import Study, StudyError, open_study
 from harness.sweep import Sweep
 from harness.trial_config import TrialConfig
@@ -190,17 +187,11 @@ def test_weights_of_others_are_told_of_a_trial_and_of_an_ensemble_of_it(
     assert _header(averaged, "f" * 64, {})["tags"].items() >= tag.items()
     assert trial_header(1, "001", theirs, prepared[0], 0, {})["tags"].items() >= tag.items()
     ensemble = EnsembleSummary("0+1", "r" * 32, (first, second), ("a", "b"), "f" * 64, outcome)
-    contract = {"label_meaning": {"0": "no", "1": "yes"}, "manifest_digests": {}, "label_map_digest": ""}
-    test = clustered_interval([1, 0] * 20, [str(k) for k in range(40)])
     for subject, held in ((ensemble, True), (replace(second, outcome=outcome), True), (first, False)):
         subject = subject if held else replace(first, outcome=outcome)
         assert (tag.items() <= _mark(subject).items()) is held
-        evidence = _evidence(
-            Candidate(study, subject, "r" * 32, tmp_path, prepared, ()), test, [],
-            Latency(1.0, 1.0, 1.0, 1, "cpu"), Openings(1, 1), "pseudo-seen", contract,
-        )  # fmt: skip
-        write_card(tmp_path / "card.md", {**evidence, "test_by_subset": {}}, test, [])
-        limits = (tmp_path / "card.md").read_text("utf-8").partition("## Limits")[2]
+        evidence = _identity(Candidate(study, subject, "r" * 32, tmp_path, prepared, ()), None, None)
+        limits = card_of(evidence).partition("## Limits")[2]
         assert ("- holds external weights: xvector abcdef012345\n" in limits) is held
         assert evidence["external_weights"] == ["xvector abcdef012345"] * held
 

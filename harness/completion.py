@@ -1,0 +1,180 @@
+"""The end of a promotion, from its sealed bundle alone: registry, decision, place.
+
+    OUTPUT/.STUDY.aside, sealed  ->  registered and verified  ->  aliases  ->  remembered  ->  OUTPUT/STUDY
+
+Whatever is killed here is done again from the sealed bundle by the next promotion: the test is not opened once more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import listed
+from harness.bundle_files import EVIDENCE, SUMS, bundle_digest, names_in
+from harness.decisions import Decision, Verdict, decisions_of, remember
+from harness.failpoints import failpoint
+from harness.promotion_lock import PromotionError
+from harness.registry import Registration, register
+from harness.statistics import ClusteredInterval
+from harness.study import Study
+from harness.swap import put_in_place
+from harness.tracking import Tracking
+from harness.verify import verify
+from harness.versions import CHALLENGER, CHAMPION
+
+MIN_FREE_BYTES = 300_000_000  # three models of a full-width network, twice, and what MLflow copies
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A version of the registry, its bundle, and on what evidence."""
+
+    study: str
+    version: str
+    bundle: Path
+    evidence: Mapping[str, Any]
+
+    @property
+    def alias(self) -> str:
+        """`champion`, or `challenger` where the present champion stays."""
+        return str(self.evidence["alias"])
+
+    @property
+    def registered_name(self) -> str:
+        """The registered model that it is a version of."""
+        return str(self.evidence["registered_name"])
+
+
+def aside_of(output: Path, study: str) -> Path:
+    """Where the bundle of a study is made, beside its place and on the same disk."""
+    return output / f".{study}.aside"
+
+
+def place_of(output: Path, study: str, alias: str) -> Path:
+    """Where a bundle goes; who does not take the champion's alias does not take its place either."""
+    return output / (study if alias == CHAMPION else f"{study}.challenger")
+
+
+class OutputError(ValueError):
+    """A folder of bundles that cannot be used, or a place that holds what no promotion wrote."""
+
+
+def require_places(output: Path, study: str) -> None:
+    """Refuse places whose content would be lost: what is there is replaced as a whole.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be made, or something else than a bundle stands in the place of one.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the folder of bundles {output} cannot be made: {error.strerror}; name another --output"
+        ) from None
+    free = shutil.disk_usage(output).free
+    if free < MIN_FREE_BYTES:
+        raise OutputError(
+            f"{output} has {free / 1e6:.0f} MB free; a promotion needs {MIN_FREE_BYTES / 1e6:.0f} MB or more"
+        )
+    for alias in (CHAMPION, CHALLENGER):
+        final = place_of(output, study, alias)
+        foreign = foreign_files(final)
+        if foreign:
+            raise OutputError(
+                f"{final} holds {listed(foreign)}, which no promotion wrote and this one would delete: move it "
+                "away, or name another --output"
+            )
+
+
+def foreign_files(final: Path) -> list[str]:
+    """What lies in the place of a bundle and is none of its files; the place itself where it is no bundle."""
+    if not os.path.lexists(final):
+        return []
+    if final.is_symlink() or not (final / SUMS).is_file():
+        inside = sorted(path.name for path in final.iterdir()) if final.is_dir() else []
+        return inside or ([] if final.is_dir() and not final.is_symlink() else [final.name])
+    lines = (final / SUMS).read_text("utf-8", errors="replace").splitlines()
+    own = {line.partition("  ")[2] for line in lines} | {SUMS}
+    return sorted(name for name in names_in(final) if name not in own)
+
+
+def complete(study: Study, tracking: Tracking, output: Path, tags: Mapping[str, str]) -> Promotion:
+    """Register the sealed bundle of a study, remember the decision, put it in place.
+
+    Raises
+    ------
+    PromotionError
+        The champion is another than the one that was met; the bundle is given up, its version stays challenger.
+    """
+    sealed = aside_of(output, study.name)
+    evidence = _evidence(sealed)
+    try:
+        version = register(
+            tracking, _registration(evidence, sealed, tags), wins=evidence["alias"] == CHAMPION,
+            seen_champion=evidence["seen_champion"],
+        )  # fmt: skip
+    except PromotionError:
+        shutil.rmtree(sealed)
+        raise
+    failpoint("promotion.registered")
+    _remember_once(study, evidence, version)
+    failpoint("promotion.remembered")
+    final = place_of(output, study.name, evidence["alias"])
+    put_in_place(sealed, final)
+    failpoint("promotion.placed")
+    return Promotion(study.name, version, final, evidence)
+
+
+def unfinished(study: Study, output: Path) -> bool:
+    """Whether a killed promotion left a whole bundle; anything less is removed."""
+    aside = aside_of(output, study.name)
+    if (aside / SUMS).is_file() and verify(aside, latency=False).ok and not _replaced(aside, study, output):
+        return True
+    shutil.rmtree(aside, ignore_errors=True)
+    return False
+
+
+def _replaced(aside: Path, study: Study, output: Path) -> bool:
+    """Whether it is what stood in the place before: killed between the exchange and its removal."""
+    evidence = _evidence(aside)
+    final = place_of(output, study.name, evidence["alias"]) / EVIDENCE
+    return final.is_file() and _evidence(final.parent)["promoted"] > evidence["promoted"]
+
+
+def _evidence(bundle: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((bundle / EVIDENCE).read_text("utf-8"))
+    return found
+
+
+def _registration(evidence: Mapping[str, Any], sealed: Path, tags: Mapping[str, str]) -> Registration:
+    return Registration(
+        name=evidence["registered_name"],
+        source_run=evidence["run_id"],
+        study=evidence["study"],
+        subject_tags=evidence["mark"],
+        bundle=sealed,
+        bundle_digest=bundle_digest(sealed),
+        test=ClusteredInterval(**evidence["test"]),
+        manifest=evidence["manifests"]["test"],
+        macs=evidence["macs"],
+        stamp="confirmed" if evidence["confirmed"] else "unconfirmed",
+        tags=tags,
+    )
+
+
+def _remember_once(study: Study, evidence: Mapping[str, Any], version: str) -> None:
+    name, contest = evidence["registered_name"], evidence["champion"]
+    if any((one.registered_name, one.version) == (name, version) for one in decisions_of(study)):
+        return
+    verdict: Verdict = "promoted" if evidence["alias"] == CHAMPION else "challenger"
+    note = contest["text"] if contest else ""
+    policy, subject = evidence["policy"]["name"], evidence["subject"]
+    remember(study, Decision(evidence["promoted"], policy, subject, verdict, name, version, (), note))

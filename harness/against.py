@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness.analysis import UNKNOWN, AnswersOf, manifests_of, with_speakers
+from harness.analysis import AnswersOf, with_speakers
+from harness.qualifying import UNKNOWN, manifests_of
 from harness.report_values import Against, Report
 from harness.study import Study, TrialSummary
 

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.arms import SKIPPED
-from harness.choosing import expected_luck
+from harness.choosing import expected_luck, rivals
 from harness.comparison import Difference, paired_cluster_bootstrap
 from harness.controls import controls_of
 from harness.curves import curve_of
 from harness.ensemble_record import ensembles_of
 from harness.matrix import Matrix, matrix_of
 from harness.parameters import Choice
-from harness.qualifying import audit_of, qualifications
+from harness.qualifying import UNKNOWN, audit_of, manifests_of, qualifications
 from harness.report_values import ARMS, Board, Group, GroupTable, Report, Row, Transfer
 from harness.study import Study, TrialSummary
 
@@ -25,7 +25,6 @@ from harness.study import Study, TrialSummary
 MAX_GROUPS = 6
 # Trials whose answers are held against the best one's, window by window.
 MAX_COMPARED = 20
-UNKNOWN = "not recorded"
 
 
 @dataclass(frozen=True)
@@ -113,14 +112,6 @@ def analyse(
     )
 
 
-def manifests_of(study: Study, trial: TrialSummary) -> Mapping[str, str]:
-    """Manifest digest of each split that a trial saw; empty where the study does not know."""
-    if audited := audit_of(study, trial):
-        return dict(audited["manifests"])
-    known: dict[str, dict[str, str]] = study.optuna_study.user_attrs.get("manifests", {})
-    return next(iter(known.values())) if len(known) == 1 else {}
-
-
 def with_speakers(study: Study, answers: AnswersOf) -> AnswersOf:
     """The same answers, which know how many speakers the validation windows are of, where the study does."""
 
@@ -149,7 +140,7 @@ def _board(study: Study, trials: list[TrialSummary], digest: str, answers: Answe
         row = _row(study, trial, rank, times.get(trial.number))
         theirs = answered(trial) if 1 < rank <= MAX_COMPARED else None
         rows.append(replace(row, to_best=theirs.minus(first) if theirs and first else None))
-    compared = sum(trial.state in ("complete", "pruned") for trial in trials)
+    compared = len(rivals(study, ranked[0]))
     grouped = _groups(study, trials, rows)
     by_number = {trial.number: trial for trial in ranked}
     for at, table in enumerate(grouped):  # the best of a group may rank below those compared above

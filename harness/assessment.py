@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from data.audit import audit
 from data.findings import Check
 from data.tasks import TASKS
 from harness.controls import controls_of
+from harness.ensemble_record import EnsembleSummary
+from harness.finalists import able_trials
 from harness.guards import Guard, Predictions, frozen_guards, gap_guard, prediction_guards
 from harness.serving_guards import (
     cluster_guard,
@@ -32,33 +34,44 @@ if TYPE_CHECKING:
     from data.parts import Split
     from data.prepare import Prepared
     from harness.candidate import Candidate
+    from harness.confirmation import Confirmation
     from harness.latency import Latency
     from harness.policy import Policy
+    from harness.study import Study
 
 PARITY_WINDOWS = 256
 GOLDEN_WINDOWS = 8
+OTHERWISE = "The confirmation chose it: mend that, or name another with --run."
 
 
 class GuardRefusedError(Exception):
-    """A policy refused; `guards` holds every guard that was asked, `opened` whether the test was."""
+    """A policy refused; `guards` holds every guard that was asked, `opened` whether the test was.
+
+    `chosen` says that a confirmation chose the subject, and nobody named it.
+    """
 
     def __init__(
-        self, study: str, subject: str, guards: Sequence[Guard], policy: Policy, *, opened: bool = False
-    ) -> None:
+        self, study: str, subject: str, guards: Sequence[Guard], policy: Policy, *, opened: bool = False,
+        chosen: bool = False, fingerprint: str = "",
+    ) -> None:  # fmt: skip
         self.study, self.subject, self.policy, self.opened = study, subject, policy, opened
-        self.guards = list(guards)
+        self.guards, self.fingerprint = list(guards), fingerprint
         self.refused = [guard for guard in guards if policy.refuses(guard)]
         changed = "nothing but the test's ledger was changed" if opened else "nothing was changed"
         head = f"{subject} of {study} is refused under policy {policy.name}; {changed}"
-        super().__init__("\n".join([head, *(f"  {guard}" for guard in self.refused)]))
+        tail = [OTHERWISE] if chosen else []
+        super().__init__("\n".join([head, *(f"  {guard}" for guard in self.refused), *tail]))
 
 
 def require(
-    study: str, subject: str, guards: Sequence[Guard], policy: Policy, *, opened: bool = False
-) -> None:
+    study: str, subject: str, guards: Sequence[Guard], policy: Policy, *, opened: bool = False,
+    chosen: bool = False, fingerprint: str = "",
+) -> None:  # fmt: skip
     """Raise GuardRefusedError where the policy refuses any of the guards."""
     if any(policy.refuses(guard) for guard in guards):
-        raise GuardRefusedError(study, subject, guards, policy, opened=opened)
+        raise GuardRefusedError(
+            study, subject, guards, policy, opened=opened, chosen=chosen, fingerprint=fingerprint
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ def before_test(
     latency: Latency | str,
     policy: Policy,
     *,
-    confirmed: bool,
+    confirmation: Confirmation | None,
     parity: ParityCheck | None = None,
     faster: Mapping[str, Latency] | None = None,
 ) -> list[Guard]:
@@ -90,14 +103,14 @@ def before_test(
     ----------
     model : the exported file
     latency : of that file on the policy's device, or why it could not be measured there
-    confirmed : whether the configuration was retrained on fresh seeds
+    confirmation : the one whose seed the subject is; None where it is none
     parity : what `compare` found, where it was asked already
     faster : latencies of other files of the model, to recommend one that is within the bound
     """
     parity = parity or compare(candidate, model, policy)
     return [
         *(promotable_guard(member.outcome) for member in candidate.subject.members),
-        *data_guards(candidate),
+        *data_guards(candidate.prepared),
         *(_label_guard(candidate, one) for one in candidate.prepared),
         *_learning_guards(candidate, policy),
         parity.guard,
@@ -105,8 +118,15 @@ def before_test(
         *study_control_guards(controls_of(candidate.study)),
         provider_guard(latency, policy.latency),
         speed_guard(latency, policy.latency, faster),
-        *([confirmation_guard(confirmed)] if policy.confirmation.required else []),
+        *([_confirmation_guard(candidate, confirmation, policy)] if policy.confirmation.required else []),
     ]
+
+
+def _confirmation_guard(candidate: Candidate, confirmation: Confirmation | None, policy: Policy) -> Guard:
+    ensemble = isinstance(candidate.subject, EnsembleSummary)
+    return confirmation_guard(
+        confirmation, policy.confirmation, able_trials(candidate.study), ensemble=ensemble
+    )
 
 
 def of_test(candidate: Candidate, test: Predictions, policy: Policy) -> list[Guard]:
@@ -139,10 +159,20 @@ def waveforms_of(prepared: Prepared, split: Split, count: int | None = None) -> 
     return windows.astype(np.float32) / np.float32(32768)
 
 
-def data_guards(candidate: Candidate) -> list[Guard]:
+def data_guards(prepared: Iterable[Prepared]) -> list[Guard]:
     """The data gate once more, on the windows as they are now."""
-    checks = [check for one in candidate.prepared for check in audit(one).checks if check.level == "refuse"]
+    checks = [check for one in prepared for check in audit(one).checks if check.level == "refuse"]
     return [_of_check(check) for check in checks]
+
+
+def study_guards(study: Study, prepared: Sequence[Prepared], policy: Policy) -> list[Guard]:
+    """What is known before anything more is trained: the data, the clusters of the test, the controls."""
+    clusters = len(set(prepared[0].test.manifest.clusters()))
+    return [
+        *data_guards(prepared),
+        cluster_guard(clusters, policy),
+        *study_control_guards(controls_of(study)),
+    ]
 
 
 def _of_check(check: Check) -> Guard:

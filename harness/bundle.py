@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ import numpy.typing as npt
 from harness.bundle_files import EVIDENCE, SPECIFICATION, SUMS, WAVEFORM, golden_of, sums_text
 from harness.bundle_files import bundle_digest as bundle_digest
 from harness.spool import write_json
-from models.files import write_aside
+from models.files import sync, write_aside
 
 if TYPE_CHECKING:
     from models.specification import Specification
@@ -95,8 +94,4 @@ def _plain(value: Any) -> Any:
 def _sync(folder: Path) -> None:
     """Make everything in a folder durable, names included."""
     for path in [folder, *folder.rglob("*")]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(path)

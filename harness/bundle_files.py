@@ -10,6 +10,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.spool import sha256_of
+
 SUMS = "SHA256SUMS"
 MODEL = "model.onnx"
 SPECIFICATION = "specification.json"
@@ -38,8 +40,7 @@ def sums_text(folder: Path) -> str:
     lines = []
     for name in sorted(names_in(folder)):
         if name != SUMS:
-            with (folder / name).open("rb") as file:
-                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+            lines.append(f"{sha256_of(folder / name)}  {name}\n")
     return "".join(lines)
 
 

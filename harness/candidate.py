@@ -16,6 +16,7 @@ from data.digests import digest_of
 from data.prepare import Prepared
 from data.tasks import TASKS
 from harness.artifacts import fetch
+from harness.cost import window_macs
 from harness.ensemble_record import EnsembleSummary
 from harness.study import DataChangedError, Study, TrialSummary
 from harness.tracking import Tracking
@@ -59,6 +60,11 @@ class Candidate:
     def registered_name(self) -> str:
         """The registered model that it competes for: one a task and variant, all of one signature."""
         return self.data.question.replace("/", "-")
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the networks for one window, of all members together."""
+        return sum(window_macs(TrialConfig.model_validate(one.config)) for one in self.subject.members)
 
     def module(self) -> nn.Module:
         """The torch module from waveform to logits, in evaluation mode."""

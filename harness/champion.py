@@ -6,11 +6,12 @@ A champion is run by onnxruntime from its bundle; what MLflow would load of it (
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from harness.artifacts import ArtifactError, fetch_bundle
@@ -21,10 +22,11 @@ from harness.registry import champion_of
 from harness.statistics import FEW_CLUSTERS, Clusters
 from harness.tracking import Tracking
 from harness.versions import RegisteredVersion
-from models.architecture import CnnConfig
-from models.front_ends import parse_front_end
+from models.specification import network_macs
 
-Verdict = Literal["better", "non-inferior and cheaper", "the same model", "not shown better"]
+Verdict = Literal[
+    "better", "non-inferior and cheaper", "the same model", "not shown better", "not comparable"
+]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,18 @@ class Champion:
         """Its canonical ONNX file."""
         return self.folder / MODEL
 
+    def incomparable_with(self, specification: Mapping[str, Any]) -> str:
+        """Why its answers mean nothing on the windows of a model of this specification; empty where they do."""
+        ours = self.specification
+        dealt = ours.get("task") == "pseudo" and "label_map_digest" in ours
+        if not dealt or ours["label_map_digest"] == specification["label_map_digest"]:
+            return ""
+        return (
+            f"version {self.version} learned another label map, and which speaker is 1 is dealt anew in each: its "
+            "answers mean nothing on these windows, and no number decides. If the new version is to serve, "
+            f"`harness rollback {self.registered.name} --to VERSION` puts the alias on it by hand"
+        )
+
     def notes_against(self, specification: Mapping[str, Any]) -> list[str]:
         """Its notes, and what a comparison with a model of this specification must say.
 
@@ -65,12 +79,6 @@ class Champion:
         specification : the challenger's, as `specification.json` holds it
         """
         notes, ours = list(self.notes), self.specification
-        dealt = ours.get("task") == "pseudo" and "label_map_digest" in ours
-        if dealt and ours["label_map_digest"] != specification["label_map_digest"]:
-            notes.append(
-                f"version {self.version} learned another label map, and which speaker is 1 is dealt anew in each: "
-                "its answers mean nothing on these windows"
-            )
         test = ours.get("manifest_digests", {}).get("test") or self.registered.manifest
         if test != specification["manifest_digests"]["test"]:
             notes.append(
@@ -116,14 +124,9 @@ def macs_of(specification: Mapping[str, Any]) -> int | None:
     """Multiply-accumulates of one window, of all members of an ensemble; None where the specification lacks them."""
     networks = specification.get("members") or [specification]
     try:
-        return sum(_network_macs(one["front_end"], one["architecture"]) for one in networks)
+        return sum(network_macs(one["front_end"], one["architecture"]) for one in networks)
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _network_macs(front_end: Mapping[str, Any], architecture: Mapping[str, Any]) -> int:
-    parsed = parse_front_end(front_end)
-    return CnnConfig.model_validate(architecture).macs(parsed.num_features, parsed.num_frames())
 
 
 @dataclass(frozen=True)
@@ -155,9 +158,14 @@ def contest(
     rule: ChampionRule,
     *,
     opponent: str,
+    subsets: Sequence[str] | None = None,
     same_source: bool = False,
+    incomparable: str = "",
+    notes: Sequence[str] = (),
 ) -> Contest:
     """Decide by the paired cluster bootstrap: better, or non-inferior and cheaper (`rule` has the bounds).
+
+    A pool of evaluation subsets decides as it does in a report: every subset of 10 clusters or more must say so too.
 
     ::
 
@@ -172,26 +180,51 @@ def contest(
     clusters : (window,) cluster names
     macs, champion_macs : multiply-accumulates of one window
     opponent : what the text calls the other one
+    subsets : (window,) evaluation subsets; None where nobody knows them
     same_source : both are the same run: promoting it again renews its evidence
+    incomparable : why the opponent's answers mean nothing here, and what to do; empty where they do
+    notes : what a reader of the text must know
     """
-    difference = paired_cluster_bootstrap(challenger, champion, clusters)
-    cheaper = 1 - macs / champion_macs if champion_macs else None
-    enough = difference.clusters >= FEW_CLUSTERS
+    difference = _difference(challenger, champion, clusters, subsets)
     verdict: Verdict = "not shown better"
-    if same_source:
+    if incomparable:
+        verdict = "not comparable"
+    elif same_source:
         verdict = "the same model"
-    elif enough and difference.low > 0:
+    elif difference.decided and difference.value > 0:
         verdict = "better"
-    elif (
-        enough
-        and difference.low > -rule.margin
-        and champion_macs
-        and macs <= (1 - rule.cheaper) * champion_macs
-    ):
+    elif _not_worse(difference, rule.margin) and champion_macs and macs <= (1 - rule.cheaper) * champion_macs:
         verdict = "non-inferior and cheaper"
-    wins = verdict != "not shown better"
+    wins = verdict not in ("not shown better", "not comparable")
     text = _text(difference, verdict, macs, champion_macs, rule, opponent)
-    return Contest(opponent, difference, cheaper, wins, verdict, text)
+    if incomparable:
+        text = f"{verdict}, against {opponent}: {incomparable}"
+    cheaper = 1 - macs / champion_macs if champion_macs else None
+    return Contest(opponent, difference, cheaper, wins, verdict, "; note: ".join([text, *notes]))
+
+
+def _difference(
+    ours: npt.ArrayLike, theirs: npt.ArrayLike, clusters: Clusters, subsets: Sequence[str] | None
+) -> Difference:
+    """The pool's, with a column for each evaluation subset where there are several (as in reports)."""
+    difference = paired_cluster_bootstrap(ours, theirs, clusters)
+    of, names = np.asarray([] if subsets is None else subsets), np.asarray(clusters)
+    first, second = np.asarray(ours), np.asarray(theirs)
+    found = np.unique(of).tolist()
+    if len(found) < 2:
+        return difference
+    columns = tuple(
+        (one, paired_cluster_bootstrap(first[of == one], second[of == one], names[of == one]))
+        for one in found
+    )
+    return replace(difference, columns=columns)
+
+
+def _not_worse(difference: Difference, margin: float) -> bool:
+    """Whether pool and every evaluation subset that tells anything lie above -margin, and one tells something."""
+    parts = [difference, *(column for _, column in difference.telling)]
+    shown = not difference.columns or len(parts) > 1
+    return shown and difference.clusters >= FEW_CLUSTERS and all(one.low > -margin for one in parts)
 
 
 def _text(
@@ -207,7 +240,11 @@ def _text(
         return shown
     if difference.decided and difference.high < 0:
         return f"{shown}; it is worse"
-    wanted = f"non-inferior takes an interval above {-100 * rule.margin:.1f} points and {rule.cheaper:.0%} fewer MACs"
+    everywhere = ", on every evaluation subset of 10 clusters too," if difference.columns else ""
+    wanted = (
+        f"non-inferior takes an interval above {-100 * rule.margin:.1f} points{everywhere} and {rule.cheaper:.0%} "
+        "fewer MACs"
+    )
     return f"{shown}; {difference.remedy}; {wanted}"
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from harness.ensemble_record import EnsembleSummary, ensemble_named, ensembles_of
+from harness.qualifying import UNKNOWN, manifests_of
 from harness.statistics import optimism
 from harness.study import Study, StudyError, TrialSummary
 from harness.tracking import Tracking
@@ -15,8 +17,8 @@ Subject = TrialSummary | EnsembleSummary
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
-def choose(study: Study, run: str | None) -> TrialSummary:
-    """The trial of this number, else the best by score.
+def choose(study: Study, run: str | None, to: str = "promote") -> TrialSummary:
+    """The trial of this number, else the best by score; `to` says what for.
 
     Raises
     ------
@@ -25,9 +27,7 @@ def choose(study: Study, run: str | None) -> TrialSummary:
     """
     complete = [trial for trial in study.trials() if trial.state == "complete"]
     if not complete:
-        raise StudyError(
-            f"study {study.name} has no complete trial to promote; see: harness status {study.name}"
-        )
+        raise StudyError(f"study {study.name} has no complete trial to {to}{_why_none(study)}")
     if run is not None:
         named = [trial for trial in study.trials() if trial.number == int(run)]
         if not named:
@@ -50,7 +50,9 @@ def choose(study: Study, run: str | None) -> TrialSummary:
     return best
 
 
-def subject_named(study: Study, run: str | None) -> TrialSummary | EnsembleSummary | None:
+def subject_named(
+    study: Study, run: str | None, to: str = "promote"
+) -> TrialSummary | EnsembleSummary | None:
     """The trial of this number, the ensemble of this name or run id, or the best trial where nothing is named.
 
     None where only MLflow can tell: an id that may be the run of a trial.
@@ -61,7 +63,7 @@ def subject_named(study: Study, run: str | None) -> TrialSummary | EnsembleSumma
         As `choose`, or no ensemble of this name.
     """
     if run is None or (run.isdecimal() and not RUN_ID.fullmatch(run)):
-        return choose(study, run)
+        return choose(study, run, to)
     found = ensemble_named(study, run)
     if found is None and not RUN_ID.fullmatch(run):
         raise StudyError(f"study {study.name} has no trial or ensemble {run!r}; {what_there_is(study)}")
@@ -86,12 +88,47 @@ def trial_of_run(tracking: Tracking, run_id: str) -> str:
     return number
 
 
-def expected_luck(trial: TrialSummary | EnsembleSummary, trials: int) -> float | None:
-    """How much of the best of so many looks is luck; None where every window is right, or none is."""
+def rivals(study: Study, subject: TrialSummary | EnsembleSummary) -> list[TrialSummary]:
+    """The complete and pruned trials that were judged on the same validation windows; each was a look at them."""
+    digest = manifests_of(study, subject.members[0]).get("val", UNKNOWN)
+    return [
+        trial for trial in study.trials()
+        if trial.state in ("complete", "pruned") and manifests_of(study, trial).get("val", UNKNOWN) == digest
+    ]  # fmt: skip
+
+
+def rank_of(trial: TrialSummary, among: Sequence[TrialSummary]) -> int:
+    """Place of a trial among the complete ones of its rivals by score, from 1; of equals the first is ahead."""
+    own = (-(trial.score or 0.0), trial.number)
+    return 1 + sum((-(one.score or 0.0), one.number) < own for one in among if one.state == "complete")
+
+
+def expected_luck(trial: TrialSummary | EnsembleSummary, trials: int, rank: int = 1) -> float | None:
+    """How much of the score of who ranks so among so many is expected to be luck: its predicted optimism.
+
+    None where every window is right, or none is.
+    """
     value, n_eff = trial.outcome["at_best"]["val/balanced_accuracy"], trial.outcome["interval"]["n_eff"]
     if not 0 < value < 1:
         return None  # no variance is seen, which is not to say that there is none
-    return optimism(value, n_eff, trials, trial.epochs, trial.outcome["lag1"])
+    return optimism(value, n_eff, trials, trial.epochs, trial.outcome["lag1"], rank)
+
+
+def _why_none(study: Study) -> str:
+    """What became of the trials of a study of which none is complete, and what to do."""
+    states = [one.state for one in study.trials()]
+    see = f"see: harness status {study.name}"
+    if "running" in states:
+        return f": it is being swept now, or was interrupted; wait for it, or run its sweep again; {see}"
+    if not states:
+        return " yet: its sweep has just begun, or ended before its first trial; run it again"
+    if "pruned" in states:
+        pruned = "all" if set(states) == {"pruned"} else f"{states.count('pruned')} of {len(states)}"
+        return (
+            f": {pruned} were pruned; run it under another name with `pruner: none`, or with a larger warmup_epochs "
+            f"of the pruner; {see}"
+        )
+    return f"; {see}"
 
 
 def _data_digest(trial: TrialSummary) -> str:

@@ -46,7 +46,7 @@ class Difference:
         enough clusters is, the same way, and there is one.
         """
         apart = self.clusters >= FEW_CLUSTERS and (self.low > 0 or self.high < 0)
-        return apart and (not self.columns or (bool(self._telling) and not self._contrary))
+        return apart and (not self.columns or (bool(self.telling) and not self._contrary))
 
     @property
     def verdict(self) -> str:
@@ -62,7 +62,7 @@ class Difference:
             return "one cluster: how many would decide cannot be estimated"
         if self.value == 0:
             return "no difference is seen"
-        if self.columns and not self._telling:
+        if self.columns and not self.telling:
             return f"no evaluation subset has {FEW_CLUSTERS} clusters"
         if self.clusters < FEW_CLUSTERS:
             return f"fewer than {FEW_CLUSTERS} clusters; {self._would_decide}"
@@ -81,7 +81,7 @@ class Difference:
         return math.ceil(self.needed * self.speakers / self.clusters)
 
     @property
-    def _telling(self) -> list[tuple[str, Difference]]:
+    def telling(self) -> list[tuple[str, Difference]]:
         """Columns of enough clusters to count as evidence."""
         return [(name, column) for name, column in self.columns if column.clusters >= FEW_CLUSTERS]
 
@@ -89,7 +89,7 @@ class Difference:
     def _contrary(self) -> list[tuple[str, Difference]]:
         """Those of them that do not decide as the pool does."""
         return [
-            (name, column) for name, column in self._telling
+            (name, column) for name, column in self.telling
             if not column.decided or (column.value > 0) != (self.value > 0)
         ]  # fmt: skip
 

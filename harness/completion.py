@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import listed
-from harness.bundle_files import EVIDENCE, SUMS, bundle_digest, names_in
+from harness.bundle_files import EVIDENCE, MODEL, SUMS, bundle_digest, names_in
 from harness.decisions import Decision, Verdict, decisions_of, remember
 from harness.failpoints import failpoint
 from harness.promotion_lock import PromotionError
@@ -66,13 +66,20 @@ class OutputError(ValueError):
 
 
 def require_places(output: Path, study: str) -> None:
-    """Refuse places whose content would be lost: what is there is replaced as a whole.
+    """Make the folder of bundles; refuse places whose content would be lost, since that is replaced as a whole.
 
     Raises
     ------
     OutputError
         The folder cannot be made, or something else than a bundle stands in the place of one.
     """
+    require_output(output)
+    for alias in (CHAMPION, CHALLENGER):
+        require_place(place_of(output, study, alias))
+
+
+def require_output(output: Path) -> None:
+    """Make the folder of bundles; OutputError where that fails, or where its disk is nearly full."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -84,25 +91,32 @@ def require_places(output: Path, study: str) -> None:
         raise OutputError(
             f"{output} has {free / 1e6:.0f} MB free; a promotion needs {MIN_FREE_BYTES / 1e6:.0f} MB or more"
         )
-    for alias in (CHAMPION, CHALLENGER):
-        final = place_of(output, study, alias)
-        foreign = foreign_files(final)
-        if foreign:
-            raise OutputError(
-                f"{final} holds {listed(foreign)}, which no promotion wrote and this one would delete: move it "
-                "away, or name another --output"
-            )
+
+
+def require_place(final: Path) -> None:
+    """Refuse the place of a bundle that holds something else; OutputError names it."""
+    foreign = foreign_files(final)
+    if foreign:
+        plain = final.is_dir() and not final.is_symlink()
+        held = f"holds {listed(foreign)}" if plain else f"is a {'link' if final.is_symlink() else 'file'}"
+        raise OutputError(
+            f"{final} {held}, which no promotion wrote and which would be deleted: move it away, or name another "
+            "--output"
+        )
 
 
 def foreign_files(final: Path) -> list[str]:
     """What lies in the place of a bundle and is none of its files; the place itself where it is no bundle."""
     if not os.path.lexists(final):
         return []
-    if final.is_symlink() or not (final / SUMS).is_file():
-        inside = sorted(path.name for path in final.iterdir()) if final.is_dir() else []
-        return inside or ([] if final.is_dir() and not final.is_symlink() else [final.name])
-    lines = (final / SUMS).read_text("utf-8", errors="replace").splitlines()
-    own = {line.partition("  ")[2] for line in lines} | {SUMS}
+    if final.is_symlink() or not final.is_dir():
+        return [final.name]
+    own: set[str] = set()
+    if (final / SUMS).is_file():
+        lines = (final / SUMS).read_text("utf-8", errors="replace").splitlines()
+        own = {line.partition("  ")[2] for line in lines} | {SUMS}
+    if MODEL not in own:  # a list of digests of somebody else's
+        return sorted(path.name for path in final.iterdir())
     return sorted(name for name in names_in(final) if name not in own)
 
 
@@ -116,6 +130,9 @@ def complete(study: Study, tracking: Tracking, output: Path, tags: Mapping[str, 
     """
     sealed = aside_of(output, study.name)
     evidence = _evidence(sealed)
+    if _replaced(evidence, study, output):
+        shutil.rmtree(sealed)
+        return _in_place(study, place_of(output, study.name, evidence["alias"]))
     try:
         version = register(
             tracking, _registration(evidence, sealed, tags), wins=evidence["alias"] == CHAMPION,
@@ -133,20 +150,33 @@ def complete(study: Study, tracking: Tracking, output: Path, tags: Mapping[str, 
     return Promotion(study.name, version, final, evidence)
 
 
-def unfinished(study: Study, output: Path) -> bool:
-    """Whether a killed promotion left a whole bundle; anything less is removed."""
+def unfinished(study: Study, tracking: Tracking, output: Path) -> bool:
+    """Whether a killed promotion left a whole bundle; anything less is removed, and so is another record's."""
     aside = aside_of(output, study.name)
-    if (aside / SUMS).is_file() and verify(aside, latency=False).ok and not _replaced(aside, study, output):
+    whole = (aside / SUMS).is_file() and verify(aside, latency=False).ok
+    if whole and tracking.has_run(_evidence(aside)["run_id"]):
         return True
     shutil.rmtree(aside, ignore_errors=True)
     return False
 
 
-def _replaced(aside: Path, study: Study, output: Path) -> bool:
-    """Whether it is what stood in the place before: killed between the exchange and its removal."""
-    evidence = _evidence(aside)
-    final = place_of(output, study.name, evidence["alias"]) / EVIDENCE
-    return final.is_file() and _evidence(final.parent)["promoted"] > evidence["promoted"]
+def _replaced(evidence: Mapping[str, Any], study: Study, output: Path) -> bool:
+    """Whether it is of what stood in the place before: killed between the exchange and its removal."""
+    final = place_of(output, study.name, evidence["alias"])
+    if not (final / EVIDENCE).is_file():
+        return False
+    order = [one.time for one in decisions_of(study) if one.version]  # not the clock: that may be set back
+    old, new = evidence["promoted"], _evidence(final)["promoted"]
+    return old in order and new in order and order.index(old) < order.index(new)
+
+
+def _in_place(study: Study, final: Path) -> Promotion:
+    """The promotion that put a bundle where it is."""
+    evidence = _evidence(final)
+    versions = [
+        one.version for one in decisions_of(study) if one.version and one.time == evidence["promoted"]
+    ]
+    return Promotion(study.name, str(versions[0]), final, evidence)
 
 
 def _evidence(bundle: Path) -> dict[str, Any]:
@@ -176,5 +206,8 @@ def _remember_once(study: Study, evidence: Mapping[str, Any], version: str) -> N
         return
     verdict: Verdict = "promoted" if evidence["alias"] == CHAMPION else "challenger"
     note = contest["text"] if contest else ""
-    policy, subject = evidence["policy"]["name"], evidence["subject"]
-    remember(study, Decision(evidence["promoted"], policy, subject, verdict, name, version, (), note))
+    decision = Decision(
+        time=evidence["promoted"], policy=evidence["policy"]["name"], subject=evidence["subject"], verdict=verdict,
+        registered_name=name, version=version, note=note, fingerprint=evidence["trial"]["fingerprint"],
+    )  # fmt: skip
+    remember(study, decision)

@@ -8,14 +8,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.candidate import require_unchanged
-from harness.confirmation import Confirmation, confirmation_of
-from harness.confirmation_record import Arm, Definition, keep_definition, results_of
+from harness.confirmation import (
+    Confirmation,
+    confirmation_of,
+    finalists_of,
+    progress_of,
+    set_out,
+    unfinished_of,
+    why_none,
+)
+from harness.confirmation_record import Arm, Definition, results_of
 from harness.confirmation_runs import ConfirmationRuns, unfinished
 from harness.cost import Cost, estimate_trainings, window_macs
 from harness.executors.local import LocalExecutor, default_slots
 from harness.finalists import ConfirmationError, arms_of
 from harness.jobs import Jobs
 from harness.parameters import Scalar
+from harness.policy import load_policy
 from harness.provenance import provenance
 from harness.record import Record
 from harness.server import TrackingServer
@@ -24,19 +33,22 @@ from harness.signals import Stopped
 from harness.study import Study, load_study
 from harness.tracking import Tracking, connect
 from harness.view import View, duration
-from harness.writer import Writer
+from harness.writer import Writer, waiting_line
 
 if TYPE_CHECKING:
     from data.prepare import Prepared
 
 
 class ConfirmationFailedError(RuntimeError):
-    """No configuration has a score on every seed."""
+    """No configuration has a score on every seed, or none whose median seed answers both classes."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a confirmation will train, and what that costs."""
+    """What a confirmation will train, and what that costs.
+
+    resumes : whether it goes on with what was set out to do before
+    """
 
     study: Study
     definition: Definition
@@ -44,6 +56,7 @@ class Plan:
     cost: Cost
     notes: Sequence[str]
     prepared: Mapping[str, Prepared]
+    resumes: bool = False
 
     @property
     def trainings(self) -> int:
@@ -56,7 +69,7 @@ class Plan:
 
     def _price(self) -> str:
         arms, seeds = self.definition.arms, self.definition.seeds
-        count = sum(arm.trial is not None for arm in arms)
+        count = sum(arm.trial is not None and not arm.is_added for arm in arms)
         who = f"{count} finalist{'' if count == 1 else 's'}"
         who += " and the baseline" if count < len(arms) else ", the baseline among them"
         done = self.trainings - len(self.left)
@@ -91,7 +104,7 @@ class Plan:
 
 def _arm_line(arm: Arm) -> str:
     score = "" if arm.sweep_score is None else f", score {arm.sweep_score:.3f} in the sweep"
-    luck = "" if arm.optimism is None else f" ({arm.optimism:.3f} expected of luck)"
+    luck = "" if arm.optimism is None else f" (predicted optimism at its rank {arm.optimism:.3f})"
     also = ", the baseline" if arm.is_baseline and arm.trial is not None else ""
     return f"  {arm.label}: {arm.name}{also}{score}{luck}"
 
@@ -102,15 +115,17 @@ def confirm(
     view: View,
     *,
     run: str | None = None,
-    finalists: int,
-    seeds: int,
+    finalists: int | None = None,
+    seeds: int | None = None,
     baseline: Mapping[str, Scalar] | None = None,
 ) -> Confirmation:
     """Train finalists and baseline on fresh seeds, as runs of the study; what was trained before is not repeated.
 
     Parameters
     ----------
-    run : the only finalist; by default the `finalists` best complete trials
+    run : the only finalist, who wins unless it may not ship; by default the `finalists` best complete trials
+    finalists, seeds : by default those of the policy `default`; where none of the three is given, what is unfinished
+        is gone on with as it is
     baseline : stands in for the sweep's own `baseline:`
 
     Raises
@@ -120,7 +135,7 @@ def confirm(
     RecordError
         The study is being run.
     ConfirmationFailedError
-        No configuration has a score on every seed.
+        No configuration has a score on every seed, or none whose median seed answers both classes.
     Stopped
         A signal; the same call goes on.
     """
@@ -133,11 +148,14 @@ def confirm(
         plan = make_plan(study, record, settings, view, run, finalists, seeds, baseline)
         for line in plan.lines():
             view.message(line)
-        keep_definition(study, plan.definition.arms, seeds)
+        definition = plan.definition
+        if not plan.resumes:
+            set_out(study, definition.arms, definition.seeds, named=definition.named)
         _train(plan, record, settings, view)
-        confirmed = confirmation_of(study)
-        if confirmed is None:
-            raise ConfirmationFailedError(_why_not(plan))
+        if progress_of(study, definition.run):  # without a winner; one from before is none of this
+            raise ConfirmationFailedError(no_winner(plan))
+        confirmed = confirmation_of(study, definition.run)
+        assert confirmed is not None
         return confirmed
     finally:
         lock.release()
@@ -149,8 +167,8 @@ def make_plan(
     settings: Settings,
     view: View,
     run: str | None,
-    finalists: int,
-    seeds: int,
+    finalists: int | None,
+    seeds: int | None,
     baseline: Mapping[str, Scalar] | None,
 ) -> Plan:
     """Choose what is trained, make its data ready, and price it; trains nothing.
@@ -162,10 +180,16 @@ def make_plan(
     """
     from data.prepare import prepare
 
-    if seeds < 2:
-        raise ConfirmationError(f"{seeds} seeds have no spread: give 2 or more (5 is usual)")
-    arms, notes = arms_of(study, record, run, finalists, baseline)
-    definition = Definition(tuple(arms), seeds)
+    bare = run is None and finalists is None and seeds is None
+    begun = unfinished_of(study) if bare else None
+    if begun is not None:
+        definition, notes = (
+            begun,
+            ["going on with the confirmation that is not finished, as it was asked for"],
+        )
+    else:
+        definition, notes = _asked(study, record, run, finalists, seeds, baseline)
+    arms = definition.arms
     left = definition.left(results_of(study), again=True)
     configs = {arm.config.data.digest(): arm.config.data for arm in arms}
     prepared = {
@@ -179,7 +203,19 @@ def make_plan(
     paces = _paces(study, device)
     trainings = [(arm.config, paces.get(arm.fingerprint)) for arm, _ in left]
     cost = estimate_trainings(trainings, max(1, min(workers, len(left))), device, windows)
-    return Plan(study, definition, left, cost, notes, prepared)
+    return Plan(study, definition, left, cost, notes, prepared, begun is not None)
+
+
+def _asked(
+    study: Study, record: Record, run: str | None, finalists: int | None, seeds: int | None,
+    baseline: Mapping[str, Scalar] | None,
+) -> tuple[Definition, list[str]]:  # fmt: skip
+    rule = load_policy("default").confirmation
+    fresh = rule.seeds if seeds is None else seeds
+    if fresh < 2:
+        raise ConfirmationError(f"{fresh} seeds have no spread: give 2 or more (5 is usual)")
+    arms, notes = arms_of(study, record, run, finalists or rule.finalists, baseline)
+    return Definition(tuple(arms), fresh, run is not None), notes
 
 
 def _paces(study: Study, device: str) -> dict[str, float]:
@@ -212,10 +248,7 @@ def _train(plan: Plan, record: Record, settings: Settings, view: View) -> None:
                     for key in unfinished(study, jobs):
                         writer.opened.pause_run(key)
     if unstored:
-        why = writer.problem or "MLflow did not answer"
-        view.message(
-            f"{len(unstored)} runs wait in the spool for MLflow ({why}); the next launch stores them"
-        )
+        view.message(waiting_line(len(unstored), writer.problem, hurried=runs.signal is not None))
     if runs.signal is not None:
         raise Stopped(runs.signal)
 
@@ -227,11 +260,12 @@ def _tracking(uri: str, study: Study) -> Tracking:
     return tracking
 
 
-def _why_not(plan: Plan) -> str:
-    results = results_of(plan.study)
-    reasons = [
-        f"  {arm.label}, seed {seed}: {results[arm.fingerprint, seed].reason}"
-        for arm, seed in plan.definition.trainings()
-        if results[arm.fingerprint, seed].reason
-    ]
-    return "\n".join(["no configuration has a score on every fresh seed", *reasons])
+def no_winner(plan: Plan) -> str:
+    """What a confirmation without a winner says: why, and every finalist."""
+    finalists = finalists_of(plan.study, plan.definition)
+    return "\n".join(
+        [
+            why_none(finalists, named=plan.definition.named),
+            *(f"  {finalist.line()}" for finalist in finalists),
+        ]
+    )

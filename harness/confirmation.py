@@ -6,119 +6,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.confirmation_record import Arm, Results, definition_of, results_of
+from harness.confirmation_record import (
+    Arm,
+    Definition,
+    Results,
+    definition_of,
+    keep_definition,
+    results_of,
+    store,
+)
 from harness.cost import window_macs
-from harness.ranking import Spread, median_seed, ranking, spread_of, winner_of
+from harness.finalist import Finalist as Finalist
+from harness.ranking import Spread, ranking, spread_of, winner_of
 from harness.replicate import Replicate as Replicate
 from harness.replicate import replicate_of
 from harness.study import Study
-from harness.trial_config import TrialConfig
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """A configuration on all its fresh seeds.
-
-    trial, sweep_score, optimism : its number and score in the sweep, and how much of that score was expected to be
-        luck; None for a baseline that is no finalist
-    failed : why seeds have no score; who has any is listed, and not ranked
-    """
-
-    label: str
-    name: str
-    config: TrialConfig
-    fingerprint: str
-    macs: int
-    trial: int | None
-    sweep_score: float | None
-    optimism: float | None
-    is_baseline: bool
-    replicates: tuple[Replicate, ...]
-    failed: tuple[str, ...] = ()
-
-    @property
-    def ranked(self) -> bool:
-        """Whether every seed has a score."""
-        return not self.failed and len(self.replicates) > 1
-
-    @property
-    def scores(self) -> list[float]:
-        """Validation scores, a seed each."""
-        return [float(replicate.score or 0.0) for replicate in self.replicates]
-
-    @property
-    def spread(self) -> Spread | None:
-        """The spread of the scores; None where it is not ranked."""
-        return spread_of(self.scores) if self.ranked else None
-
-    @property
-    def mean(self) -> float | None:
-        """Mean score over the seeds."""
-        return self.spread.mean if self.spread else None
-
-    @property
-    def sd(self) -> float | None:
-        """Standard deviation between the seeds."""
-        return self.spread.sd if self.spread else None
-
-    @property
-    def se(self) -> float | None:
-        """Standard error of the mean."""
-        return self.spread.se if self.spread else None
-
-    @property
-    def low(self) -> float | None:
-        """Lower bound of the mean, by which finalists are ranked."""
-        return self.spread.low if self.spread else None
-
-    @property
-    def shrink(self) -> float | None:
-        """How far the mean lies below the score in the sweep."""
-        return None if self.mean is None or self.sweep_score is None else self.sweep_score - self.mean
-
-    @property
-    def shipped(self) -> Replicate:
-        """The replicate with the lower-median score."""
-        return self.replicates[median_seed(self.scores)]
-
-    @property
-    def title(self) -> str:
-        """Its label, marked where it is the baseline as well."""
-        return f"{self.label} (the baseline)" if self.is_baseline and self.trial is not None else self.label
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields that `--json` prints."""
-        return {
-            "label": self.label, "name": self.name, "trial": self.trial, "baseline": self.is_baseline,
-            "fingerprint": self.fingerprint, "macs": self.macs, "sweep_score": self.sweep_score,
-            "predicted_optimism": self.optimism, "mean": self.mean, "sd": self.sd, "se": self.se, "low": self.low,
-            "shrink": self.shrink, "failed": list(self.failed),
-            "replicates": [replicate.as_json() for replicate in self.replicates],
-        }  # fmt: skip
-
-    def line(self) -> str:
-        """One line for a terminal."""
-        if self.spread is None:
-            return f"{self.title}: not ranked: {'; '.join(self.failed)}"
-        sweep = ""
-        if self.shrink is not None:
-            luck = "" if self.optimism is None else f", {self.optimism:.3f} expected of luck"
-            moved = f"{'grew' if self.shrink < 0 else 'shrank'} by {abs(self.shrink):.3f}"
-            sweep = f"; {self.sweep_score:.3f} in the sweep, {moved}{luck}"
-        return (
-            f"{self.title}: {self.spread.mean:.3f} (sd {self.spread.sd:.3f}, lower bound {self.spread.low:.3f}) "
-            f"on {len(self.replicates)} seeds, {self.macs / 1e6:.1f} M MACs{sweep}"
-        )
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """Finalists and baseline on `seeds` fresh seeds each: the ranked ones from best to worst, then the others."""
+    """Finalists and baseline on `seeds` fresh seeds each: the ranked ones from best to worst, then the others.
+
+    named : whether somebody named the finalist: it is the only one beside the baseline, and wins whatever that scores
+    by_rule : whom the rule of one standard error chooses; the winner where nobody was named
+    since : scores of the trials that the sweep completed after the finalists were chosen
+    """
 
     study: str
     seeds: int
     finalists: tuple[Finalist, ...]
     winner: Finalist
+    by_rule: Finalist
+    named: bool = False
+    since: tuple[float, ...] = ()
+
+    @property
+    def best(self) -> Finalist:
+        """The first that may ship; the winner is the cheapest within one standard error of it."""
+        return next(finalist for finalist in self.finalists if not finalist.unfit)
 
     @property
     def shipped(self) -> Replicate:
@@ -130,18 +55,48 @@ class Confirmation:
         """The baseline, which may be one of the sweep's finalists."""
         return next(finalist for finalist in self.finalists if finalist.is_baseline)
 
+    def replicate_of(self, trial: int) -> Replicate | None:
+        """The seed that ships of a trial that was confirmed; None where it was not, or cannot be shipped."""
+        able = [one for one in self.finalists if one.trial == trial and one.ranked and not one.unfit]
+        return able[0].shipped if able else None
+
     @property
     def conclusion(self) -> str:
         """Who wins, why, and which seed ships."""
-        best, winner, shipped = self.finalists[0], self.winner, self.shipped
+        best, winner, shipped = self.best, self.winner, self.shipped
         why = "the best lower bound"
-        if winner is not best:
+        if self.named:
+            why = "the trial that was named"
+        elif winner is not best:
             why = f"the cheapest within one standard error ({best.se or 0:.3f}) of {best.title}"
-        beats = "nothing found beats the baseline; " if winner.is_baseline else ""
+        beats = self._beside_baseline()
+        lower = "lower " if self.seeds % 2 == 0 else ""
+        unfit = "".join(f"; {one.title} is not shipped: {one.unfit}" for one in self.finalists if one.unfit)
         return (
             f"{beats}winner: {winner.title} ({winner.name}), {why}; seed {shipped.replicate} ships, "
-            f"the median with {shipped.score or 0:.3f}"
+            f"the {lower}median with {shipped.score or 0:.3f}{unfit}"
         )
+
+    def _beside_baseline(self) -> str:
+        """Where the baseline is what the rule chooses: that, as strongly as the scores allow."""
+        if not self.by_rule.is_baseline or (self.named and self.winner.is_baseline):
+            return ""
+        if self.named:
+            return f"{self.winner.label} is not shown better than the baseline; "
+        mean = self.baseline.mean or 0.0
+        if all((one.mean or 0.0) <= mean for one in self.finalists if one.ranked and not one.unfit):
+            return "nothing found beats the baseline; "
+        return (
+            f"no finalist is shown better than the {'' if self.winner is self.best else 'cheaper '}baseline; "
+        )
+
+    @property
+    def age(self) -> str:
+        """That the sweep has gone on since; empty where it has not."""
+        if not self.since or self.named:
+            return ""
+        trials = "1 trial" if len(self.since) == 1 else f"{len(self.since)} trials"
+        return f"{trials} since, the best {max(self.since):.3f}: confirm again: harness confirm {self.study}"
 
     def as_json(self) -> dict[str, Any]:
         """The fields that `--json` prints."""
@@ -152,46 +107,120 @@ class Confirmation:
             "winner": self.winner.label,
             "shipped": self.shipped.as_json(),
             "baseline": self.baseline.label,
-            "beats_baseline": not self.winner.is_baseline,
+            "beats_baseline": not self.by_rule.is_baseline,
+            "trials_since": len(self.since),
             "conclusion": self.conclusion,
         }
 
     def lines(self) -> list[str]:
         """What a terminal shows: a line each finalist, then the winner."""
         head = f"confirmation on {self.seeds} fresh seeds, best lower bound first:"
-        return [head, *(f"  {finalist.line()}" for finalist in self.finalists), self.conclusion]
+        lines = [head, *(f"  {finalist.line()}" for finalist in self.finalists), self.conclusion]
+        return [*lines, self.age] if self.age else lines
 
 
-def concluded(study: str, seeds: int, finalists: Sequence[Finalist]) -> Confirmation | None:
-    """Rank finalists and choose the winner; None where none has a score on every seed."""
+def concluded(
+    study: str, seeds: int, finalists: Sequence[Finalist], *, named: bool = False, since: Sequence[float] = ()
+) -> Confirmation | None:
+    """Rank finalists and choose the winner among those that may ship; None where there is none.
+
+    Parameters
+    ----------
+    named : the first of the finalists is asked for, and wins unless it may not ship
+    """
     able = [finalist for finalist in finalists if finalist.ranked]
-    if not able:
+    fit = [finalist for finalist in able if not finalist.unfit]
+    if not fit:
         return None
-    spreads, macs = [spread_of(finalist.scores) for finalist in able], [finalist.macs for finalist in able]
-    ranked = [able[index] for index in ranking(spreads, macs)]
+    ranked = [able[index] for index in ranking(*_measured(able))]
     others = [finalist for finalist in finalists if not finalist.ranked]
-    return Confirmation(study, seeds, (*ranked, *others), able[winner_of(spreads, macs)])
-
-
-def confirmation_of(study: Study) -> Confirmation | None:
-    """The study's confirmation; None where there is none, it is incomplete, or nothing in it can be ranked."""
-    definition, results = definition_of(study), results_of(study)
-    if definition is None or definition.left(results):
+    by_rule = fit[winner_of(*_measured(fit))]
+    winner = finalists[0] if named else by_rule
+    if not any(one is winner for one in fit):
         return None
-    finalists = [_finalist(study, arm, definition.seeds, results) for arm in definition.arms]
-    return concluded(study.name, definition.seeds, finalists)
+    return Confirmation(study, seeds, (*ranked, *others), winner, by_rule, named, tuple(since))
 
 
-def progress_of(study: Study) -> list[str]:
-    """Where a confirmation stands that is incomplete or ended without a winner: a line, or none."""
-    definition, results = definition_of(study), results_of(study)
-    if definition is None:
+def _measured(finalists: Sequence[Finalist]) -> tuple[list[Spread], list[int]]:
+    """Spread and multiply-accumulates of each."""
+    return [spread_of(finalist.scores) for finalist in finalists], [finalist.macs for finalist in finalists]
+
+
+def confirmation_of(study: Study, run: int | None = None) -> Confirmation | None:
+    """The study's own confirmation, or that of its trial `run` alone: the last that named a winner.
+
+    None where there is none. One that is wider, narrower or interrupted replaces it when it has a winner itself.
+    """
+    for concluded in (False, True):
+        definition = definition_of(study, run, concluded=concluded)
+        found = None if definition is None else _conclusion(study, definition)
+        if found is not None:
+            return found
+    return None
+
+
+def _conclusion(study: Study, definition: Definition) -> Confirmation | None:
+    if definition.left(results_of(study)):
+        return None
+    known = definition.known
+    since = [
+        one.score
+        for one in study.trials()
+        if known is not None and one.state == "complete" and one.score is not None and one.number not in known
+    ]
+    return concluded(
+        study.name, definition.seeds, finalists_of(study, definition), named=definition.named, since=since
+    )
+
+
+def set_out(study: Study, arms: Sequence[Arm], seeds: int, *, named: bool = False) -> Definition:
+    """Remember what is confirmed from now on, and the one before until this has a winner; under the study's lock."""
+    definition = Definition(tuple(arms), seeds, named)
+    before = definition_of(study, definition.run)
+    if before is not None and _conclusion(study, before) is not None:
+        store(study, before, concluded=True)
+    return keep_definition(study, arms, seeds, named=named)
+
+
+def finalists_of(study: Study, definition: Definition) -> list[Finalist]:
+    """What every training of a confirmation that has ended says, in the order of its arms."""
+    results = results_of(study)
+    return [_finalist(study, arm, definition.seeds, results) for arm in definition.arms]
+
+
+def why_none(finalists: Sequence[Finalist], *, named: bool = False) -> str:
+    """Why a confirmation that has ended has no winner; `named`: the first was asked for."""
+    if named:
+        return f"{finalists[0].label} cannot ship: {finalists[0].unfit or 'it has no score on every seed'}"
+    if any(finalist.ranked for finalist in finalists):
+        return "no configuration may ship: the median seed of each that has a score on every seed answers one class"
+    return "no configuration has a score on every seed"
+
+
+def progress_of(study: Study, run: int | None = None) -> list[str]:
+    """Where the confirmation that was last set out to stands, if it has no winner: a line, or none."""
+    definition, results = definition_of(study, run), results_of(study)
+    if definition is None or _conclusion(study, definition) is not None:
         return []
     left, total = len(definition.left(results)), len(definition.arms) * definition.seeds
-    what = (
-        f"{total - left} of {total} trainings done" if left else "no configuration has a score on every seed"
-    )
-    return [f"confirmation: {what}; harness confirm {study.name} goes on"]
+    words = "" if run is None else f" --run {run} --seeds {definition.seeds}"
+    command = f"harness confirm {study.name}{words}"
+    what = f"{total - left} of {total} trainings done; {command} goes on"
+    if not left:
+        again = bool(definition.left(results, again=True))
+        what = why_none(finalists_of(study, definition), named=definition.named)
+        if again:
+            what += f"; {command} tries again what the machine spoilt"
+        elif run is None:
+            what += f"; try more: harness confirm {study.name} --finalists {len(definition.arms) + 1}"
+    kept = "" if confirmation_of(study, run) is None else ", until then the one before holds"
+    return [f"confirmation{'' if run is None else f' of trial {run} alone'}: {what}{kept}"]
+
+
+def unfinished_of(study: Study) -> Definition | None:
+    """The study's own confirmation if trainings of it have not ended, or are to be tried again."""
+    definition = definition_of(study)
+    return definition if definition and definition.left(results_of(study), again=True) else None
 
 
 def _finalist(study: Study, arm: Arm, seeds: int, results: Results) -> Finalist:
@@ -205,5 +234,5 @@ def _finalist(study: Study, arm: Arm, seeds: int, results: Results) -> Finalist:
             replicates.append(replicate_of(study, arm, number, result))
     return Finalist(
         arm.label, arm.name, arm.config, arm.fingerprint, window_macs(arm.config), arm.trial, arm.sweep_score,
-        arm.optimism, arm.is_baseline, tuple(replicates), tuple(failed),
+        arm.optimism, arm.is_baseline, tuple(replicates), tuple(failed), arm.is_added,
     )  # fmt: skip

@@ -21,6 +21,7 @@ class Decision:
     registered_name, version : None where nothing was registered
     guards : those that failed, as JSON: name, level, ok, measured, bound, advice
     note : the verdict against the champion, or why nothing was registered
+    fingerprint : of the subject's configuration; empty in decisions from before the field
     """
 
     time: str
@@ -31,9 +32,12 @@ class Decision:
     version: str | None = None
     guards: tuple[Mapping[str, Any], ...] = ()
     note: str = ""
+    fingerprint: str = ""
 
-    def is_about(self, label: str) -> bool:
-        """Whether the subject is what bears this label, or one of its seeds."""
+    def is_about(self, label: str, fingerprint: str = "") -> bool:
+        """Whether the subject is what bears this label, one of its seeds, or of the same configuration."""
+        if fingerprint and self.fingerprint == fingerprint:
+            return True
         return self.subject == label or self.subject.startswith(f"{label}, ")
 
     def as_json(self) -> dict[str, Any]:

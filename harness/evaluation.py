@@ -29,6 +29,7 @@ from harness.meetings import (
     check_step,
     reference_digest,
 )
+from harness.members import ONNX
 from harness.metrics import softmax
 from harness.record import Record
 from harness.references import RULES
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ENSEMBLE = "harness.ensemble"
-MODEL, PREDICTIONS = "model/model.onnx", "predictions.npz"
+PREDICTIONS = "predictions.npz"
 SHA256_TAG = "harness.sha256."
 
 Progress = Callable[[str], None]
@@ -124,10 +125,10 @@ def evaluate(run: str, asked: Asked, settings: Settings, progress: Progress) -> 
         if study in study_names(record):
             ending.callback(record.lock_study(study).release)
         digests = recorded_digests(record, found)
-        if MODEL not in digests:
+        if ONNX not in digests:
             raise EvaluationError(_no_model(found))
         folder = Path(scratch)
-        model = fetch(client, found.info.run_id, MODEL, digests[MODEL], folder)
+        model = fetch(client, found.info.run_id, ONNX, digests[ONNX], folder)
         task = _sliding_task(Specification.from_onnx(model).task)
         meetings = load_meetings(asked.part, asked.partition, settings, progress)
         protocol = _protocol(task, meetings, asked)

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from harness.assessment import GOLDEN_WINDOWS, waveforms_of
-from harness.bundle_files import MODEL
-from harness.bundle_files import golden_of as golden_name
+from harness.bundle_files import MODEL, golden_of
 from harness.candidate import Candidate
-from harness.choosing import Subject, expected_luck
+from harness.choosing import Subject, expected_luck, rank_of, rivals
 from harness.confirmation import Confirmation, Replicate
 from harness.ensemble_record import OPTIMISM, EnsembleSummary
-from harness.frozen_test import FrozenTest, Opponent, macs_of
+from harness.frozen_test import FrozenTest, Opponent
 from harness.guards import Guard, Predictions
+from harness.machine import machine
+from harness.metrics import expected_calibration_error, softmax
 from harness.policy import Policy
 from harness.run_page import external_tags, external_weights
 from harness.subsets import scores_by_subset
@@ -55,28 +56,40 @@ def evidence_of(
         "alias": "champion" if test.wins else "challenger",
         "seen_champion": test.opponent.version if test.opponent else None,
         "mark": mark_of(candidate.subject),
-        "macs": macs_of(candidate),
+        "macs": candidate.macs,
+        "parameters": _parameters(candidate),
+        "machine": {**machine(), "load": fp32.latency.load if fp32.latency else None},
         "latency": asdict(fp32.latency) if fp32.latency else None,
         "variants": [_variant(variant) for variant in test.variants],
         "guards": [guard.as_json() for guard in guards],
     }
 
 
-def golden_of(candidate: Candidate, folder: Path, variants: Sequence[Variant]) -> tuple[Any, dict[str, Any]]:
+def golden_outputs(
+    candidate: Candidate, folder: Path, variants: Sequence[Variant]
+) -> tuple[Any, dict[str, Any]]:
     """Validation windows (n, 48000) and what every file that ships says to them, (n, 2) each by its name."""
     windows = waveforms_of(candidate.shared, "val", GOLDEN_WINDOWS)
     files = [variant.file for variant in variants if variant.included]
     return windows, {file: run_onnx(open_session(folder / file), windows) for file in files}
 
 
-def stamp_of(confirmation: Confirmation | None) -> str:
+def stamp_of(subject: Subject, confirmation: Confirmation | None) -> str:
     """One line on what the choice rests on."""
     if confirmation is None:
         return UNCONFIRMED
-    winner = confirmation.winner
+    (own,) = (one for one in confirmation.finalists if one.fingerprint == subject.fingerprint)
+    spread, seeds = own.spread, confirmation.seeds
+    assert spread is not None, "a finalist without a score on every seed does not ship"
+    median = "lower median" if seeds % 2 == 0 else "median"
+    choice = (
+        ""
+        if own is confirmation.winner
+        else f"; asked for, the confirmation chose {confirmation.winner.label}"
+    )
     return (
-        f"confirmed: {winner.label} has mean {winner.mean:.3f} (s {winner.sd:.3f}) over {confirmation.seeds} fresh "
-        "seeds; the seed with the median validation score ships"
+        f"confirmed: {own.label} has mean {spread.mean:.3f} (sd {spread.sd:.3f}) over {seeds} fresh seeds; the seed "
+        f"with the {median} validation score ships{choice}"
     )
 
 
@@ -84,28 +97,31 @@ def _identity(
     candidate: Candidate, confirmation: Confirmation | None, opponent: Opponent | None
 ) -> dict[str, Any]:
     study, subject = candidate.study, candidate.subject
-    trials = [one for one in study.trials() if one.state in ("complete", "pruned")]
+    others = rivals(study, subject)
     ensemble = isinstance(subject, EnsembleSummary)
     external = external_weights(TrialConfig.model_validate(member.config) for member in subject.members)
     # A confirmed seed was not chosen among trials, only as the median of a few: there is no curse to predict.
-    luck = None if confirmation else expected_luck(subject, len(trials))
+    rank = 1 if isinstance(subject, EnsembleSummary) or confirmation else rank_of(subject, others)
+    luck = None if confirmation else expected_luck(subject, len(others), rank)
     return {
         "study": study.name,
         "registered_name": candidate.registered_name,
-        "stamp": stamp_of(confirmation),
+        "stamp": stamp_of(subject, confirmation),
         "confirmed": confirmation is not None,
         "promoted": datetime.now(UTC).isoformat(timespec="seconds"),
         "subject": subject.label,
         "configuration": subject.configuration,
         "score_is": "one look" if ensemble else "best trailing 3-epoch median",
         "trial": subject.as_json(),
-        "trials_compared": len(trials),
+        "rank": rank,
+        "trials_compared": len(others),
         "optimism": luck,
         "run_id": candidate.run_id,
         "external_weights": external,
         "limits": [
             *([OPTIMISM] if ensemble else []),
             *(f"holds external weights: {one}" for one in external),
+            *([opponent.incomparable] if opponent and opponent.incomparable else []),
             *(opponent.notes if opponent else ()),
         ],
     }
@@ -119,6 +135,15 @@ def mark_of(subject: Subject) -> dict[str, str]:
     number = "baseline" if subject.number < 0 else str(subject.number)
     replicate = {"harness.replicate": str(subject.replicate)} if isinstance(subject, Replicate) else {}
     return {"harness.trial": number, **replicate, **external}
+
+
+def _parameters(candidate: Candidate) -> int:
+    """Trained parameters, of all members together."""
+    configs = [TrialConfig.model_validate(member.config) for member in candidate.subject.members]
+    return sum(
+        one.model.num_parameters(one.feature.num_features, num_frames=one.feature.num_frames())
+        for one in configs
+    )
 
 
 def _data(candidate: Candidate) -> dict[str, Any]:
@@ -140,6 +165,7 @@ def _test(candidate: Candidate, test: FrozenTest) -> dict[str, Any]:
         "test": asdict(predictions.interval()),
         "test_by_subset": scores_by_subset(predictions.correct, candidate.shared.test.manifest),
         "test_by_cluster": by_cluster(predictions),
+        "ece": expected_calibration_error(softmax(predictions.logits), predictions.labels),
         "test_openings": test.openings.by_study,
         "test_openings_by_all": test.openings.by_all,
     }
@@ -158,5 +184,5 @@ def _variant(variant: Variant) -> dict[str, Any]:
     tolerance = GOLDEN_TOLERANCE[variant.name]
     if variant.file != MODEL:
         tolerance = max(tolerance, 2 * (variant.max_logit_difference or 0.0))
-    golden = golden_name(variant.file) if variant.included else None
+    golden = golden_of(variant.file) if variant.included else None
     return {**variant.as_json(), "golden": golden, "golden_tolerance": tolerance}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from harness.baseline import baseline_of
-from harness.choosing import choose, expected_luck, subject_named, trial_of_run
+from harness.choosing import choose, expected_luck, rank_of, rivals, subject_named, trial_of_run
 from harness.confirmation_record import Arm
 from harness.ensemble_record import EnsembleSummary
 from harness.parameters import Scalar
@@ -45,19 +45,17 @@ def arms_of(
             notes.append(f"{trial.label} is no finalist: {reason}")
     if not trials:
         raise ConfirmationError("; ".join(notes))
-    compared = sum(one.state in ("complete", "pruned") for one in study.trials())
-    arms = [
-        Arm(
-            trial.name, TrialConfig.model_validate(trial.config), trial.values, trial.number, trial.score,
-            expected_luck(trial, compared),
+    if run is None and len(trials) < count:
+        trials_there = "1 finalist" if len(trials) == 1 else f"{len(trials)} finalists"
+        notes.append(
+            f"{trials_there}, not {count}: the study has no more complete trials that can be promoted"
         )
-        for trial in trials[:count]
-    ]  # fmt: skip
+    arms = [_arm(study, trial) for trial in trials[:count]]
     return with_baseline(study, arms, baseline), notes
 
 
 def with_baseline(study: Study, arms: list[Arm], given: Mapping[str, Scalar] | None) -> list[Arm]:
-    """The arms with the baseline marked where it is one of them, else added."""
+    """The arms with the baseline marked where it is one of them, else added: as the trial that it is, if any."""
     values, config = baseline_of(study.space, given)
     if _val_windows(study, config) != _val_windows(
         study, arms[0].config
@@ -65,23 +63,45 @@ def with_baseline(study: Study, arms: list[Arm], given: Mapping[str, Scalar] | N
         config = config.model_copy(update={"data": arms[0].config.data})
     if any(arm.fingerprint == config.fingerprint() for arm in arms):
         return [replace(arm, is_baseline=arm.fingerprint == config.fingerprint()) for arm in arms]
+    same = [one for one in study.trials() if one.fingerprint == config.fingerprint()]
+    known = next((one for one in same if one.state != "duplicate"), None)
+    if known is not None:
+        return [*arms, replace(_arm(study, known), is_baseline=True, is_added=True)]
     name = f"baseline {run_name(0, values, study.space.searched).partition(' ')[2]}"
-    return [*arms, Arm(name, config, values, is_baseline=True)]
+    return [*arms, Arm(name, config, values, is_baseline=True, is_added=True)]
+
+
+def _arm(study: Study, trial: TrialSummary) -> Arm:
+    """A trial's configuration; only a trial that is complete has a score to compare with."""
+    config, score, luck = TrialConfig.model_validate(trial.config), None, None
+    if trial.state == "complete":
+        others = rivals(study, trial)
+        score, luck = trial.score, expected_luck(trial, len(others), rank_of(trial, others))
+    return Arm(trial.name, config, trial.values, trial.number, score, luck)
 
 
 def _best(study: Study, count: int) -> list[TrialSummary]:
     """The complete trials from best to worst, as far as `count` of them can be confirmed."""
-    choose(study, None)  # refuses where they do not compare
-    complete = [one for one in study.trials() if one.state == "complete" and one.score is not None]
-    ranked = sorted(complete, key=lambda one: (-(one.score or 0.0), one.number))
-    distinct = list({one.fingerprint: one for one in reversed(ranked)}.values())[::-1]
+    choose(study, None, "confirm")  # refuses where they do not compare
+    distinct = _distinct(study)
     able = [one for one in distinct if _cannot(one) is None][:count]
     last = distinct.index(able[-1]) + 1 if able else len(distinct)
     return distinct[:last]
 
 
+def able_trials(study: Study) -> list[TrialSummary]:
+    """The complete trials that can be confirmed, one a configuration, best score first."""
+    return [one for one in _distinct(study) if _cannot(one) is None]
+
+
+def _distinct(study: Study) -> list[TrialSummary]:
+    complete = [one for one in study.trials() if one.state == "complete" and one.score is not None]
+    ranked = sorted(complete, key=lambda one: (-(one.score or 0.0), one.number))
+    return list({one.fingerprint: one for one in reversed(ranked)}.values())[::-1]
+
+
 def _named(study: Study, record: Record, run: str) -> TrialSummary:
-    subject = subject_named(study, run)
+    subject = subject_named(study, run, "confirm")
     if isinstance(subject, EnsembleSummary):
         numbers = ", ".join(str(member.number) for member in subject.members)
         raise ConfirmationError(
@@ -92,7 +112,7 @@ def _named(study: Study, record: Record, run: str) -> TrialSummary:
         return subject
     with TrackingServer(record) as server:
         tracking = Tracking(connect(server.uri), study.name, identity=study.identity)
-        return choose(study, trial_of_run(tracking, run))
+        return choose(study, trial_of_run(tracking, run), "confirm")
 
 
 def _cannot(trial: TrialSummary) -> str | None:

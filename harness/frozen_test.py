@@ -10,27 +10,28 @@ from pathlib import Path
 
 from harness.artifacts import fetch
 from harness.assessment import waveforms_of
+from harness.bundle_files import MODEL
 from harness.candidate import Candidate
 from harness.champion import Contest, contest, fetch_champion
 from harness.confirmation import Confirmation, Finalist, Replicate
-from harness.cost import window_macs
 from harness.ensemble_record import EnsembleSummary
 from harness.guards import Predictions
 from harness.ledger import Openings, open_test
+from harness.members import ONNX
 from harness.policy import Policy
 from harness.record import Record
 from harness.tracking import Tracking
-from harness.trial_config import TrialConfig
 from harness.variants import Variant, score_variants
 from models.onnx_session import open_session, run_onnx
 from models.specification import Specification
 
-MODEL = "model/model.onnx"  # of a trial's run
-
 
 @dataclass(frozen=True)
 class Opponent:
-    """Whom the candidate must beat: the champion's file, or the confirmed baseline's."""
+    """Whom the candidate must beat: the champion's file, or the confirmed baseline's.
+
+    incomparable : why its answers mean nothing on the candidate's windows; empty where they do
+    """
 
     label: str
     model: Path
@@ -38,6 +39,7 @@ class Opponent:
     run_id: str
     version: str | None = None
     notes: tuple[str, ...] = ()
+    incomparable: str = ""
 
     @property
     def is_champion(self) -> bool:
@@ -66,8 +68,10 @@ class FrozenTest:
 def opponent_of(
     candidate: Candidate, confirmation: Confirmation | None, specification: Specification, tracking: Tracking,
     folder: Path,
-) -> Opponent | None:  # fmt: skip
-    """The champion of the candidate's name, else the baseline of its confirmation; None where there is neither.
+) -> Opponent | str | None:  # fmt: skip
+    """The champion of the candidate's name, else the baseline of its confirmation, or why that cannot be compared with.
+
+    None where nobody is there to beat: no champion, and no confirmation or the candidate is its baseline.
 
     Raises
     ------
@@ -76,25 +80,27 @@ def opponent_of(
     """
     champion = fetch_champion(tracking, candidate.registered_name, folder)
     if champion is not None:
-        notes = champion.notes_against(specification.model_dump(mode="json"))
+        values = specification.model_dump(mode="json")
         return Opponent(
             champion.label, champion.model, champion.macs, champion.registered.source_run, champion.version,
-            tuple(notes),
+            tuple(champion.notes_against(values)), champion.incomparable_with(values),
         )  # fmt: skip
     if confirmation is None or confirmation.baseline.fingerprint == candidate.subject.fingerprint:
         return None
-    return _baseline(confirmation.baseline, tracking, folder)
+    return baseline_opponent(confirmation.baseline, tracking, folder)
 
 
-def _baseline(baseline: Finalist, tracking: Tracking, folder: Path) -> Opponent | None:
-    """The confirmed baseline's median seed; None where it failed, or where it cannot stand in one file."""
-    if not baseline.ranked or MODEL not in baseline.shipped.outcome["sha256"]:
-        return None
+def baseline_opponent(baseline: Finalist, tracking: Tracking, folder: Path) -> Opponent | str:
+    """The confirmed baseline's median seed; a text says why it cannot be compared with."""
+    if not baseline.ranked:
+        return f"not every seed of it has a score ({'; '.join(baseline.failed)})"
+    if ONNX not in baseline.shipped.outcome["sha256"]:
+        return f"its median seed has no ONNX file ({baseline.shipped.outcome.get('promotable', 'no reason recorded')})"
     run_id = tracking.find(baseline.shipped.key)
     if run_id is None:
-        return None
+        return f"MLflow has no run of {baseline.shipped.label}; harness confirm stores what is left"
     folder.mkdir(parents=True, exist_ok=True)
-    model = fetch(tracking.client, run_id, MODEL, baseline.shipped.outcome["sha256"][MODEL], folder)
+    model = fetch(tracking.client, run_id, ONNX, baseline.shipped.outcome["sha256"][ONNX], folder)
     return Opponent(f"the baseline ({baseline.shipped.label})", model, baseline.macs, run_id)
 
 
@@ -105,10 +111,10 @@ def open_frozen_test(
     """Write the opening down, then score candidate, variants and opponent on the same windows."""
     manifest = candidate.shared.test.manifest
     labels, clusters = manifest.labels(), manifest.clusters()
-    ours = open_session(folder / "model.onnx")  # what cannot be opened must not cost an opening of the test
+    ours = open_session(folder / MODEL)  # what cannot be opened must not cost an opening of the test
     theirs = open_session(opponent.model) if opponent is not None else None
     openings = open_test(
-        record.root, candidate.study.name, mark_of(candidate), manifest.digest,
+        record.root, candidate.study.name, _ledger_mark(candidate), manifest.digest,
         subject=candidate.subject.label, policy=policy.name, promotion=started,
     )  # fmt: skip
     windows = waveforms_of(candidate.shared, "test")
@@ -120,18 +126,14 @@ def open_frozen_test(
     if opponent is not None and theirs is not None:
         answers = Predictions(run_onnx(theirs, windows), labels, clusters)
         met = contest(
-            predictions.correct, answers.correct, clusters, macs_of(candidate), opponent.macs, policy.champion,
-            opponent=opponent.label, same_source=opponent.run_id == candidate.run_id,
+            predictions.correct, answers.correct, clusters, candidate.macs, opponent.macs, policy.champion,
+            opponent=opponent.label, subsets=manifest.subsets(), same_source=opponent.run_id == candidate.run_id,
+            incomparable=opponent.incomparable, notes=opponent.notes,
         )  # fmt: skip
     return FrozenTest(predictions, tuple(scored), opponent, met, openings)
 
 
-def macs_of(candidate: Candidate) -> int:
-    """Multiply-accumulates of a window, of all members together."""
-    return sum(window_macs(TrialConfig.model_validate(member.config)) for member in candidate.subject.members)
-
-
-def mark_of(candidate: Candidate) -> int | str:
+def _ledger_mark(candidate: Candidate) -> int | str:
     """What the ledger calls the subject: a trial's number, else its label."""
     subject = candidate.subject
     if isinstance(subject, EnsembleSummary | Replicate):

@@ -126,15 +126,17 @@ def gap_guard(train: Predictions, val: Predictions, policy: Policy) -> Guard:
     error, clusters = _gap_error(train.interval(), val.interval())
     ok = bounds.min_gap <= gap <= bounds.max_gap
     outside = max(gap - bounds.max_gap, bounds.min_gap - gap)
+    hard = not bounds.min_hard_gap <= gap <= bounds.max_hard_gap
+    level: Level = "quality" if hard else _level(bounds, outside, error, clusters)
     advice = (
         "It has memorised its training windows: augment, shrink it, or train on more speakers."
         if gap > bounds.max_gap
         else "It does better on what it never saw: train longer, or look for training windows in the validation split."
     )
     return Guard(
-        "train - validation gap", _level(bounds, outside, error, clusters), ok,
+        "train - validation gap", level, ok,
         f"{gap:+.3f} (standard error {error:.3f})", f"in [{bounds.min_gap}, {bounds.max_gap}]",
-        advice + _within(bounds, outside, error, clusters),
+        advice + _within(level, clusters),
     )  # fmt: skip
 
 
@@ -146,17 +148,15 @@ def _gap_error(train: ClusteredInterval, val: ClusteredInterval) -> tuple[float,
 
 def _level(bounds: QualityBounds, outside: float, error: float, clusters: int) -> Level:
     """Quality where a value lies `outside` with the policy's certainty, advice where chance may explain it."""
+    if bounds.certainty <= 0.5:  # the bare numbers: one cluster, which has no error to speak of, is no excuse
+        return "quality"
     t = float(stdtrit(clusters - 1, bounds.certainty)) if clusters > 1 else math.inf
     return "advice" if 0 < outside <= t * error else "quality"
 
 
-def _within(bounds: QualityBounds, outside: float, error: float, clusters: int) -> str:
-    said_only = _level(bounds, outside, error, clusters) == "advice"
-    return (
-        f" Its sampling error may explain it ({clusters} clusters), so it is not refused."
-        if said_only
-        else ""
-    )
+def _within(level: Level, clusters: int) -> str:
+    said = f" Its sampling error may explain it ({clusters} clusters), so it is not refused."
+    return said if level == "advice" else ""
 
 
 def frozen_guards(test: Predictions, policy: Policy, *, negative_control: bool = False) -> list[Guard]:
@@ -181,11 +181,12 @@ def ece_guard(test: Predictions, policy: Policy) -> Guard:
     outside = ece - bounds.max_ece
     level: Level = _level(bounds, outside, error, clusters) if outside > 0 else "advice"
     ok = ece <= min(bounds.warn_ece, bounds.max_ece)
+    said = _within(level, clusters) if outside > 0 else ""
     return Guard(
         "calibration error (ECE)", "quality" if ok else level, ok, f"{ece:.3f} (standard error {error:.3f})",
         f"<= {bounds.max_ece}, better <= {bounds.warn_ece}",
         "Its probabilities are not to be taken literally: decide by the larger class, or train with more weight decay "
-        "or augmentation." + _within(bounds, outside, error, clusters),
+        "or augmentation." + said,
     )  # fmt: skip
 
 

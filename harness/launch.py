@@ -182,7 +182,8 @@ def _run(
         if coordinator.signal is None and writer.unreachable_since is None:
             matrix = publish(study, record, writer.opened, view)
         _close_runs(writer, coordinator)
-    problem = writer.problem or "MLflow did not answer"
+    hurried = coordinator.signal is not None  # reason enough for what is not stored
+    problem = writer.problem or (None if hurried else "MLflow did not answer")
     return coordinator, unstored, problem if unstored else None, matrix
 
 

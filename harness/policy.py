@@ -55,6 +55,12 @@ class QualityBounds(_Section):
     on_failure: Literal["warn", "refuse"] = Field(description="What a failed quality guard does.")
     min_gap: float = Field(ge=-1, le=0, description="Train - validation balanced accuracy, at least.")
     max_gap: float = Field(ge=0, le=1, description="Train - validation balanced accuracy, at most.")
+    min_hard_gap: float = Field(
+        ge=-1,
+        le=0,
+        description="A gap outside min_gap and max_gap fails below this, whatever its sampling error.",
+    )
+    max_hard_gap: float = Field(ge=0, le=1, description="The same above this.")
     min_test_low: float = Field(
         ge=0, lt=1, description="Test balanced accuracy: its one-sided 95 % lower bound lies above this."
     )
@@ -160,9 +166,10 @@ def _read(path: Path) -> Policy:
     from harness.policy_problems import name_problems, problems_of, read_policy_file, refusal
 
     file = read_policy_file(path)
-    problems = name_problems(file) if path.parent != FOLDER else []
+    merged = _merged(file)
+    problems = name_problems(file, merged["name"]) if path.parent != FOLDER else []
     try:
-        policy = Policy.model_validate(_merged(file))
+        policy = Policy.model_validate(merged)
     except ValidationError as error:
         raise refusal(file, [*problems, *problems_of(file, error)]) from None
     if problems:

@@ -89,11 +89,28 @@ def refusal(file: SweepFile, problems: Sequence[Problem]) -> PolicyError:
     return PolicyError("\n".join([f"{file.source}: {count}", *(f"  {one}" for one in ordered)]))
 
 
-def name_problems(file: SweepFile) -> list[Problem]:
-    """Evidence that says `default` means the shipped policy, so no other file may be called that."""
-    name = file.values.get("name")
-    taken = f"{name} is the name of a shipped policy; give yours a name of its own, or leave it out"
-    return [file.problem(("name",), taken)] if name in POLICIES else []
+def name_problems(file: SweepFile, name: Any) -> list[Problem]:
+    """Evidence that says `default` means the shipped policy, so no other file may be called that.
+
+    Parameters
+    ----------
+    name : the policy's, which is its file's where the file gives none
+    """
+    if not isinstance(name, str):
+        return []  # another mistake, which is told besides
+    given = file.values.get("name") is not None
+    if (name and not name.strip()) or not name.isprintable():
+        return [file.problem(("name",), f"must be one line of printable characters; got {_shown(name)}")]
+    if name.strip().casefold() not in POLICIES:
+        return []
+    shown = name.strip()
+    taken = f"{shown} is the name of a shipped policy; give yours a name of its own, or leave it out"
+    if not given:
+        taken = (
+            f"the file's own name would call it {shown}, which is the name of a shipped policy; add a `name:` of its "
+            "own, or rename the file"
+        )
+    return [file.problem(("name",), taken)]
 
 
 def problems_of(file: SweepFile, error: ValidationError) -> list[Problem]:

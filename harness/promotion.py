@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ from typing import Any
 from data.prepare import prepare
 from harness.assessment import GuardRefusedError, before_test, of_test, require, waveforms_of
 from harness.bundle import write_bundle
-from harness.bundle_files import SUMS
+from harness.bundle_files import MODEL, SUMS
 from harness.candidate import Candidate, data_configs, fetch_candidate
 from harness.card import card_of
 from harness.choosing import Subject, choose, subject_named, trial_of_run
 from harness.completion import Promotion, aside_of, complete, require_places, unfinished
-from harness.confirmation import Confirmation, Replicate, confirmation_of
+from harness.confirmation import Confirmation, Replicate, confirmation_of, progress_of
 from harness.decisions import Decision, remember
 from harness.ensemble_record import EnsembleSummary
-from harness.evidence import evidence_of, golden_of
+from harness.evidence import evidence_of, golden_outputs
 from harness.failpoints import failpoint
 from harness.frozen_test import FrozenTest, open_frozen_test, opponent_of
 from harness.guards import Guard
@@ -39,16 +39,15 @@ from harness.promotion_lock import PromotionError, only_promotion
 from harness.provenance import Provenance, provenance
 from harness.record import Record
 from harness.server import TrackingServer
-from harness.serving_guards import champion_guard, promotable_guard
+from harness.serving_guards import champion_guard, no_baseline_guard, promotable_guard
 from harness.settings import Settings
-from harness.study import Study, load_study
+from harness.study import Study, TrialSummary, load_study
 from harness.tracking import Tracking, connect
 from harness.variants import Variant, make_variants, measured
 from harness.verify import verify
 from models.specification import Specification
 
 CALIBRATION_WINDOWS = 128
-MODEL = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,17 @@ class _Place:
     progress: Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """A candidate's files, made aside, and what the guards before the test say of them."""
+
+    candidate: Candidate
+    specification: Specification
+    folder: Path
+    variants: list[Variant]
+    guards: list[Guard]
+
+
 def promote(
     study_name: str, run: str | None, settings: Settings, output: Path, progress: Callable[[str], None],
     policy: Policy, *, confirmation: Confirmation | None = None, dry_run: bool = False,
@@ -95,8 +105,7 @@ def promote(
     """
     record = Record(settings.record).require()
     study = load_study(record, study_name)
-    known = confirmation or confirmation_of(study)
-    named = _subject(study, run, confirmation, known)
+    named, known = _subject(study, run, confirmation)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     if not dry_run:
         require_places(output, study.name)
@@ -111,6 +120,9 @@ def promote(
             record, tracking, output, Path(scratch), provenance(settings.resolved_device), started, progress
         )
         finished = None if dry_run else _finish(study, place)
+        if run is None and confirmation is None:
+            for line in progress_of(study):
+                progress(line)
         subject = named or choose(study, trial_of_run(tracking, str(run)))
         if finished is not None and _is_about(finished, subject, policy, tracking):
             return finished
@@ -121,15 +133,15 @@ def promote(
         candidate = _candidate(study, subject, settings, place)
         aside = place.scratch / "dry" if dry_run else aside_of(output, study.name)
         with _unsealed_removed(aside):
-            guards, variants = _review(candidate, policy, aside, place)
-            review = Review(study.name, subject, policy, guards)
-            return review if dry_run else _promote(candidate, known, review, variants, aside, place)
+            draft = _drafted(candidate, known, policy, aside, place)
+            review = Review(study.name, subject, policy, draft.guards)
+            return review if dry_run else _promote(draft, known, policy, place)
 
 
 def _finish(study: Study, place: _Place) -> Promotion | None:
     """End what a killed promotion of this study began; None where there is nothing of the kind."""
     place.tracking.end_orphans("promotion")
-    if not unfinished(study, place.output):
+    if not unfinished(study, place.tracking, place.output):
         return None
     place.progress("finishing the promotion that was stopped; the test is not opened again")
     return complete(study, place.tracking, place.output, place.code.tags)
@@ -141,18 +153,29 @@ def _is_about(finished: Promotion, subject: Subject, policy: Policy, tracking: T
 
 
 def _subject(
-    study: Study, run: str | None, asked: Confirmation | None, known: Confirmation | None
-) -> Subject | None:
-    """Who is promoted; None where only MLflow can tell (an id that may be a trial's run)."""
-    if asked is not None:
-        return asked.shipped
-    if run is None and known is not None:
-        return known.shipped
-    return subject_named(study, run)
+    study: Study, run: str | None, asked: Confirmation | None
+) -> tuple[Subject | None, Confirmation | None]:
+    """Who is promoted, and the confirmation that speaks of it; nobody where only MLflow can tell (a run's id)."""
+    own = asked or confirmation_of(study)
+    if asked is not None or (run is None and own is not None):
+        return own.shipped if own else None, own
+    named = subject_named(study, run)
+    if run is None or not run.isdecimal() or not isinstance(named, TrialSummary):
+        return named, own
+    for confirmation in (
+        confirmation_of(study, named.number),
+        own,
+    ):  # its fresh seeds are worth more than its first
+        replicate = confirmation.replicate_of(named.number) if confirmation else None
+        if replicate is not None:
+            return replicate, confirmation
+    return named, own
 
 
 def _require_one_file(study: Study, subject: Subject, policy: Policy) -> None:
-    require(study.name, subject.label, [promotable_guard(one.outcome) for one in subject.members], policy)
+    guards = [promotable_guard(one.outcome) for one in subject.members]
+    chosen = isinstance(subject, Replicate)
+    require(study.name, subject.label, guards, policy, chosen=chosen, fingerprint=subject.fingerprint)
 
 
 @contextmanager
@@ -165,7 +188,8 @@ def _refusals_remembered(study: Study, policy: Policy, *, dry_run: bool) -> Iter
             now = datetime.now(UTC).isoformat(timespec="seconds")
             failed = tuple(guard.as_json() for guard in refusal.refused)
             with suppress(OSError):  # a full disk must not hide the refusal
-                remember(study, Decision(now, policy.name, refusal.subject, "refused", guards=failed))
+                refused = Decision(now, policy.name, refusal.subject, "refused", guards=failed)
+                remember(study, replace(refused, fingerprint=refusal.fingerprint))
         raise
 
 
@@ -201,58 +225,63 @@ def _unsealed_removed(aside: Path) -> Iterator[None]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _review(
-    candidate: Candidate, policy: Policy, aside: Path, place: _Place
-) -> tuple[list[Guard], list[Variant]]:
+def _drafted(
+    candidate: Candidate, known: Confirmation | None, policy: Policy, aside: Path, place: _Place
+) -> _Draft:
     """Export the files and ask every guard that needs no test window."""
     place.progress("export: one ONNX file from waveform to logits; fp16 for a GPU, int8 for a CPU")
-    candidate.export(candidate.specification(dict(place.code.versions)), aside / MODEL)
+    specification = candidate.specification(dict(place.code.versions))
+    candidate.export(specification, aside / MODEL)
     variants = make_variants(aside, waveforms_of(candidate.shared, "train", CALIBRATION_WINDOWS))
     device = policy.latency.device
     own = variants[0].latency if device == "cpu" else None
     faster = {one.file: one.latency for one in variants[1:] if one.latency and one.device == device}
     guards = before_test(
         candidate, aside / MODEL, own or measured(aside / MODEL, device), policy,
-        confirmed=isinstance(candidate.subject, Replicate), faster=faster,
+        confirmation=known if isinstance(candidate.subject, Replicate) else None, faster=faster,
     )  # fmt: skip
-    return guards, variants
+    return _Draft(candidate, specification, aside, variants, guards)
 
 
-def _promote(
-    candidate: Candidate, confirmation: Confirmation | None, review: Review, variants: list[Variant], aside: Path,
-    place: _Place,
-) -> Promotion:  # fmt: skip
-    study, subject, policy = candidate.study, candidate.subject, review.policy
-    require(study.name, subject.label, review.guards, policy)
-    specification = candidate.specification(dict(place.code.versions))
-    opponent = opponent_of(candidate, confirmation, specification, place.tracking, place.scratch / "opponent")
+def _promote(draft: _Draft, confirmation: Confirmation | None, policy: Policy, place: _Place) -> Promotion:
+    candidate, specification, guards = draft.candidate, draft.specification, draft.guards
+    _require(candidate, guards, policy)
+    met = opponent_of(candidate, confirmation, specification, place.tracking, place.scratch / "opponent")
+    opponent = None if isinstance(met, str) else met
+    if isinstance(met, str) and isinstance(candidate.subject, Replicate):
+        guards = [*guards, no_baseline_guard(met, policy)]
+        _require(candidate, guards, policy)
     place.progress("the frozen test is opened")
-    test = open_frozen_test(candidate, aside, variants, opponent, policy, place.record, place.started)
+    test = open_frozen_test(
+        candidate, draft.folder, draft.variants, opponent, policy, place.record, place.started
+    )
     failpoint("promotion.opened")
-    guards = [*review.guards, *of_test(candidate, test.predictions, policy)]
-    if test.contest is not None:
-        guards.append(champion_guard(test.contest))
-    require(study.name, subject.label, guards, policy, opened=True)
+    guards = [*guards, *of_test(candidate, test.predictions, policy)]
+    if test.contest is not None and opponent is not None:
+        guards.append(champion_guard(test.contest, is_champion=opponent.is_champion, policy=policy))
+    _require(candidate, guards, policy, opened=True)
     evidence = evidence_of(candidate, confirmation, policy, guards, test, specification)
-    _write_bundle(candidate, test, evidence, specification, aside)
+    _write_bundle(draft, test, evidence)
     failpoint("promotion.sealed")
-    return complete(study, place.tracking, place.output, place.code.tags)
+    return complete(candidate.study, place.tracking, place.output, place.code.tags)
 
 
-def _write_bundle(
-    candidate: Candidate,
-    test: FrozenTest,
-    evidence: dict[str, Any],
-    specification: Specification,
-    aside: Path,
-) -> None:
-    """Complete the bundle, and verify it as whoever receives it would."""
-    windows, logits = golden_of(candidate, aside, test.variants)
-    write_bundle(
-        aside, specification=specification, evidence=evidence, golden_waveform=windows, golden_logits=logits,
-        card=card_of(evidence),
+def _require(candidate: Candidate, guards: list[Guard], policy: Policy, *, opened: bool = False) -> None:
+    subject = candidate.subject
+    require(
+        candidate.study.name, subject.label, guards, policy, opened=opened, chosen=isinstance(subject, Replicate),
+        fingerprint=subject.fingerprint,
     )  # fmt: skip
-    found = verify(aside, latency=False)
+
+
+def _write_bundle(draft: _Draft, test: FrozenTest, evidence: dict[str, Any]) -> None:
+    """Complete the bundle, and verify it as whoever receives it would."""
+    windows, logits = golden_outputs(draft.candidate, draft.folder, test.variants)
+    write_bundle(
+        draft.folder, specification=draft.specification, evidence=evidence, golden_waveform=windows,
+        golden_logits=logits, card=card_of(evidence),
+    )  # fmt: skip
+    found = verify(draft.folder, latency=False)
     if not found.ok:
         failed = "; ".join(check.text for check in found.checks if not check.ok)
         raise PromotionError(f"the bundle does not verify where it was made: {failed}")

@@ -158,6 +158,19 @@ class Record:
         owner.write_text(f"{os.getpid()}\n", "utf-8")
         return lock
 
+    def is_run(self, study: str) -> bool:
+        """Whether a process holds the study's lock, as far as one that may not write here can tell."""
+        lock = self.locks / f"study-{study}.lock"
+        if not lock.is_file():
+            return False
+        if not os.access(lock, os.W_OK) or not os.access(self.locks, os.W_OK):
+            return True
+        try:
+            with FileLock(lock).acquire(timeout=0):
+                return False
+        except (Timeout, OSError):
+            return True
+
     def spooled(self, study: str) -> Iterator[Path]:
         """The folders of trials that MLflow may not hold completely, in trial order."""
         folder = self.spool / study

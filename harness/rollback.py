@@ -1,8 +1,9 @@
 """Going back: the alias `champion` from the present version to the one before it, checked first.
 
-    bundle of the target fetched, digests and golden outputs checked
-        -> the present version tagged with where this goes -> champion := target -> previous := what the target had
-        replaced, or nothing -> the bundle into OUTPUT/STUDY -> the version that was left says so, its mark is removed
+    place of the bundle looked at, bundle of the target fetched, digests and golden outputs checked
+        -> what a killed promotion left aside is given up -> the present version tagged with where this goes
+        -> champion := target -> previous := what the target had replaced, or nothing
+        -> the bundle into OUTPUT/STUDY -> the version that was left says so, its mark is removed
 
 Killed anywhere, the champion is the old version or the target; the mark makes the same command finish what was
 begun instead of going back one version more.
@@ -13,13 +14,14 @@ from __future__ import annotations
 import difflib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.artifacts import ArtifactError, fetch_bundle
+from harness.completion import aside_of, require_output, require_place
 from harness.failpoints import failpoint
 from harness.promotion_lock import only_promotion
 from harness.record import Record
@@ -103,17 +105,21 @@ def roll_back(
     ------
     RollbackError
         No such model or version, no champion, or nothing to go back to.
+    OutputError
+        Something else than a bundle stands in the place of the bundle; nothing was changed.
     ArtifactError
         The target's bundle is not what was promoted, or does not repeat its golden outputs; nothing was changed.
     """
-    with only_promotion(record), TrackingServer(record) as server:
+    if not dry_run:
+        require_output(output)
+    with only_promotion(record, None if dry_run else output), TrackingServer(record) as server:
         return _roll_back(connect(server.uri), name, to, message, output, dry_run=dry_run)
 
 
 def _roll_back(
     client: MlflowClient, word: str | None, to: str | None, message: str, output: Path, *, dry_run: bool
 ) -> Rollback:  # fmt: skip
-    name = _model_named(client, word)
+    name = model_named(client, word)
     versions = {one.version: one for one in versions_of(client, name)}
     champion = champion_of(client, name)
     if champion is None:
@@ -126,8 +132,8 @@ def _roll_back(
         kept = version_by_alias(client, name, PREVIOUS)
         previous = kept.version if kept else None
     final = output / _folder_of(target)
+    require_place(final)
     if not dry_run:
-        output.mkdir(parents=True, exist_ok=True)
         for leftover in output.glob(f"{ASIDE}*"):  # of one that was killed
             shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=ASIDE, dir=None if dry_run else output) as scratch:
@@ -135,6 +141,7 @@ def _roll_back(
         failpoint("rollback.checked")
         if not dry_run:
             if moves:
+                _give_up(output, versions.values())
                 _move(client, champion, target, previous)
             put_in_place(Path(scratch) / "bundle", final)
             failpoint("rollback.bundle")
@@ -144,6 +151,12 @@ def _roll_back(
     return Rollback(
         name, done, target.version, previous, target.study, None if dry_run else final, tuple(notes), dry_run
     )
+
+
+def _give_up(output: Path, versions: Iterable[RegisteredVersion]) -> None:
+    """Remove sealed bundles of killed promotions: finished later, they would take back what is done here."""
+    for study in sorted({one.study for one in versions if NAME.fullmatch(one.study)}):
+        shutil.rmtree(aside_of(output, study), ignore_errors=True)
 
 
 def _move(
@@ -215,7 +228,8 @@ def _before(target: RegisteredVersion, versions: dict[str, RegisteredVersion], l
     return found.version if found is not None and found.trusted and found.version != left else None
 
 
-def _model_named(client: MlflowClient, word: str | None) -> str:
+def model_named(client: MlflowClient, word: str | None) -> str:
+    """The registered model of this name, or the only one; RollbackError where there is none, or several."""
     names = _registered_names(client)
     if not names:
         raise RollbackError("no model is registered in this record: `harness promote STUDY` registers one")

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from harness.controls import Control
 from harness.guards import Guard
 from harness.latency import Latency
-from harness.policy import LatencyBound, Policy
+from harness.policy import ConfirmationRule, LatencyBound, Policy
 
 if TYPE_CHECKING:
     from harness.champion import Contest
+    from harness.confirmation import Confirmation
+    from harness.study import TrialSummary
 
 FASTER = (
     "a smaller width is cheaper, and a spectral front end (mfcc, log_mel) about 50 times cheaper than the raw "
@@ -102,11 +104,11 @@ def speed_guard(
     better = [
         f"{file} takes {one.p99_ms:.1f} ms"
         for file, one in (faster or {}).items()
-        if one.p99_ms < bound.max_p99_ms
+        if one.within(bound.max_p99_ms)
     ]
     advice = f"Measure again on an idle machine; {FASTER}."
     return Guard(
-        name, "quality", latency.p99_ms < bound.max_p99_ms, f"{latency.p99_ms:.1f} ms on {latency.provider}", wanted,
+        name, "quality", latency.within(bound.max_p99_ms), f"{latency.p99_ms:.1f} ms on {latency.provider}", wanted,
         f"{advice} Of this bundle, {' and '.join(better)}." if better else advice,
     )  # fmt: skip
 
@@ -120,18 +122,97 @@ def parity_guard(max_difference: float, same_argmax: bool, windows: int, bound: 
     )  # fmt: skip
 
 
-def confirmation_guard(confirmed: bool) -> Guard:
-    """Whether the configuration was retrained on fresh seeds; asked where the policy requires it."""
+def confirmation_guard(
+    confirmation: Confirmation | None, rule: ConfirmationRule, able: Sequence[TrialSummary] = (), *,
+    ensemble: bool = False,
+) -> Guard:  # fmt: skip
+    """Whether the subject was chosen on fresh seeds, and on as much as the policy asks for.
+
+    Of a confirmation for which somebody named the finalist only the seeds are counted: there was nothing to choose.
+
+    Parameters
+    ----------
+    confirmation : the one whose seed the subject is; None where it is none
+    able : the study's trials that could be finalists today, one a configuration
+    ensemble : whether the subject is one
+    """
+    wanted = min(rule.finalists, len(able))
+    bound = f">= {rule.seeds} seeds, >= {_many(wanted, 'finalist')}"
+    if confirmation is None:
+        return Guard("confirmed on fresh seeds", "quality", False, "no", bound, _unconfirmed(ensemble))
+    finalists = [one for one in confirmation.finalists if one.trial is not None and not one.is_added]
+    measured = f"{confirmation.seeds} seeds, {_many(len(finalists), 'finalist')}"
+    ok, over = confirmation.seeds >= rule.seeds, []
+    if confirmation.named:
+        measured, bound = f"{confirmation.seeds} seeds of the trial that was named", f">= {rule.seeds} seeds"
+    else:
+        over = _overtaking(confirmation, able)
+        ok = ok and len(finalists) >= wanted and not over
+    if over:
+        measured += f"; {over[0].label} is none of them, and scores {over[0].score:.3f} in the sweep"
+        bound += ", no other trial above the last of them"
+    command = (
+        f"harness confirm {confirmation.study} --finalists {rule.finalists} --seeds {rule.seeds}"
+        if not confirmation.named
+        else f"harness confirm {confirmation.study} --run {finalists[0].trial} --seeds {rule.seeds}"
+    )
     return Guard(
-        "confirmed on fresh seeds", "quality", confirmed, "yes" if confirmed else "no", "yes",
-        "The best of many trials owes part of its score to luck: run `harness confirm STUDY`, or promote with "
-        "--confirm.",
+        "confirmed on fresh seeds", "quality", ok, measured, bound,
+        f"Run `{command}`, or promote with --confirm: what was trained on a fresh seed is not trained again.",
     )  # fmt: skip
 
 
-def champion_guard(contest: Contest) -> Guard:
-    """Whether it has shown to be better than the champion, or as good and cheaper."""
+def _unconfirmed(ensemble: bool) -> str:
+    if ensemble:
+        return (
+            "Fresh seeds are for configurations, and an ensemble averages weights that are there: confirm and promote "
+            "one of its members, or name a policy with confirmation.required: false."
+        )
+    return (
+        "The best of many trials owes part of its score to luck: run `harness confirm STUDY`, or promote with "
+        "--confirm."
+    )
+
+
+def _overtaking(confirmation: Confirmation, able: Sequence[TrialSummary]) -> list[TrialSummary]:
+    """Trials that are no finalists and score more in the sweep than the last of the finalists."""
+    known = {one.fingerprint for one in confirmation.finalists}
+    chosen = [one for one in confirmation.finalists if not one.is_added]
+    last = min((one.sweep_score for one in chosen if one.sweep_score is not None), default=1.0)
+    return [one for one in able if one.fingerprint not in known and (one.score or 0.0) > last]
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def champion_guard(contest: Contest, *, is_champion: bool, policy: Policy) -> Guard:
+    """Whether it has shown to be better than its opponent, or as good and cheaper."""
+    if not is_champion:
+        return _baseline_guard(contest.wins, contest.text, policy)
+    advice = "The champion stays. Keep this one as the challenger, or confirm and test on more speakers."
+    if contest.verdict == "not comparable":
+        advice = (
+            "No test can decide between them. Under a policy whose quality guards warn this one is registered as the "
+            "challenger; `harness rollback NAME --to VERSION` puts the alias on it by hand."
+        )
     return Guard(
-        "against the champion", "quality", contest.wins, contest.text, "better, or non-inferior and cheaper",
-        "The champion stays. Keep this one as the challenger, or confirm and test on more speakers.",
+        "against the champion", "quality", contest.wins, contest.text, "better, or non-inferior and cheaper", advice
+    )  # fmt: skip
+
+
+def no_baseline_guard(reason: str, policy: Policy) -> Guard:
+    """That nobody is there to beat: no champion, and a confirmed baseline that cannot be compared with."""
+    return _baseline_guard(False, f"cannot be compared: {reason}", policy)
+
+
+def _baseline_guard(ok: bool, measured: str, policy: Policy) -> Guard:
+    what_now = (
+        "search further or test on more speakers, or promote under a policy whose quality guards warn."
+        if policy.quality.on_failure == "refuse"
+        else "it becomes champion all the same, since there is none."
+    )
+    return Guard(
+        "against the baseline", "quality", ok, measured, "better, or non-inferior and cheaper",
+        f"Nothing shows that the search was worth more than the baseline: {what_now}",
     )  # fmt: skip

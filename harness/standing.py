@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.analysis import UNKNOWN, manifests_of
-from harness.choosing import expected_luck
+from harness.choosing import expected_luck, rank_of, rivals
 from harness.decisions import Decision, decisions_of
 from harness.ensemble_record import EnsembleSummary
 from harness.few import few_clusters_note
 from harness.study import Study, TrialSummary, best_of
 
 if TYPE_CHECKING:
-    from harness.confirmation import Confirmation
+    from harness.confirmation import Confirmation, Finalist
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,16 @@ class Standing:
 
 def standing(study: Study, subject: TrialSummary | EnsembleSummary) -> Standing:
     """Answer for what is complete, from Optuna's journal alone."""
-    rivals = _rivals(study, subject)
-    best = best_of([trial for trial in rivals if trial.state == "complete"]) or subject.members[0]
+    others = rivals(study, subject)
+    best = best_of([trial for trial in others if trial.state == "complete"]) or subject.members[0]
     every = decisions_of(study)
-    own = tuple(one for one in every if one.is_about(subject.label))
+    own = tuple(one for one in every if one.is_about(subject.label, subject.fingerprint))
     confirmation = _confirmation_of(study)
-    details = [_score_line(subject, rivals), *_against_best(study, subject, best, rivals)]
+    details = [_score_line(subject, others), *_against_best(study, subject, best, others)]
     if confirmation is not None:
         details += _confirmation_lines(confirmation, subject)
+        details += [confirmation.age] if confirmation.age else []
+    details += _alone_lines(study, subject)
     details += [line for one in own for line in _decision_lines(one)]
     if not own:
         details.append(_taken_instead(study, every, best, confirmation))
@@ -67,16 +68,7 @@ def _sentence(
     return f"{subject.label} was not promoted: {best.label} scores the same and came first"
 
 
-def _rivals(study: Study, subject: TrialSummary | EnsembleSummary) -> list[TrialSummary]:
-    """The complete and pruned trials that were judged on the same validation windows; each was a look at them."""
-    digest = manifests_of(study, subject.members[0]).get("val", UNKNOWN)
-    return [
-        trial for trial in study.trials()
-        if trial.state in ("complete", "pruned") and manifests_of(study, trial).get("val", UNKNOWN) == digest
-    ]  # fmt: skip
-
-
-def _score_line(subject: TrialSummary | EnsembleSummary, rivals: list[TrialSummary]) -> str:
+def _score_line(subject: TrialSummary | EnsembleSummary, others: list[TrialSummary]) -> str:
     interval = subject.outcome["interval"]
     clusters = int(interval["clusters"])
     text = (
@@ -85,22 +77,20 @@ def _score_line(subject: TrialSummary | EnsembleSummary, rivals: list[TrialSumma
     )
     if isinstance(subject, EnsembleSummary):
         return f"{text}, {subject.configuration}"
-    complete = [trial for trial in rivals if trial.state == "complete"]
-    ahead = [(-(trial.score or 0.0), trial.number) for trial in complete]
-    rank = 1 + sum(one < (-(subject.score or 0.0), subject.number) for one in ahead)
+    complete = [trial for trial in others if trial.state == "complete"]
+    rank = rank_of(subject, others)
     peak = int(subject.outcome["best_epoch"]) + 1
     return f"{text} at epoch {peak} of {subject.epochs}; rank {rank} of {len(complete)} complete on these windows"
 
 
 def _against_best(
-    study: Study, subject: TrialSummary | EnsembleSummary, best: TrialSummary, rivals: list[TrialSummary]
+    study: Study, subject: TrialSummary | EnsembleSummary, best: TrialSummary, others: list[TrialSummary]
 ) -> list[str]:
-    luck = expected_luck(best, max(1, len(rivals)))
-    looks = f"the best of {len(rivals)} trials"
+    luck = expected_luck(best, max(1, len(others)))
+    looks = f"the best of {len(others)} trials"
     if subject.label == best.label:
-        return (
-            [] if luck is None else [f"as {looks}, {luck:.3f} of its score may be luck (predicted optimism)"]
-        )
+        rank = "predicted optimism at its rank"
+        return [] if luck is None else [f"as {looks}, {luck:.3f} of its score may be luck ({rank})"]
     more = (best.score or 0.0) - (subject.score or 0.0)
     line = f"{best.label} scores {abs(more):.3f} {'more' if more >= 0 else 'less'}"
     if luck is not None and more >= 0:
@@ -112,13 +102,15 @@ def _against_best(
         line += f"; as {looks}, {luck:.3f} of its score may be luck (predicted optimism): {told}"
     if isinstance(subject, EnsembleSummary):
         return [line]
+    own = expected_luck(subject, len(others), rank_of(subject, others))
+    lines = [line] if own is None else [line, f"predicted optimism at its rank: {own:.3f}"]
     names = [
         name for name in study.space.parameters if subject.values.get(name) != best.values.get(name)
     ]  # fmt: skip
     differing = [
         f"{name} {_shown(subject.values.get(name))} ({_shown(best.values.get(name))} there)" for name in names
     ]
-    return [line, f"it differs from {best.label} in {', '.join(differing) or 'nothing that is searched'}"]
+    return [*lines, f"it differs from {best.label} in {', '.join(differing) or 'nothing that is searched'}"]
 
 
 def _shown(value: object) -> str:
@@ -134,21 +126,56 @@ def _confirmation_of(study: Study) -> Confirmation | None:
     return confirmation_of(study)
 
 
-def _rank_among(confirmation: Confirmation, subject: TrialSummary | EnsembleSummary) -> str:
+def _alone_lines(study: Study, subject: TrialSummary | EnsembleSummary) -> list[str]:
+    """What fresh seeds said when it was named."""
+    from harness.confirmation import confirmation_of, progress_of
+
+    if isinstance(subject, EnsembleSummary):
+        return []
+    found = confirmation_of(study, subject.number)
+    lines = [] if found is None else [f"confirmed alone: {found.winner.line()}", found.conclusion]
+    return [*lines, *progress_of(study, subject.number)]
+
+
+def _rank_among(confirmation: Confirmation, subject: TrialSummary | EnsembleSummary | Finalist) -> str:
     ranked = [one.fingerprint for one in confirmation.finalists if one.ranked]
     own = subject.fingerprint
     return f"{ranked.index(own) + 1} of {len(ranked)}" if own in ranked else ""
 
 
-def _confirmation_lines(confirmation: Confirmation, subject: TrialSummary | EnsembleSummary) -> list[str]:
+def baseline_standing(study: Study, confirmation: Confirmation) -> Standing:
+    """Answer for a confirmed baseline that is no trial."""
+    baseline, winner = confirmation.baseline, confirmation.winner
+    own = tuple(one for one in decisions_of(study) if one.is_about(baseline.label, baseline.fingerprint))
+    details = [
+        *_confirmation_lines(confirmation, baseline),
+        *(line for one in own for line in _decision_lines(one)),
+    ]
+    if own:
+        return Standing(str(own[-1]), tuple(details), own)
+    why = (
+        f"the baseline is the confirmation's winner; nobody has promoted it yet: harness promote {study.name}"
+    )
+    if winner is not baseline:
+        rank = _rank_among(confirmation, baseline)
+        place = f"the baseline ranks {rank} there" if rank else "the baseline was not ranked"
+        why = f"the baseline was not promoted: the confirmation on fresh seeds chose {winner.label}, {place}"
+    return Standing(why, tuple(details), own)
+
+
+def _confirmation_lines(
+    confirmation: Confirmation, subject: TrialSummary | EnsembleSummary | Finalist
+) -> list[str]:
     """Its score on fresh seeds and what it lacked: a higher mean, or fewer operations at the same score."""
     own = next((one for one in confirmation.finalists if one.fingerprint == subject.fingerprint), None)
     if own is None:
         return ["it was no finalist of the confirmation on fresh seeds", confirmation.conclusion]
     rank = _rank_among(confirmation, subject)
     lines = [f"confirmation, {f'rank {rank}: ' if rank else ''}{own.line()}"]
-    first, winner = confirmation.finalists[0], confirmation.winner
-    if own.fingerprint != winner.fingerprint and own.spread and first.spread:
+    first, winner = confirmation.best, confirmation.winner
+    if own.unfit:
+        lines.append(f"it lost: it cannot ship, {own.unfit}")
+    elif own.fingerprint != winner.fingerprint and own.spread and first.spread:
         reach = first.spread.mean - first.spread.se
         if own.spread.mean < reach:
             lines.append(
@@ -181,9 +208,11 @@ def _taken_instead(
     if not promoted:
         return f"no promotion of {study.name} has asked for it, and none has succeeded"
     taken = promoted[-1]
-    if confirmation is not None and taken.is_about(confirmation.winner.label):
+    if confirmation is not None and taken.is_about(
+        confirmation.winner.label, confirmation.winner.fingerprint
+    ):
         reason = "the confirmation's winner"
-    elif taken.is_about(best.label):
+    elif taken.is_about(best.label, best.fingerprint):
         reason = "the best by validation score"
     else:
         reason = "named with --run"

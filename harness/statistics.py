@@ -163,12 +163,12 @@ def lag1_correlation(series: Sequence[float]) -> float:
     return float((away[:-1] * away[1:]).sum() / (away**2).sum())
 
 
-def optimism(p: float, n_eff: float, trials: int, epochs: int, r: float) -> float:
-    """How far the best of many looks at one validation set lies above its true value (winner's curse).
+def optimism(p: float, n_eff: float, trials: int, epochs: int, r: float, rank: int = 1) -> float:
+    """How far the j-th best of many looks at one validation set lies above its true value (winner's curse).
 
-    The expected maximum of k normal draws (Blom 1958)::
+    The expected j-th largest of k normal draws (Blom 1958); below the middle it is negative::
 
-        sigma PHI^-1((k - .375) / (k + .25)),  sigma = sqrt(p(1-p) / n_eff)
+        sigma PHI^-1((k - j + 1 - .375) / (k + .25)),  sigma = sqrt(p(1-p) / n_eff)
         k = trials max(1, epochs (1 - r))
 
     Parameters
@@ -177,6 +177,7 @@ def optimism(p: float, n_eff: float, trials: int, epochs: int, r: float) -> floa
     n_eff : effective windows of the validation set, see `ClusteredInterval`
     trials, epochs : looks taken
     r : lag-1 correlation between the epochs of a trial, see `lag1_correlation`
+    rank : j, of the trial among the trials: 1 is the best
     """
     if not 0 <= p <= 1:
         raise StatisticsError(f"p is a share in [0, 1], not {p}")
@@ -186,9 +187,11 @@ def optimism(p: float, n_eff: float, trials: int, epochs: int, r: float) -> floa
         )
     if not -1 <= r <= 1:
         raise StatisticsError(f"r is a correlation in [-1, 1], not {r}")
+    if not 1 <= rank <= max(1, trials):
+        raise StatisticsError(f"a rank among {trials} trials is 1 to {trials}, not {rank}")
     looks = trials * max(1.0, epochs * (1 - r))
     sigma = math.sqrt(p * (1 - p) / n_eff)
-    return sigma * float(ndtri((looks - 0.375) / (looks + 0.25)))
+    return sigma * float(ndtri((looks - rank + 1 - 0.375) / (looks + 0.25)))
 
 
 def _by_cluster(correct: npt.ArrayLike, clusters: Clusters) -> tuple[Floats, Floats]:

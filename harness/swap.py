@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from harness.failpoints import failpoint
+from models.files import sync
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # renameat2(2) of Linux
@@ -30,7 +31,7 @@ def put_in_place(aside: Path, final: Path) -> None:
     failpoint("swap.before")
     if not os.path.lexists(final):
         aside.rename(final)
-        _sync(final.parent)
+        sync(final.parent)
         return
     if exchange(aside, final):
         old = aside
@@ -39,7 +40,7 @@ def put_in_place(aside: Path, final: Path) -> None:
         final.rename(old)
         failpoint("swap.between")
         aside.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
     failpoint("swap.after")
     _delete(old)
 
@@ -79,12 +80,3 @@ def _delete(old: Path) -> None:
         old.unlink()
     else:
         shutil.rmtree(old)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

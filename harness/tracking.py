@@ -121,6 +121,11 @@ class Tracking:
         )
         return str(runs[0].info.run_id) if runs else None
 
+    def has_run(self, run_id: str) -> bool:
+        """Whether this is the id of a run of the study."""
+        query = f"attributes.run_id = '{run_id}'"
+        return run_id.isalnum() and bool(self.client.search_runs([self.experiment_id], query, max_results=1))
+
     def latest(self, kind: str) -> str | None:
         """The id of the run of this kind that was started last."""
         runs = self.client.search_runs(

@@ -6,7 +6,13 @@
                  +--> model.int8.onnx --+--> the test windows: parity, accuracy --> kept, or left out
                  +----------------------+
 
-A variant that loses more test accuracy than is tolerated is left out, and its file removed.
+What a variant changes (its accuracy - that of fp32) has an interval over clusters, `paired_cluster_bootstrap`:
+
+    left out   it loses more than is tolerated, by more than two windows, and the whole interval lies below 0; with
+               fewer than 10 clusters an interval proves nothing, and the loss alone decides. Its file is removed.
+    warning    it ships, but may lose more than is tolerated: the interval reaches so far, or so few windows flipped
+               that chance explains the loss. Evidence, card and console say so.
+    neither    shown to lose no more than is tolerated, or no test window gets another class
 """
 
 from __future__ import annotations
@@ -20,27 +26,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.bundle_files import MODEL
+from harness.comparison import Difference, paired_cluster_bootstrap
+from harness.few import FEW_CLUSTERS, few_clusters_note
 from harness.latency import Latency, measure
 from harness.spool import sha256_of
 from harness.statistics import ClusteredInterval, clustered_interval
-from models.architecture import CnnConfig
-from models.front_ends import parse_front_end
-from models.onnx_session import ProviderError, open_session, run_onnx
+from models.onnx_runtime import ProviderError
+from models.onnx_session import open_session, run_onnx
 from models.quantize import QuantizeError, export_fp16, export_int8
-from models.specification import Specification
+from models.specification import Specification, network_macs
 
 if TYPE_CHECKING:
-    import onnxruntime
-
     from harness.policy import VariantTolerances
 
 Logits = npt.NDArray[np.float32]
+CPU = "CPUExecutionProvider"
 
-CANONICAL = "model.onnx"
 # What is done with every window is bounded by multiply-accumulates, not by seconds: the same model then gets
 # the same int8 file and is scored on the same windows on any machine. Only raw waveforms come near.
 CALIBRATION = (16, 128, 2e11)  # windows at least, at most; multiply-accumulates
 SCORING = (64, 2_000, 1e12)
+FLIPS = 2  # so many windows lost are no evidence: 2 of 78 are 2.6 points
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,12 @@ class Variant:
     Attributes
     ----------
     reason : why it is left out; "" for one that is included
+    warning : that it may lose more than is tolerated, though it is included; "" for one that is shown not to
     max_logit_difference, agreement : against fp32 on the test windows; agreement is the share of the same class
     accuracy : on the test windows (class-balanced: balanced accuracy), of `accuracy.windows` of them
     accuracy_loss : of fp32 minus its own, on the same windows
+    accuracy_change : the same with the other sign, negative is worse, with its interval
+    accuracy_provider : what the test windows were run on: fp16 on the CPU where no GPU is
     latency_note : why the latency was not measured
     """
 
@@ -63,10 +73,13 @@ class Variant:
     sha256: str = ""
     included: bool = True
     reason: str = ""
+    warning: str = ""
     max_logit_difference: float | None = None
     agreement: float | None = None
     accuracy: ClusteredInterval | None = None
     accuracy_loss: float | None = None
+    accuracy_change: Difference | None = None
+    accuracy_provider: str = ""
     latency: Latency | None = None
     latency_note: str = ""
 
@@ -78,7 +91,7 @@ class Variant:
 def measured(path: Path, device: str) -> Latency | str:
     """Latency of a file on a device, or why it cannot be measured there."""
     try:
-        return measure(lambda: _session(path, device))
+        return measure(lambda: open_session(path, device))
     except ProviderError as error:
         return str(error)
 
@@ -90,13 +103,13 @@ def make_variants(folder: Path, calibration: npt.NDArray[np.float32]) -> list[Va
     ----------
     calibration : training windows (window, 48000) float32; int8 uses up to 128 of them, evenly spaced
     """
-    source = folder / CANONICAL
+    source = folder / MODEL
     windows = calibration[_spaced(len(calibration), CALIBRATION, _macs(source))]
     makers: tuple[tuple[str, str, Callable[[Path], None]], ...] = (
         ("fp16", "cuda", lambda path: export_fp16(source, path)),
         ("int8", "cpu", lambda path: export_int8(source, windows, path)),
     )
-    variants = [_described(Variant("fp32", CANONICAL, "cpu"), folder)]
+    variants = [_described(Variant("fp32", MODEL, "cpu"), folder)]
     for name, device, make in makers:
         variant = Variant(name, f"model.{name}.onnx", device)
         try:
@@ -117,32 +130,33 @@ def score_variants(
     tolerances: VariantTolerances,
     canonical: Logits | None = None,
 ) -> list[Variant]:
-    """Hold every variant against fp32 on the test windows; what loses too much is left out, its file removed.
+    """Hold every variant against fp32 on the test windows; what is shown to lose too much is left out and removed.
 
     Parameters
     ----------
     waveforms : (window, 48000) float32
     labels, clusters : (window,)
-    canonical : logits (window, class) of model.onnx on all windows, where they are known
+    canonical : logits (window, class) of model.onnx on all windows, where the CPU has computed them before
     """
     truth = np.asarray(labels)
     # Of each class as many, so that their accuracy is balanced as that of all windows is.
-    macs = _macs(folder / CANONICAL)
+    macs = _macs(folder / MODEL)
     least, most, budget = SCORING
     classes = [np.flatnonzero(truth == label) for label in np.unique(truth)]
     share = (least // len(classes), most // len(classes), budget / len(classes))
     chosen = np.sort(np.concatenate([one[_spaced(len(one), share, macs)] for one in classes]))
     windows, truth = waveforms[chosen], truth[chosen]
     names = [clusters[i] for i in chosen]
-    reference = canonical[chosen] if canonical is not None else _logits(folder / CANONICAL, "cpu", windows)
+    given = (canonical[chosen], CPU) if canonical is not None else _logits(folder / MODEL, "cpu", windows)
     tolerated: Mapping[str, float] = {"fp32": math.inf, **tolerances.model_dump()}
     scored: list[Variant] = []
     for variant in variants:
         if variant.included:
-            known = reference if variant.file == CANONICAL else None
-            logits = known if known is not None else _logits(folder / variant.file, variant.device, windows)
-            one = _held_against(reference, logits, truth, names, variant, tolerated[variant.name])
-            if not one.included and known is None:
+            canon = variant.file == MODEL
+            logits, provider = given if canon else _logits(folder / variant.file, variant.device, windows)
+            one = _held_against(given[0], logits, truth, names, variant, tolerated[variant.name])
+            one = replace(one, accuracy_provider=provider)
+            if not one.included and not canon:
                 (folder / variant.file).unlink(missing_ok=True)
             scored.append(one)
         else:
@@ -159,23 +173,35 @@ def _held_against(
         reason = f"{unusable} of {len(logits)} test windows give logits that are not finite"
         return replace(variant, included=False, reason=reason)
     classes, expected = logits.argmax(axis=1), reference.argmax(axis=1)
-    loss = float((expected == truth).mean() - (classes == truth).mean())
-    reason = ""
-    if loss > tolerated + 1e-9:  # the difference of two shares is rounded
-        reason = f"loses {_share(loss)} of test balanced accuracy, tolerated is {_share(tolerated)}"
+    change = paired_cluster_bootstrap(classes == truth, expected == truth, clusters)
+    reason, warning = _judged(change, tolerated) if (classes != expected).any() else ("", "")
     return replace(
         variant,
         included=not reason,
         reason=reason,
+        warning=warning,
         max_logit_difference=float(np.abs(logits - reference).max()),
         agreement=float((classes == expected).mean()),
         accuracy=clustered_interval(classes == truth, clusters),
-        accuracy_loss=loss,
+        accuracy_loss=-change.value + 0.0,  # never -0.0
+        accuracy_change=change,
     )
 
 
-def _share(value: float) -> str:
-    return f"{value:.3f}".rstrip("0").removeprefix("0").rstrip(".") or "0"
+def _judged(change: Difference, tolerated: float) -> tuple[str, str]:
+    """Why it is left out, and of what it is to be warned, as the module's text says; "" for neither."""
+    few = change.clusters < FEW_CLUSTERS
+    beyond = change.value < -tolerated - 1e-9  # the difference of two shares is rounded
+    lost = round(-change.value * change.windows)
+    value, low, high = (f"{100 * one:+.1f}" for one in (change.value, change.low, change.high))
+    told = (
+        f"{value} points of test balanced accuracy [{low}, {high}] "
+        f"({change.windows} windows, K = {change.clusters}{few_clusters_note(change.clusters)}), "
+        f"tolerated is {-100 * tolerated:+g}"
+    )
+    if beyond and lost > FLIPS and (few or change.high < 0):
+        return told, ""
+    return "", f"may lose more than is tolerated: {told}" if beyond or change.low < -tolerated else ""
 
 
 def _described(variant: Variant, folder: Path) -> Variant:
@@ -187,33 +213,20 @@ def _described(variant: Variant, folder: Path) -> Variant:
     )
 
 
-def _logits(path: Path, device: str, windows: npt.NDArray[np.float32]) -> Logits:
-    """Logits on the variant's own device, else on the CPU, where fp16 is computed between casts."""
+def _logits(path: Path, device: str, windows: npt.NDArray[np.float32]) -> tuple[Logits, str]:
+    """Logits and the provider that gave them: the variant's own device, else the CPU (fp16: between casts)."""
     try:
-        session = _session(path, device)
+        session = open_session(path, device)
     except ProviderError:
-        session = _session(path, "cpu")
-    return run_onnx(session, windows)
-
-
-def _session(path: Path, device: str) -> onnxruntime.InferenceSession:
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():  # onnxruntime would say so too, in twenty red lines
-            raise ProviderError("no GPU that CUDA can use is here: measure it where it will serve")
-    return open_session(path, device)
+        session = open_session(path, "cpu")
+    return run_onnx(session, windows), str(session.get_providers()[0])
 
 
 def _macs(model: Path) -> float:
     """Multiply-accumulates of a window in the networks; front ends are small beside those that matter."""
     stated = Specification.from_onnx(model)
-    total = 0
-    for network in stated.members or (stated,):
-        features = parse_front_end(network.front_end or {})
-        cnn = CnnConfig.model_validate(network.architecture)
-        total += cnn.macs(features.num_features, features.num_frames())
-    return float(total)
+    networks = stated.members or (stated,)
+    return float(sum(network_macs(one.front_end or {}, one.architecture or {}) for one in networks))
 
 
 def _spaced(count: int, bounds: tuple[int, int, float], macs: float) -> npt.NDArray[np.int64]:

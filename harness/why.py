@@ -11,13 +11,14 @@ from harness.decisions import Decision
 from harness.ensemble_record import EnsembleSummary, ensembles_of
 from harness.pruning import pruned_by
 from harness.record import Record
-from harness.standing import standing
+from harness.standing import baseline_standing, standing
 from harness.study import Study, StudyError, TrialSummary
 from harness.sweep_file import nearest
 from harness.trial_config import ControlName
 
 # Last lines of a traceback that are shown.
 LINES = 6
+BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Answer:
 
 
 def why(record: Record, study: Study, word: str, *, is_run: bool) -> Answer:
-    """Answer for a trial's number or run name, an ensemble's name, or a control's.
+    """Answer for a trial's number or run name, an ensemble's name, a control's, or `baseline`.
 
     Parameters
     ----------
@@ -66,7 +67,9 @@ def why(record: Record, study: Study, word: str, *, is_run: bool) -> Answer:
     for control in CONTROLS:
         if word == control:
             return _of_control(study, control, is_run=is_run)
-    near = nearest(word, [*ensembles, *CONTROLS])
+    if word == BASELINE:
+        return _of_baseline(record, study, is_run=is_run)
+    near = nearest(word, [*ensembles, *CONTROLS, BASELINE])
     if word.isdecimal():
         hint = f"the nearest is {len(trials) - 1}; " if trials else ""
     else:
@@ -196,6 +199,26 @@ def _of_control(study: Study, name: ControlName, *, is_run: bool) -> Answer:
         "the launch trains it before the trials" if is_run else "the next launch trains it before the trials"
     )
     return Answer(study.name, label, state, f"{label} has not ended yet", (f"{when}, {epochs} epochs",))
+
+
+def _of_baseline(record: Record, study: Study, *, is_run: bool) -> Answer:
+    from harness.confirmation import confirmation_of, progress_of
+    from harness.confirmation_record import definition_of
+
+    definition, confirmation = definition_of(study), confirmation_of(study)
+    if definition is None:
+        sentence = "the baseline was not trained on fresh seeds: nobody has confirmed this study"
+        again = f"train it, and the best trials: harness confirm {study.name}"
+        return Answer(study.name, BASELINE, "absent", sentence, (again,))
+    arm = next(arm for arm in definition.arms if arm.is_baseline)
+    if arm.trial is not None:
+        return _of_trial(record, study, study.trial(arm.trial), is_run=is_run)
+    if confirmation is None:
+        sentence = "the baseline was not promoted: the confirmation that it stands in has no winner"
+        return Answer(study.name, BASELINE, "interrupted", sentence, tuple(progress_of(study)))
+    found = baseline_standing(study, confirmation)
+    state = "complete" if confirmation.baseline.ranked else "failed"
+    return Answer(study.name, BASELINE, state, found.why, found.details, found.decisions)
 
 
 def _parameters(study: Study, trial: TrialSummary) -> str:

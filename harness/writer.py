@@ -149,6 +149,15 @@ class Writer:
                 self._changed.wait(seconds)
 
 
+def waiting_line(count: int, problem: str | None, *, hurried: bool) -> str:
+    """What is said of runs that were not stored; after a signal the hurry alone is reason enough."""
+    runs = "1 run waits" if count == 1 else f"{count} runs wait"
+    stores = f"the next launch stores {'it' if count == 1 else 'them'}"
+    if problem is None and hurried:
+        return f"{runs} in the spool for MLflow and will be stored by the next launch"
+    return f"{runs} in the spool for MLflow ({problem or 'MLflow did not answer'}); {stores}"
+
+
 def _is_server_trouble(error: Exception) -> bool:
     """Whether trying again may help: the server is away, slow or ill. A refusal, or a bug of ours, stays one."""
     refusals = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST", "PERMISSION_DENIED")

@@ -28,7 +28,7 @@ from models.front_ends import EMBEDDING_SAMPLES, EMBEDDING_SHIFT, WINDOW_SAMPLES
 from models.kaldi_fbank import BANDS, FRAME_SHIFT, KaldiFbank, library_fbank, num_fbank_frames
 from models.onnx_compose import DOMAIN, OPERATION, ExportError
 from models.onnx_files import parse_onnx
-from models.onnx_session import session_of
+from models.onnx_runtime import session_of
 
 if TYPE_CHECKING:
     import onnx

@@ -20,7 +20,8 @@ from models.front_ends import FrontEnd
 from models.onnx_compose import ExportError as ExportError
 from models.onnx_compose import inline_networks
 from models.onnx_files import read_onnx
-from models.onnx_session import PARITY_BOUND, parity, session_of
+from models.onnx_runtime import session_of
+from models.onnx_session import PARITY_BOUND, parity
 from models.specification import Specification
 
 OPSET = 18

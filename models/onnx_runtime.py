@@ -70,15 +70,15 @@ def session_of(model: bytes, device: str = "cpu") -> onnxruntime.InferenceSessio
     first = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
     available = onnxruntime.get_available_providers()
     if first not in available:
-        raise ProviderError(f"this onnxruntime has no {first}; it has {', '.join(available)}: use device cpu")
+        raise ProviderError(f"this onnxruntime has no {first}; it has {', '.join(available)}")
     if device == "cuda" and not _has_driver():  # onnxruntime says so too, in red lines past every logger
-        raise ProviderError("CUDAExecutionProvider cannot run here: there is no CUDA driver; use device cpu")
+        raise ProviderError("no CUDA driver here, which CUDAExecutionProvider needs")
     session = onnxruntime.InferenceSession(model, options, providers=wanted)
     actual = session.get_providers()[0]
     if actual != first:
         raise ProviderError(
             f"onnxruntime fell back to {actual}: {first} is installed but does not run here "
-            "(driver or CUDA libraries); use device cpu"
+            "(driver or CUDA libraries)"
         )
     return session
 

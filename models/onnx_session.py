@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 from models.front_ends import WINDOW_SAMPLES
 from models.onnx_files import parse_onnx, read_bytes
-from models.onnx_runtime import PROVIDERS as PROVIDERS
-from models.onnx_runtime import ProviderError as ProviderError
-from models.onnx_runtime import session_of as session_of
+from models.onnx_runtime import session_of
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -27,7 +27,7 @@ import onnx
 from models.files import write_aside
 from models.front_ends import WINDOW_SAMPLES
 from models.onnx_files import parse_onnx, read_onnx
-from models.onnx_session import session_of
+from models.onnx_runtime import session_of
 
 PRECISION = "precision"  # the metadata entry; `variant` is taken, by the task's
 PROBE_BATCHES = (1, 3)
@@ -51,6 +51,8 @@ def export_fp16(source: Path, path: Path) -> None:
     model = _read(source)
     try:
         converted = _with_half_network(model)
+    except OSError:  # a full disk is no fault of the graph
+        raise
     except Exception as error:  # the converter raises whatever it trips over
         raise _failed(source, "fp16", error) from error
     _write(converted, model, "fp16", path)
@@ -73,6 +75,8 @@ def export_int8(source: Path, calibration: npt.NDArray[np.float32], path: Path) 
     ------
     QuantizeError
         If there are no such windows, or the graph cannot be converted.
+    OSError
+        If the disk does not take what the quantiser writes.
     """
     if calibration.ndim != 2 or calibration.shape[1] != WINDOW_SAMPLES or calibration.dtype != np.float32:
         raise QuantizeError(
@@ -84,6 +88,8 @@ def export_int8(source: Path, calibration: npt.NDArray[np.float32], path: Path) 
     model = _read(source)
     try:
         converted = _quantized(model, calibration)
+    except OSError:  # a full disk is no fault of the graph: it works in a temporary folder
+        raise
     except Exception as error:  # the quantiser raises whatever it trips over
         raise _failed(source, "int8", error) from error
     _write(converted, model, "int8", path)

@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -53,12 +54,21 @@ def _known_architecture(value: object) -> object:
 
 FrontEndFields = Annotated[dict[str, Any], BeforeValidator(_known_front_end)]
 ArchitectureFields = Annotated[dict[str, Any], BeforeValidator(_known_architecture)]
+_TWO_TEXTS = {
+    "type": "object",
+    "properties": {"0": {"type": "string"}, "1": {"type": "string"}},
+    "required": ["0", "1"],
+    "additionalProperties": False,
+}
+LabelMeaning = Annotated[dict[str, str], WithJsonSchema(_TWO_TEXTS)]
+# A file that is written holds every field: a server may rely on those with a default, too.
+_WRITTEN = ConfigDict(frozen=True, extra="forbid", json_schema_serialization_defaults_required=True)
 
 
 class MemberSpecification(BaseModel):
     """One member of an ensemble."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _WRITTEN
 
     run_id: str = Field(description="Run that trained the member.")
     fingerprint: str = Field(description="Fingerprint of the member's configuration.")
@@ -69,15 +79,17 @@ class MemberSpecification(BaseModel):
 class Specification(BaseModel):
     """Everything a user of the model must know to feed it and to trust it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _WRITTEN
 
     format_version: Literal[1] = Field(1, description="Version of this list of fields.")
     task: str = Field(description="Task the labels come from.")
     variant: str = Field(description="Variant of the task.")
-    label_meaning: dict[str, str] = Field(description="What class 0 and class 1 stand for.")
+    label_meaning: LabelMeaning = Field(description="What class 0 and class 1 stand for.")
     sample_rate: int = Field(SAMPLE_RATE, description="Hz of the waveform.")
     window_samples: int = Field(WINDOW_SAMPLES, description="Samples of one window.")
-    input_name: str = Field("waveform", description="Input, (batch, window_samples) float32 in [-1, 1].")
+    input_name: str = Field(
+        "waveform", description="Input, (batch, window_samples) float32 in [-1, 1]; batch is 1 or more."
+    )
     channels: int = Field(1, description="Channels of the waveform: 1, mono; average several before.")
     input_dtype: str = Field("float32", description="Type of the input's samples.")
     input_range: tuple[float, float] = Field((-1.0, 1.0), description="Range of the input's samples.")
@@ -178,3 +190,12 @@ class Specification(BaseModel):
         from models.onnx_files import read_onnx
 
         return cls.from_metadata({entry.key: entry.value for entry in read_onnx(path).metadata_props})
+
+
+def network_macs(front_end: Mapping[str, Any], architecture: Mapping[str, Any]) -> int:
+    """Multiply-accumulates of one window in the network that a specification, or a member of it, states.
+
+    Front ends do not count: they are small beside the networks that matter.
+    """
+    features = parse_front_end(front_end)
+    return CnnConfig.model_validate(architecture).macs(features.num_features, features.num_frames())

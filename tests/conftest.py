@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from harness.record import Record
@@ -122,6 +123,19 @@ def new_record(common: Path) -> Callable[[Path], Record]:
 
     made = Record(common / "mlruns").open()  # the first process makes it, the others wait
     return lambda folder: Record(Path(shutil.copytree(made.root, folder)))
+
+
+@pytest.fixture(scope="session")
+def learned_model(common: Path) -> Path:
+    """The exported file of a network that learned to tell voices apart, trained once a run."""
+    from models.front_ends import MfccDelta
+    from tests.learned_network import export, learned
+
+    path = common / "learned.onnx"
+    with FileLock(common / "learned.lock"):
+        if not path.exists():
+            export(MfccDelta(), learned(MfccDelta()), path)
+    return path
 
 
 @pytest.fixture(scope="session")

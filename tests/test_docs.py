@@ -22,6 +22,7 @@ from harness.cli import cli
 from harness.parameters import Choice, Fixed, FloatRange, IntRange
 from harness.search_space import SearchSpace
 from harness.sweep import load_sweep
+from tests.harness.workplace import inside
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -198,10 +199,10 @@ def test_the_label_rule_of_the_guide_can_be_registered() -> None:
 def test_the_cheap_commands_of_the_readme_do_what_it_says(tmp_path: Path) -> None:
     shown = set(commands_of(README))
     assert {"harness init my.yaml", "harness schema", "harness status"} <= shown
-    run(tmp_path, tmp_path, "init", "my.yaml")
+    inside(tmp_path, tmp_path, "init", "my.yaml")
     assert load_sweep(tmp_path / "my.yaml").name == "my"
-    assert set(json.loads(run(tmp_path, tmp_path, "init", "other.yaml", "--json"))) == documented("init")
-    assert json.loads(run(tmp_path, tmp_path, "schema"))["title"]
+    assert set(json.loads(inside(tmp_path, tmp_path, "init", "other.yaml", "--json"))) == documented("init")
+    assert json.loads(inside(tmp_path, tmp_path, "schema"))["title"]
     run(tmp_path, tmp_path, "status", code=2)  # there is no record in this folder
 
 
@@ -235,16 +236,16 @@ def test_json_documents_and_the_example_in_python_are_as_the_readme_has_them(
     (tmp_path / "tiny.yaml").write_text(TINY, "utf-8")
 
     def document(*words: str, code: int = 0) -> dict[str, Any]:
-        return dict(json.loads(run(tmp_path, demo_cache, *words, "--json", code=code)))
+        return dict(json.loads(inside(tmp_path, demo_cache, *words, "--json", code=code)))
 
     audit = document("data", "audit", "tiny.yaml")
-    sweep = document("sweep", "tiny.yaml")
+    sweep = json.loads(run(tmp_path, demo_cache, "sweep", "tiny.yaml", "--json"))
     status, study = document("status"), document("status", "quickstart")
     review, plan = (
         document("promote", "quickstart", "--dry-run"),
         document("confirm", "quickstart", "--dry-run"),
     )
-    promotion = document("promote", "quickstart")
+    promotion = json.loads(run(tmp_path, demo_cache, "promote", "quickstart", "--json"))
     verified, why = document("verify", "promoted/quickstart"), document("why", "quickstart", "0")
     assert set(audit) == documented("data audit")
     assert set(document("data", "prepare", "tiny.yaml")) == documented("data prepare")

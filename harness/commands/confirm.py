@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from harness.commands.options import common, print_json, settings
+from harness.commands.options import common, print_json, settings, study_and_baseline
 
 
 @click.command()
@@ -15,7 +14,7 @@ from harness.commands.options import common, print_json, settings
 @click.option(
     "--run",
     metavar="RUN",
-    help="Confirm this trial only: its number or MLflow run id.  [default: the best trials]",
+    help="Confirm and choose this trial only: its number or MLflow run id.  [default: the best trials]",
 )
 @click.option(
     "--finalists",
@@ -33,41 +32,36 @@ def command(
 
     STUDY is a study's name, or the sweep file that it runs. They are ranked by the lower bound of their mean; the
     cheapest within one standard error of the best wins, and its seed of median score is what
-    `harness promote` takes. Run it again to go on after Ctrl-C, or with more seeds or finalists:
-    nothing is trained twice.
+    `harness promote` takes. Without --run, --finalists and --seeds it goes on with what Ctrl-C left
+    unfinished, as it was asked for; with more seeds or finalists nothing is trained twice, and the
+    last winner holds until there is a new one. A trial named with --run wins whatever the baseline
+    scores; its confirmation is kept beside the study's own.
 
     \b
     --json prints: study, seeds, finalists (label, name, trial, baseline, fingerprint, macs,
-    sweep_score, predicted_optimism, mean, sd, se, low, shrink, failed, replicates), winner, shipped (a
-    trial's fields and replicate), baseline, beats_baseline, conclusion; with --dry-run: study, dry_run,
+    sweep_score, predicted_optimism, mean, sd, se, low, shrink, failed, unfit, replicates), winner, shipped (a
+    trial's fields and replicate), baseline, beats_baseline, trials_since, conclusion; with --dry-run: study, dry_run,
     seeds, trainings, done, seconds, disk_bytes, finalists.
     """
-    from harness.policy import load_policy
     from harness.record import Record
-    from harness.study import load_study, study_of
-    from harness.sweep import load_sweep
+    from harness.study import load_study
 
     where = settings(**options)
     record = Record(where.record).require()
-    baseline = None
-    if study.endswith((".yaml", ".yml")):
-        sweep = load_sweep(Path(study))
-        study, baseline = study_of(record, sweep), sweep.baseline
+    study, baseline = study_and_baseline(record, study)
     loaded = load_study(record, study)  # before torch: a wrong name is answered at once
-    rule = load_policy("default").confirmation
-    count, fresh = finalists or rule.finalists, seeds or rule.seeds
     from harness.confirm import confirm, make_plan
     from harness.view import open_view
 
     view = open_view(quiet=quiet or as_json)
     if dry_run:
-        plan = make_plan(loaded, record, where, view, run, count, fresh, baseline)
+        plan = make_plan(loaded, record, where, view, run, finalists, seeds, baseline)
         if as_json:
             print_json(plan.as_json())
         else:
             click.echo("\n".join(plan.lines()))
         return
-    result = confirm(study, where, view, run=run, finalists=count, seeds=fresh, baseline=baseline)
+    result = confirm(study, where, view, run=run, finalists=finalists, seeds=seeds, baseline=baseline)
     if as_json:
         print_json(result.as_json())
     else:

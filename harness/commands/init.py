@@ -33,6 +33,7 @@ pruner: median            # median | hyperband | none
 budget:
   trials: 8
 # controls: [unseen, shuffled_labels]   # short trainings that must score chance
+# baseline: {{feature: mfcc}}              # whom `harness confirm` holds the winner against; default: the defaults
 seed: 0
 """
 

@@ -9,15 +9,19 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from harness.signals import Stopped
+
+if TYPE_CHECKING:
+    from harness.parameters import Scalar
+    from harness.record import Record
 
 EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED = 1, 2, 3
 # Errors that nothing in the input causes.
@@ -91,6 +95,17 @@ def home(path: Path) -> Path:
         raise click.UsageError(f"{path}: there is no such user's home folder") from None
 
 
+def study_and_baseline(record: Record, word: str) -> tuple[str, Mapping[str, Scalar] | None]:
+    """A study by its name, or the one that runs this sweep file, with the baseline that the file names."""
+    if not word.endswith((".yaml", ".yml")):
+        return word, None
+    from harness.study import study_of
+    from harness.sweep import load_sweep
+
+    sweep = load_sweep(Path(word))
+    return study_of(record, sweep), sweep.baseline
+
+
 def typed(*names: str) -> list[str]:
     """The options of these names as given on the command line; what the environment sets stays in force by itself."""
     context = click.get_current_context()
@@ -99,6 +114,9 @@ def typed(*names: str) -> list[str]:
         given = option.name is not None and context.get_parameter_source(option.name)
         if isinstance(option, click.Option) and option.name in names and given is ParameterSource.COMMANDLINE:
             value = context.params[option.name]
+            if option.is_flag:
+                words.append(option.opts[0])
+                continue
             for one in value if option.multiple else (value,):
                 words += [option.opts[0], str(one)]
     return words

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.commands.options import EXIT_REFUSED, common, home, print_json, program, settings, typed
+from harness.commands.options import (
+    EXIT_REFUSED,
+    common,
+    home,
+    print_json,
+    program,
+    settings,
+    study_and_baseline,
+    typed,
+)
 
 if TYPE_CHECKING:
     from harness.assessment import GuardRefusedError
@@ -25,7 +34,8 @@ if TYPE_CHECKING:
 @click.argument("study")
 @click.option(
     "--run", metavar="RUN",
-    help="Trial number, ensemble name or MLflow run id.  [default: the confirmed winner, else the best trial by score]",
+    help="Trial number (of a confirmed one its median seed), ensemble name, or MLflow run id (that very run).  "
+    "[default: the confirmed winner, else the best trial by score]",
 )  # fmt: skip
 @click.option(
     "--policy", metavar="FILE|NAME", default="default", show_default=True,
@@ -62,29 +72,27 @@ def command(
     """
     from harness.policy import load_policy
     from harness.record import Record
-    from harness.study import load_study, study_of
-    from harness.sweep import load_sweep
+    from harness.study import load_study
 
     rules = load_policy(policy)
     where = settings(**options)
     record = Record(where.record).require()
-    baseline = None
-    if study.endswith((".yaml", ".yml")):
-        sweep = load_sweep(Path(study))
-        study, baseline = study_of(record, sweep), sweep.baseline
+    study, baseline = study_and_baseline(record, study)
     loaded = load_study(record, study)  # before torch: a wrong name is answered at once
     silent = quiet or as_json
-    confirmation = None
-    if confirm:
-        confirmation = _confirm(loaded, run, where, rules, baseline, dry_run=dry_run, silent=silent)
     from harness.assessment import GuardRefusedError
-    from harness.completion import Promotion
+    from harness.completion import Promotion, require_places
     from harness.promotion import promote
 
     progress = (lambda text: None) if silent else (lambda text: click.echo(text, err=True))
+    place, confirmation = home(output), None
+    if not dry_run:
+        require_places(place, study)
     try:
+        if confirm:
+            confirmation = _confirm(loaded, run, where, rules, baseline, dry_run=dry_run, silent=silent)
         result = promote(
-            study, run, where, home(output), progress, rules, confirmation=confirmation, dry_run=dry_run
+            study, run, where, place, progress, rules, confirmation=confirmation, dry_run=dry_run
         )
     except GuardRefusedError as refusal:
         if not as_json:
@@ -94,7 +102,10 @@ def command(
     if isinstance(result, Promotion):
         print_json(_document(result)) if as_json else click.echo("\n".join(_lines(result)))
         return
-    print_json(_review_document(result)) if as_json else click.echo("\n".join(_review_lines(result)))
+    if as_json:
+        print_json(_review_document(result))
+    else:
+        click.echo("\n".join(_review_lines(result, confirm=confirm)))
     if result.refused:
         sys.exit(EXIT_REFUSED)
 
@@ -103,15 +114,19 @@ def _confirm(
     study: Study, run: str | None, where: Any, rules: Policy, baseline: Any, *, dry_run: bool, silent: bool
 ) -> Confirmation | None:
     """Retrain finalists and baseline; in a dry run only say what that would cost."""
+    from harness.assessment import require, study_guards
     from harness.confirm import confirm, make_plan
     from harness.record import Record
     from harness.view import open_view
 
     rule, view = rules.confirmation, open_view(quiet=silent)
+    plan = make_plan(study, Record(where.record), where, view, run, rule.finalists, rule.seeds, baseline)
+    # What no training can change is refused before any is paid for.
+    known = study_guards(study, list(plan.prepared.values()), rules)
     if dry_run:
-        plan = make_plan(study, Record(where.record), where, view, run, rule.finalists, rule.seeds, baseline)
         lines, result = plan.lines(), None
     else:
+        require(study.name, "the confirmation", known, rules)
         result = confirm(
             study.name, where, view, run=run, finalists=rule.finalists, seeds=rule.seeds, baseline=baseline
         )
@@ -158,7 +173,7 @@ def _review_document(result: Review) -> dict[str, Any]:
     }
 
 
-def _review_lines(result: Review) -> list[str]:
+def _review_lines(result: Review, *, confirm: bool) -> list[str]:
     """The guards one by one, what binds and what does not."""
     lines = [f"dry run: {result.subject.label} of {result.study} under policy {result.policy.name}"]
     for guard in result.guards:
@@ -166,11 +181,17 @@ def _review_lines(result: Review) -> list[str]:
         mark = "ok     " if guard.ok else "REFUSES" if result.policy.refuses(guard) else warns
         lines.append(f"  {mark} {guard}")
     lines.append("  closed  the guards of the frozen test are asked when it is opened, by promotion itself")
+    if confirm:
+        lines.append(f"this is {result.subject.label} as it stands; a confirmation may choose another")
     if result.refused:
         return [*lines, "it would be refused; nothing was changed"]
-    words = typed("run", "policy", "output", "record", "data_root", "cache")
+    words = typed("run", "policy", "confirm", "output", "record", "data_root", "cache")
     again = shlex.join([program(), "promote", result.study, *words])
-    return [*lines, f"nothing speaks against it so far; nothing was changed. To go on: {again}"]
+    warnings = sum(not guard.ok for guard in result.guards)
+    shown = (
+        f"{warnings} warnings" if warnings > 1 else "1 warning" if warnings else "nothing speaks against it"
+    )
+    return [*lines, f"{shown}, nothing refuses so far; nothing was changed. To go on: {again}"]
 
 
 def _lines(result: Promotion) -> list[str]:
@@ -197,7 +218,7 @@ def _lines(result: Promotion) -> list[str]:
         *(f"  on {line}" for line in subset_lines(evidence["test_by_subset"])),
     ]
     if evidence["confirmation"] is None:
-        luck = luck_line(evidence["optimism"], evidence["trials_compared"])
+        luck = luck_line(evidence["optimism"], evidence["trials_compared"], evidence["rank"])
         lines.append(f"validation score {evidence['trial']['score'] or 0:.3f}, {luck}")
     return [
         *lines,
@@ -224,4 +245,5 @@ def _variant_line(variant: Mapping[str, Any]) -> str:
         if variant["name"] != "fp32"
         else ""
     )
-    return f"{variant['file']}: {variant['bytes'] / 1e6:.2f} MB, {loss}{shown}"
+    line = f"{variant['file']}: {variant['bytes'] / 1e6:.2f} MB, {loss}{shown}"
+    return f"{line}; {variant['warning']}" if variant["warning"] else line

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from harness.commands.options import common, home, print_json, settings
-
-if TYPE_CHECKING:
-    from harness.record import Record
+from harness.commands.options import common, home, print_json, settings, study_and_baseline
 
 
 @click.command()
@@ -38,8 +35,8 @@ def command(
     from harness.study import load_study
 
     record = Record(settings(**options).record).require()
-    ours = load_study(record, named(record, study))
-    theirs = load_study(record, named(record, against)) if against else None
+    ours = load_study(record, study_and_baseline(record, study)[0])
+    theirs = load_study(record, study_and_baseline(record, against)[0]) if against else None
     folder = home(output) / ours.name
     require_folder(folder)
     from harness.report import make_report, write_report
@@ -56,11 +53,3 @@ def command(
     click.echo(
         "\n".join([*([] if quiet else lines), f"report: {paths['html']} (and report.md, report.json)"])
     )
-
-
-def named(record: Record, study: str) -> str:
-    """A study's name, or the name of the study that runs this sweep file."""
-    from harness.study import study_of
-    from harness.sweep import load_sweep
-
-    return study_of(record, load_sweep(Path(study))) if study.endswith((".yaml", ".yml")) else study

@@ -29,10 +29,9 @@ def _schema(kind: str) -> dict[str, Any]:
 
         return Specification.json_schema()
     if kind == "policy":
-        from harness.policy import Policy
+        from harness.policy import policy_schema
 
-        draft = "https://json-schema.org/draft/2020-12/schema"
-        return {"$schema": draft, **Policy.model_json_schema(), "title": "Policy of `harness promote`"}
+        return policy_schema()
     from harness.sweep_schema import json_schema
 
     return json_schema()

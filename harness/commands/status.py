@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ def command(study: str | None, as_json: bool, **options: Any) -> None:
     ensembles, confirmation (null, or what `harness confirm --json` prints), trials.
     """
     from harness.confirmation import confirmation_of, progress_of
+    from harness.confirmation_record import runs_named
     from harness.controls import controls_of
     from harness.ensemble_record import ensembles_of
     from harness.record import Record
@@ -43,8 +43,13 @@ def command(study: str | None, as_json: bool, **options: Any) -> None:
             for ensemble in ensembles_of(loaded):
                 click.echo(_ensemble_line(ensemble))
             confirmed = confirmation_of(loaded)
-            for line in confirmed.lines() if confirmed else progress_of(loaded):
+            for line in [*(confirmed.lines() if confirmed else []), *progress_of(loaded)]:
                 click.echo(line)
+            for number in runs_named(loaded):
+                named = confirmation_of(loaded, number)
+                told = [f"trial {number} confirmed alone: {named.conclusion}"] if named else []
+                for line in [*told, *progress_of(loaded, number)]:
+                    click.echo(line)
             for control in controls_of(loaded):
                 click.echo(control)
         return
@@ -63,25 +68,9 @@ def command(study: str | None, as_json: bool, **options: Any) -> None:
 def _trials(study: Study, record: Record) -> list[TrialSummary]:
     """The trials that ever started; one that runs in a study that nobody runs was interrupted."""
     trials = [trial for trial in study.trials() if trial.state != "abandoned"]
-    if not any(trial.state == "running" for trial in trials) or is_run(record, study.name):
+    if not any(trial.state == "running" for trial in trials) or record.is_run(study.name):
         return trials
     return [replace(trial, state="interrupted") if trial.state == "running" else trial for trial in trials]
-
-
-def is_run(record: Record, name: str) -> bool:
-    """Whether a process holds the study's lock, as far as one that may not write here can tell."""
-    from filelock import FileLock, Timeout
-
-    lock = record.locks / f"study-{name}.lock"
-    if not lock.is_file():
-        return False
-    if not os.access(lock, os.W_OK) or not os.access(record.locks, os.W_OK):
-        return True
-    try:
-        with FileLock(lock).acquire(timeout=0):
-            return False
-    except (Timeout, OSError):
-        return True
 
 
 def _row(study: Study, trials: list[TrialSummary]) -> dict[str, Any]:

@@ -71,9 +71,10 @@ def _closing(result: Launch, file: Path) -> list[str]:
         lines += ["", matrix_text(result.matrix), ""]
     lines += dict.fromkeys(f"skipped: {arm['feature']}: {arm['reason']}" for arm in result.skipped)
     if result.unstored:
-        lines.append(
-            f"{len(result.unstored)} runs wait in the spool for MLflow ({result.problem}); the next launch stores them"
-        )
+        from harness.writer import waiting_line
+
+        hurried = result.signal is not None
+        lines.append(waiting_line(len(result.unstored), result.problem, hurried=hurried))
     if result.signal is not None:
         lines.append(f"stopped. To go on: {_again(file)}")
     elif result.exhausted:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from harness.commands.options import common, print_json, settings
+from harness.commands.options import common, print_json, settings, study_and_baseline
 
 
 @click.command()
@@ -18,24 +17,22 @@ def command(study: str, trial: str, as_json: bool, **options: Any) -> None:
     """Say why TRIAL was pruned, failed, left out or not promoted.
 
     STUDY is a study's name, or the sweep file that it runs. TRIAL is a trial's number, an
-    ensemble's name, or a control (unseen, shuffled_labels). Reads the study alone: no server
+    ensemble's name, a control (unseen, shuffled_labels), or `baseline`. Reads the study alone: no server
     is started, nothing is changed.
 
     \b
     --json prints: study, trial, state, why (one sentence), details (lines), decisions (time,
-    policy, subject, verdict, registered_name, version, guards, note).
+    policy, subject, verdict, registered_name, version, guards, note, fingerprint).
     """
-    from harness.commands.status import is_run
     from harness.record import Record
-    from harness.study import load_study, study_of
-    from harness.sweep import load_sweep
+    from harness.study import load_study
 
     record = Record(settings(**options).record).require()
-    name = study_of(record, load_sweep(Path(study))) if study.endswith((".yaml", ".yml")) else study
+    name, _ = study_and_baseline(record, study)
     loaded = load_study(record, name)
     from harness.why import why
 
-    answer = why(record, loaded, trial, is_run=is_run(record, name))
+    answer = why(record, loaded, trial, is_run=record.is_run(name))
     if as_json:
         print_json(answer.as_json())
     else:

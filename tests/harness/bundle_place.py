@@ -17,26 +17,11 @@ from harness.policy import load_policy
 from harness.statistics import clustered_interval
 from models.architecture import CnnConfig
 from models.front_ends import Mfcc
-from models.onnx_export import export_onnx
 from models.onnx_session import open_session, run_onnx
-from models.specification import Specification
+from tests import learned_network
 
 WINDOWS = 3
-SPECIFICATION = Specification.model_validate(
-    {
-        "task": "pseudo",
-        "variant": "seen",
-        "label_meaning": {"0": "class 0", "1": "class 1"},
-        "front_end": Mfcc(),
-        "architecture": CnnConfig(width=0.0625),
-        "label_map_digest": "a" * 64,
-        "manifest_digests": {"train": "b" * 64, "val": "c" * 64},
-        "fingerprint": "d" * 64,
-        "run_id": "e" * 32,
-        "versions": {"torch": torch.__version__},
-        "created": "2025-01-31T12:00:00+00:00",
-    }
-)
+SPECIFICATION = learned_network.specification(front_end=Mfcc(), architecture=CnnConfig(width=0.0625))
 
 
 def export(path: Path, seed: int) -> None:
@@ -44,7 +29,7 @@ def export(path: Path, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         cnn = config.build(front_end.num_features)
-    export_onnx(front_end, cnn.eval(), SPECIFICATION, path)
+    learned_network.export(front_end, cnn.eval(), path)
 
 
 def seal(folder: Path) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState, create_trial
 
+from harness.confirmation import Confirmation, Finalist, Replicate, concluded
 from harness.record import Record
 from harness.study import Study, open_study
 from harness.sweep import Sweep
+from harness.trial_config import TrialConfig
 
 
 def definition(**changes: Any) -> Sweep:
@@ -44,15 +46,49 @@ def told_study(
             for config in study.space.data_configs()
         }
     )
+    told(study, trials)
+    study.release()
+    return study
+
+
+def told(study: Study, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """Add complete trials of these values and outcomes."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    for number, (values, told) in enumerate(trials):
+    for number, (values, one) in enumerate(trials, len(study.trials())):
         config = study.space.config(values)
         attributes = {
             "name": f"{number:03d}", "values": values, "config": config.model_dump(mode="json"),
-            "fingerprint": config.fingerprint(), "outcome": told,
+            "fingerprint": config.fingerprint(), "outcome": one,
         }  # fmt: skip
         study.optuna_study.add_trial(
-            create_trial(state=TrialState.COMPLETE, value=told["score"], user_attrs=attributes)
+            create_trial(state=TrialState.COMPLETE, value=one["score"], user_attrs=attributes)
         )
-    study.release()
-    return study
+
+
+def confirmed(
+    study: str, seeds: int, finalists: Sequence[tuple[int, str, float]], *, named: bool = False
+) -> Confirmation:
+    """Trials of these numbers, fingerprints and sweep scores on fresh seeds; the first is the baseline as well."""
+    made = []
+    for number, fingerprint, score in finalists:
+        replicates = tuple(
+            Replicate(number, "complete", "n", score, 1, "", {}, outcome(score), {}, fingerprint, seed, "k")
+            for seed in range(1, seeds + 1)
+        )
+        made.append(
+            Finalist(
+                f"trial {number}",
+                "n",
+                TrialConfig(),
+                fingerprint,
+                1,
+                number,
+                score,
+                0.01,
+                not made,
+                replicates,
+            )
+        )
+    found = concluded(study, seeds, made, named=named)
+    assert found is not None
+    return found

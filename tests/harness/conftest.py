@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 from harness.record import Record
+from tests.harness.bundle_place import make_bundle
 from tests.harness.workplace import Workplace
 
 TOLD = """\
@@ -63,6 +64,17 @@ def swept(common: Path, demo_cache: Path) -> Workplace:
     place = Workplace(folder, demo_cache)
     place.result = json.loads(printed.read_text())
     return place
+
+
+@pytest.fixture(scope="session")
+def sealed(common: Path) -> Path:
+    """A small sealed bundle, made once a run: three networks are exported. Copy it before anything is altered."""
+    folder = common / "sealed" / "small"
+    with FileLock(common / "sealed.lock"):
+        if not folder.exists():
+            folder.parent.mkdir(exist_ok=True)
+            make_bundle(folder.with_name("aside")).rename(folder)
+    return folder
 
 
 @pytest.fixture

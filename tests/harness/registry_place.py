@@ -1,20 +1,26 @@
-"""Sealed bundles of a tiny real ONNX, and a warm process whose forks register, roll back and die.
+"""Sealed bundles of a tiny real ONNX, and a warm process whose forks register, roll back, promote and die.
 
 Run as a script it reads one JSON list of orders a line, forks a child for each order at once, and prints what
-became of them. MLflow takes 3 s to import: so it is imported once for all the children that get killed.
+became of them. MLflow takes 3 s to import, what promotes 5 s more: so that is done once for all the children that
+get killed. The script's words are the modules to import.
 """
 
 from __future__ import annotations
 
+import http.client
+import http.server
+import importlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import onnx
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 NAME = "overlap-any"
+WARM = ("mlflow.artifacts", "mlflow.models", "mlflow.onnx", "mlflow.pyfunc", "onnxruntime")
 ALIASES = ("champion", "challenger", "previous")
 FRONT_END = {"kind": "mfcc"}
 
@@ -85,7 +92,9 @@ def write_bundle(folder: Path, number: int) -> Path:
         "name": "fp32", "file": "model.onnx", "device": "cpu", "included": True, "golden": "golden/logits.npy",
         "golden_tolerance": 1e-4,
     }  # fmt: skip
-    (folder / "evidence.json").write_text(json.dumps({"variants": [variant], "number": number}), "utf-8")
+    (folder / "evidence.json").write_text(
+        json.dumps({"variants": [variant], "run_id": source_run(number)}), "utf-8"
+    )
     (folder / SUMS).write_text(sums_text(folder), "utf-8")
     return folder
 
@@ -93,7 +102,7 @@ def write_bundle(folder: Path, number: int) -> Path:
 def carry_out(todo: dict[str, Any]) -> Any:
     if "failpoint" in todo:
         os.environ["HARNESS_FAILPOINT"] = f"{todo['failpoint']}:1:{todo.get('action', 'kill')}"
-    return {"register": _register, "rollback": _roll_back}[todo["do"]](todo)
+    return {"register": _register, "rollback": _roll_back, "promote": _promote}[todo["do"]](todo)
 
 
 def _register(todo: dict[str, Any]) -> str:
@@ -113,7 +122,25 @@ def _register(todo: dict[str, Any]) -> str:
 def _roll_back(todo: dict[str, Any]) -> dict[str, Any]:
     os.environ["MLFLOW_TRACKING_URI"] = todo["uri"]
     record, output = Record(Path(todo["record"])), Path(todo["output"])
-    return roll_back(record, NAME, todo.get("to"), "it drifts", output).as_json()
+    return roll_back(record, todo["name"], todo.get("to"), "it drifts", output).as_json()
+
+
+def _promote(todo: dict[str, Any]) -> dict[str, Any]:
+    from harness import latency
+    from harness.policy import load_policy
+    from harness.promotion import promote
+    from harness.settings import Settings
+
+    latency.MAX_SECONDS, latency.WARM_UP = 0.01, 1  # nobody asks here how fast it is
+    os.environ["MLFLOW_TRACKING_URI"] = todo["uri"]
+    settings = Settings(Path(todo["record"]), Path(todo["cache"]), device="cpu")
+    policy = load_policy("default")
+    champion = policy.champion.model_copy(update={"margin": 0.5, "cheaper": 0.01})
+    done = promote(
+        todo["study"], todo["run"], settings, Path(todo["output"]), lambda text: None,
+        policy.model_copy(update={"champion": champion}),
+    )  # fmt: skip
+    return {"version": done.version, "alias": done.alias, "bundle": str(done.bundle)}
 
 
 class Children:
@@ -142,13 +169,14 @@ class Children:
 
 @dataclass
 class Place:
-    """A record's real server, the warm process, and bundles."""
+    """A record's real server, the warm process, bundles, and the registered model that they become versions of."""
 
     record: Record
     uri: str
     client: MlflowClient
     children: Children
     folder: Path
+    name: str = NAME
     made: int = 0
 
     def order(self, number: int | None = None, **more: Any) -> dict[str, Any]:
@@ -161,34 +189,36 @@ class Place:
             number = self.made
             write_bundle(self.folder / str(number), number)
         bundle = str(self.folder / str(number))
-        return {"do": "register", "uri": self.uri, "bundle": bundle, "number": number, **more}
+        return {
+            "do": "register", "uri": self.uri, "name": self.name, "bundle": bundle, "number": number, **more
+        }  # fmt: skip
 
     def promoted(self, **more: Any) -> str:
         """The version that a new bundle became, against the present champion."""
         return str(self.children.one(self.order(**{"seen": self.alias("champion"), **more})))
 
     def alias(self, alias: str) -> str | None:
-        found = version_by_alias(self.client, NAME, alias)
+        found = version_by_alias(self.client, self.name, alias)
         return found.version if found else None
 
     def aliases(self) -> list[str | None]:
         return [self.alias(one) for one in ALIASES]
 
     def verified(self) -> list[str]:
-        return [one.version for one in versions_of(self.client, NAME) if one.state == "verified"]
+        return [one.version for one in versions_of(self.client, self.name) if one.state == "verified"]
 
     def assert_whole(self, folder: Path) -> None:
         """Every alias names a version that was verified; the champion's bundle is the one that was sealed."""
-        named = [found for one in ALIASES if (found := version_by_alias(self.client, NAME, one))]
+        named = [found for one in ALIASES if (found := version_by_alias(self.client, self.name, one))]
         assert {one.state for one in named} == {"verified"}
-        champion = champion_of(self.client, NAME)
+        champion = champion_of(self.client, self.name)
         assert champion is not None
         fetched = fetch_bundle(self.client, champion.run_id, champion.bundle_digest, folder)
         assert bundle_digest(fetched) == champion.bundle_digest
 
     def stored(self, version: str, file: str) -> Path:
         """Where the server keeps a file of a version's bundle."""
-        run_id = self.client.get_model_version(NAME, version).run_id
+        run_id = self.client.get_model_version(self.name, version).run_id
         [found] = self.record.artifacts.glob(f"*/{run_id}/artifacts/bundle/{file}")
         return found
 
@@ -205,21 +235,73 @@ def altered(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opened(record: Record, root: Path, folder: Path) -> Iterator[Place]:
-    """The server and the warm process, with a first champion."""
+def proxy(uri: str, *, lose: bool = False, spoil: str = "") -> Iterator[str]:
+    """A way to the server on which every first answer to a change is lost, or one uploaded file altered."""
+    target, lost = urlsplit(uri).netloc, set()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if spoil and self.command == "PUT" and self.path.endswith(spoil):
+                body = body[:-1] + bytes([body[-1] ^ 1])
+            connection = http.client.HTTPConnection(target, timeout=30)
+            headers = {key: value for key, value in self.headers.items() if key.lower() != "host"}
+            connection.request(self.command, self.path, body, headers)
+            response = connection.getresponse()
+            content = response.read()
+            connection.close()
+            place = (self.command, urlsplit(self.path).path)
+            if lose and self.command != "GET" and not place[1].endswith("search") and place not in lost:
+                lost.add(place)
+                self.close_connection = True
+                return
+            self.send_response(response.status)
+            for key, value in response.getheaders():
+                if key.lower() not in ("transfer-encoding", "content-length", "connection", "date", "server"):
+                    self.send_header(key, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    between = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=between.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{between.server_port}"
+        assert bool(lost) == lose
+    finally:
+        between.shutdown()
+        between.server_close()
+        thread.join()
+
+
+@contextmanager
+def warm(root: Path, *modules: str) -> Iterator[Children]:
+    """The warm process, which has imported these modules too."""
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    command = [sys.executable, __file__]
-    with (
-        TrackingServer(record) as server,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        ) as process,
-    ):
-        place = Place(record, server.uri, connect(server.uri), Children(process), folder)
-        place.promoted()
-        yield place
+    command = [sys.executable, __file__, *modules]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        yield Children(process)
         assert process.stdin is not None
         process.stdin.close()
+
+
+@contextmanager
+def opened(record: Record, root: Path, folder: Path) -> Iterator[Place]:
+    """The server and the warm process, with a first champion."""
+    with TrackingServer(record) as server, warm(root) as children:
+        place = Place(record, server.uri, connect(server.uri), children, folder)
+        place.promoted()
+        yield place
 
 
 def _fork(todo: dict[str, Any]) -> tuple[int, int]:
@@ -238,11 +320,11 @@ def _fork(todo: dict[str, Any]) -> tuple[int, int]:
 
 
 def _main() -> None:
-    import mlflow.artifacts
-    import mlflow.models
-    import mlflow.onnx  # noqa: F401
-    import onnxruntime  # noqa: F401
+    from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
+    warn_dependency_requirement_mismatches(["numpy"])  # lists what is installed: 0.3 s, once for all
+    for module in (*WARM, *sys.argv[1:]):
+        importlib.import_module(module)
     for line in sys.stdin:
         children = [_fork(todo) for todo in json.loads(line)]
         answers = []

@@ -24,7 +24,8 @@ from harness.guards import Guard, Predictions
 from harness.policy import load_policy
 from harness.serving_guards import champion_guard
 from models.cnn import FastDiarizationModel
-from models.onnx_session import ProviderError, open_session
+from models.onnx_runtime import ProviderError
+from models.onnx_session import open_session
 from tests.harness.guard_place import (
     Case,
     scaled,
@@ -340,11 +341,11 @@ def test_a_better_champion(sound: Case) -> None:
     challenger = np.array([index % 4 > 0 for index in range(len(clusters))], dtype=float)
     lost = contest(challenger, champion, clusters, 100, 100, PRODUCTION.champion, opponent="champion 3")
     check(
-        [champion_guard(lost)],
+        [champion_guard(lost, is_champion=True, policy=PRODUCTION)],
         "against the champion",
         "3 of 4 windows right where the champion has all",
         set(),
         opened=True,
     )
     won = contest(champion, challenger, clusters, 100, 100, PRODUCTION.champion, opponent="champion 3")
-    assert champion_guard(won).ok
+    assert champion_guard(won, is_champion=True, policy=PRODUCTION).ok

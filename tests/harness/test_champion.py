@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.analysis import Answers
 from harness.champion import Champion, contest, macs_of
 from harness.cost import window_macs
 from harness.policy import ChampionRule
@@ -114,7 +115,73 @@ def test_other_label_maps_and_other_test_windows_are_said() -> None:
     same = {"label_map_digest": "a", "manifest_digests": {"test": "t"}}
     other = {"label_map_digest": "b", "manifest_digests": {"test": "u"}}
     assert champion("pseudo").notes_against(same) == ["old"]
-    _, labels, windows = champion("pseudo").notes_against(other)
-    assert "its answers mean nothing on these windows" in labels
+    assert champion("pseudo").incomparable_with(same) == ""
+    labels = champion("pseudo").incomparable_with(other)
+    assert "answers mean nothing on these windows" in labels
+    assert "`harness rollback n --to VERSION`" in labels
+    _, windows = champion("pseudo").notes_against(other)
     assert "it may have been trained on some of these" in windows
-    assert len(champion("overlap").notes_against(other)) == 2
+    assert champion("overlap").incomparable_with(other) == ""
+
+
+def test_answers_that_mean_nothing_decide_nothing() -> None:
+    ours, clusters = answers(0.95, 40)
+    theirs, _ = answers(0.5, 40, seed=1)
+    found = against(
+        ours, theirs, clusters, macs=1, incomparable="it learned another label map", notes=("old",)
+    )
+    assert (found.wins, found.verdict) == (False, "not comparable")
+    assert found.text == "not comparable, against champion x: it learned another label map; note: old"
+    won = against(ours, theirs, clusters, notes=("it may have been trained on some of these",))
+    assert won.wins
+    assert won.text.endswith("; note: it may have been trained on some of these")
+
+
+# Pools of evaluation subsets
+
+
+def pool(*parts: tuple[str, float, float, int]) -> tuple[Any, Any, list[str], list[str]]:
+    """Subsets by name, with how often each model is right there and how many speakers there are."""
+    ours, theirs, clusters, subsets = [], [], [], []
+    for name, our_share, their_share, speakers in parts:
+        for mine, share in ((ours, our_share), (theirs, their_share)):
+            mine += [index % 20 < round(20 * share) for index in range(20 * speakers)]
+        clusters += [f"{name}{index // 20}" for index in range(20 * speakers)]
+        subsets += [name] * (20 * speakers)
+    return np.array(ours), np.array(theirs), clusters, subsets
+
+
+def test_a_pool_is_won_only_where_every_telling_subset_is() -> None:
+    ours, theirs, clusters, subsets = pool(("clean", 0.95, 0.7, 60), ("other", 0.7, 0.75, 12))
+    assert against(ours, theirs, clusters).verdict == "better"  # the pool alone hides it
+    found = against(ours, theirs, clusters, subsets=subsets)
+    assert (found.wins, found.verdict) == (False, "not shown better")
+    assert "decided the other way on other" in found.text
+    both, few = (
+        pool(("clean", 0.95, 0.7, 60), ("other", share, 0.75, k)) for share, k in ((0.9, 12), (0.7, 5))
+    )
+    for ours, theirs, clusters, subsets in (both, few):  # five speakers tell nothing, either way
+        assert against(ours, theirs, clusters, subsets=subsets).verdict == "better"
+
+
+def test_the_cheaper_one_may_be_worse_nowhere() -> None:
+    ours, theirs, clusters, subsets = pool(("clean", 0.8, 0.8, 140), ("other", 0.75, 0.8, 10))
+    assert against(ours, theirs, clusters, macs=1).verdict == "non-inferior and cheaper"
+    found = against(ours, theirs, clusters, macs=1, subsets=subsets)
+    assert not found.wins
+    assert "on every evaluation subset of 10 clusters too" in found.text
+    same = pool(("clean", 0.8, 0.8, 60), ("other", 0.8, 0.8, 10))
+    assert against(*same[:3], macs=1, subsets=same[3]).verdict == "non-inferior and cheaper"
+    small = pool(*((name, 0.9, 0.8, 6) for name in ("clean", "other")))
+    assert against(*small[:3], macs=1).wins
+    assert not against(*small[:3], macs=1, subsets=small[3]).wins  # no subset tells anything
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.3, 1), st.floats(0.3, 1), st.integers(2, 20)), min_size=1, max_size=3))
+def test_a_report_and_a_promotion_decide_alike(parts: list[tuple[float, float, int]]) -> None:
+    ours, theirs, clusters, subsets = pool(*((f"p{index}", *one) for index, one in enumerate(parts)))
+    told = [Answers(one, np.array(clusters), np.array(subsets)) for one in (ours, theirs)]
+    found = against(ours, theirs, clusters, subsets=subsets)
+    assert found.difference == told[0].minus(told[1])
+    assert found.wins == (found.difference.decided and found.difference.value > 0)

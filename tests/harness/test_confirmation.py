@@ -1,15 +1,22 @@
 """Fresh seeds: the ranking and the winner as numbers, who is confirmed, what the study remembers."""
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.trial import TrialState, create_trial
 
 from data.prepare import prepare
+from harness.choosing import choose, expected_luck
+from harness.cli import cli
+from harness.confirm import Plan, no_winner
 from harness.confirmation import (
     Confirmation,
     Finalist,
@@ -17,6 +24,8 @@ from harness.confirmation import (
     concluded,
     confirmation_of,
     progress_of,
+    set_out,
+    unfinished_of,
 )
 from harness.confirmation_record import (
     Arm,
@@ -26,6 +35,7 @@ from harness.confirmation_record import (
     keep_result,
     key_of,
     results_of,
+    runs_named,
 )
 from harness.confirmation_runs import ConfirmationRuns, header_of
 from harness.cost import estimate_trainings, training_s
@@ -39,10 +49,11 @@ from harness.record import Record
 from harness.replicate import replicate_of
 from harness.statistics import StatisticsError
 from harness.stopping import OutOfSpaceError
-from harness.study import Study
+from harness.study import Study, StudyError
 from harness.trial_config import TrialConfig, derived_seed
 from harness.view import View
-from tests.harness.confirmed_study import outcome, told_study
+from harness.writer import waiting_line
+from tests.harness.confirmed_study import outcome, told, told_study
 
 MFCC = {"feature": "mfcc", "width": 0.125}
 WAVE = {"feature": "waveform", "width": 0.125}
@@ -143,7 +154,7 @@ def test_a_cheaper_one_within_one_standard_error_wins_and_its_median_seed_ships(
     )
     assert found.winner.shrink == pytest.approx(0.9 - 0.82)
     assert "the cheapest within one standard error (0.012) of trial 1" in found.conclusion
-    assert "shrank by 0.080, 0.040 expected of luck" in found.finalists[1].line()
+    assert "shrank by 0.080 (predicted optimism at its rank 0.040)" in found.finalists[1].line()
     document = found.as_json()
     assert (document["winner"], document["beats_baseline"], document["shipped"]["replicate"]) == (
         "trial 2",
@@ -160,6 +171,20 @@ def test_a_baseline_that_wins_is_said_plainly() -> None:
     assert found.winner.shrink is None
 
 
+def test_that_the_baseline_is_not_beaten_is_said_as_strongly_as_the_scores_allow() -> None:
+    dear, cheap = finalist([0.80, 0.82, 0.84], 100, 1), finalist([0.79, 0.80, 0.87], 10, None)
+    assert conclusion(dear, cheap).conclusion.startswith("nothing found beats the baseline")  # equal means
+    near = finalist([0.79, 0.80, 0.86], 10, None)
+    assert conclusion(dear, near).conclusion.startswith(
+        "no finalist is shown better than the cheaper baseline; "
+    )
+    wild, steady = finalist([0.60, 0.80, 0.99], 10, 1), finalist([0.78, 0.78, 0.78], 10, None)
+    assert conclusion(wild, steady).conclusion.startswith("no finalist is shown better than the baseline; ")
+    even = conclusion(finalist([0.7, 0.8], 10, 1), finalist([0.5, 0.5], 10, None))
+    assert "the median with" in even.conclusion  # of the 3 seeds that `conclusion` says
+    assert "beats" not in even.conclusion
+
+
 def test_who_has_a_failed_seed_is_listed_with_the_reason_and_not_ranked() -> None:
     broken = finalist([0.99, 0.99], 1, 5, failed=1)
     found = conclusion(broken, finalist([0.5, 0.6, 0.55], 9, None))
@@ -167,6 +192,51 @@ def test_who_has_a_failed_seed_is_listed_with_the_reason_and_not_ranked() -> Non
     assert found.finalists[1].mean is None
     assert "trial 5: not ranked: seed 9: diverged: nan" in "\n".join(found.lines())
     assert concluded("s", 3, [broken]) is None
+
+
+ONE_CLASS = {"val/predicted_positive": 0.97, "val/recall_0": 0.1, "val/recall_1": 1.0}
+DEAF = {"val/predicted_positive": 0.6, "val/recall_0": 0.28, "val/recall_1": 0.95}
+
+
+def with_median(one: Finalist, at_best: dict[str, float]) -> Finalist:
+    """The finalist whose median seed answers like this."""
+    shipped = replace(one.shipped, outcome={**one.shipped.outcome, "at_best": at_best})
+    return replace(one, replicates=tuple(shipped if r is one.shipped else r for r in one.replicates))
+
+
+@pytest.mark.parametrize("at_best", [ONE_CLASS, DEAF])
+def test_a_finalist_whose_median_seed_answers_one_class_does_not_win(at_best: dict[str, float]) -> None:
+    constant = with_median(finalist([0.90, 0.92, 0.94], 1, 1), at_best)
+    dear, cheap = finalist([0.80, 0.82, 0.84], 100, 2), finalist([0.79, 0.80, 0.87], 10, 3)
+    found = conclusion(dear, constant, cheap, finalist([0.5, 0.5, 0.5], 1, None))
+    assert [one.label for one in found.finalists] == ["trial 1", "trial 2", "trial 3", "baseline"]
+    assert (found.best.label, found.winner.label) == (
+        "trial 2",
+        "trial 3",
+    )  # the rule, as if it were not there
+    assert "not shipped: its median seed answers one class (" in found.finalists[0].line()
+    assert "within one standard error (0.012) of trial 2" in found.conclusion
+    assert found.conclusion.endswith(f"; trial 1 is not shipped: {found.finalists[0].unfit}")
+    assert [bool(one["unfit"]) for one in found.as_json()["finalists"]] == [True, False, False, False]
+    assert concluded("s", 3, [constant]) is None
+
+
+def test_a_confirmation_in_which_nothing_may_ship_says_so(record: Record) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 2)
+    (arm,) = planned.arms
+    for seed in (1, 2):
+        keep_result(study, arm.fingerprint, seed, Result(outcome(0.7, at_best=ONE_CLASS)))
+    assert confirmation_of(study) is None
+    assert "no configuration may ship" in progress_of(study)[0]
+    plan = Plan(study, planned, [], estimate_trainings([], 1, "cpu", {}), [], {})
+    assert "no configuration may ship" in no_winner(plan)
+    assert "trial 0 (the baseline): 0.700" in no_winner(plan)
+    assert "answers one class (predicted-positive rate 0.970)" in no_winner(plan)
+    keep_definition(study, planned.arms, 2, named=True)
+    assert confirmation_of(study, 0) is None
+    said = progress_of(study, 0)[0]
+    assert "of trial 0 alone: trial 0 cannot ship: its median seed answers one class" in said
 
 
 # Who is confirmed
@@ -182,7 +252,11 @@ def test_finalists_are_the_best_promotable_trials_and_the_baseline(record: Recor
     assert notes == ["trial 1 is no finalist: it cannot be promoted (no: it holds a loop)"]
     assert arms[-1].is_baseline
     assert (arms[-1].config.feature.kind, arms[-1].config.model.width) == ("mfcc", 1.0)
-    assert arms[0].optimism == pytest.approx(arms[1].optimism, rel=0.2)
+    assert arms[0].optimism is not None
+    assert arms[1].optimism is not None
+    assert arms[0].optimism == pytest.approx(expected_luck(study.trial(2), 4, 2))
+    assert arms[1].optimism == pytest.approx(expected_luck(study.trial(3), 4, 3))
+    assert arms[0].optimism > arms[1].optimism > 0.0 - arms[0].optimism
     with pytest.raises(ConfirmationError, match="trial 1 is no finalist"):
         arms_of(study, record, "1", 2, None)
     named, _ = arms_of(study, record, "0", 2, None)
@@ -198,6 +272,62 @@ def test_a_baseline_among_the_finalists_is_not_trained_twice(record: Record) -> 
     )  # of an edited sweep file
     assert [arm.label for arm in arms] == ["trial 1", "trial 0", "baseline"]
     assert arms[-1].name == "baseline waveform width=1"
+
+
+def test_a_baseline_that_is_a_trial_and_no_finalist_is_confirmed_as_that_trial(record: Record) -> None:
+    wide = {**MFCC, "width": 0.25}
+    study = told_study(
+        record, [(wide, outcome(0.8)), (WAVE, outcome(0.7)), (MFCC, outcome(0.6))], baseline=MFCC
+    )
+    arms, notes = arms_of(study, record, None, 1, None)
+    last = arms[-1]
+    assert notes == []
+    assert [(arm.label, arm.is_baseline, arm.is_added) for arm in arms] == [
+        ("trial 0", False, False),
+        ("trial 2", True, True),
+    ]
+    assert (last.sweep_score, last.optimism) == (0.6, expected_luck(study.trial(2), 3, 3))
+    planned = set_out(study, arms, 2)
+    for arm, seed in planned.trainings():
+        keep_result(study, arm.fingerprint, seed, Result(outcome(0.55)))
+    found = confirmation_of(study)
+    assert found is not None
+    assert found.baseline.title == "trial 2 (the baseline)"
+    assert found.baseline.shrink == pytest.approx(0.05)
+
+
+def test_fewer_trials_than_finalists_asked_for_are_explained(record: Record) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6))])
+    _, notes = arms_of(study, record, None, 5, None)
+    assert notes == ["1 finalist, not 5: the study has no more complete trials that can be promoted"]
+    assert arms_of(study, record, "0", 5, None)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        ((), "has no complete trial to confirm yet: its sweep has just begun"),
+        (
+            (TrialState.PRUNED,),
+            "has no complete trial to confirm: all were pruned; run it under another name",
+        ),
+        ((TrialState.PRUNED, TrialState.FAIL), ": 1 of 2 were pruned"),
+        ((TrialState.PRUNED, TrialState.RUNNING), "it is being swept now, or was interrupted"),
+        ((TrialState.FAIL,), "to confirm; see: harness status told"),
+    ],
+)
+def test_a_study_without_complete_trials_says_why_and_what_to_do(
+    record: Record, states: tuple[TrialState, ...], said: str
+) -> None:
+    study = told_study(record, [])
+    for state in states:
+        study.optuna_study.add_trial(create_trial(state=state, user_attrs={"fingerprint": "f"}))
+    with pytest.raises(StudyError) as error:
+        arms_of(study, record, None, 5, None)
+    assert said in str(error.value)
+    assert "promot" not in str(error.value)
+    with pytest.raises(StudyError, match="to promote"):
+        choose(study, None)
 
 
 def test_an_ensemble_cannot_be_confirmed(record: Record) -> None:
@@ -231,9 +361,78 @@ def test_a_confirmation_is_there_once_every_training_has_ended_and_later_ones_re
     assert (found.winner.label, found.winner.scores) == ("trial 0", [0.51, 0.53])
     assert found.shipped.key == key_of(study, found.winner.fingerprint, found.shipped.replicate)
     assert found.baseline.label == "trial 0"
-    assert len(keep_definition(study, arms, 3).left(results_of(study))) == 2
-    assert confirmation_of(study) is None
-    assert keep_definition(study, arms[:1], 2).left(results_of(study)) == []
+    wider = set_out(study, arms, 3)
+    assert len(wider.left(results_of(study))) == 2
+    assert confirmation_of(study) == found  # until the wider one has a winner
+    assert progress_of(study) == [
+        "confirmation: 4 of 6 trainings done; harness confirm told goes on, until then the one before holds"
+    ]
+    wider = set_out(study, arms, 4)  # nor is it lost when what never ended is replaced
+    assert confirmation_of(study) == found
+    for arm, seed in wider.left(results_of(study)):
+        keep_result(study, arm.fingerprint, seed, Result(outcome(0.6)))
+    widest = confirmation_of(study)
+    assert widest is not None
+    assert (widest.seeds, progress_of(study), unfinished_of(study)) == (4, [], None)
+    assert "the lower median with" in widest.conclusion
+    narrow = set_out(study, arms[:1], 2)
+    assert narrow.left(results_of(study)) == []
+
+
+def test_a_trial_that_is_named_is_confirmed_apart_and_wins_whatever_the_baseline_scores(
+    record: Record,
+) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6)), (WAVE, outcome(0.7))], baseline=MFCC)
+    own = set_out(study, arms_of(study, record, None, 2, None)[0], 2)
+    for arm, seed in own.trainings():
+        score = 0.8 if arm.is_baseline else 0.7  # and the baseline is cheaper
+        keep_result(study, arm.fingerprint, seed, Result(outcome(score + 0.01 * seed)))
+    of_study = confirmation_of(study)
+    assert of_study is not None
+    assert of_study.winner.label == "trial 0"
+    arms = arms_of(study, record, "1", 5, None)[0]
+    assert [(arm.label, arm.is_added) for arm in arms] == [("trial 1", False), ("trial 0", True)]
+    named = set_out(study, arms, 3, named=True)
+    assert confirmation_of(study) == of_study
+    assert progress_of(study) == []
+    assert "harness confirm told --run 1 --seeds 3 goes on" in progress_of(study, 1)[0]
+    assert confirmation_of(study, 1) is None
+    for arm, seed in named.left(results_of(study)):
+        keep_result(study, arm.fingerprint, seed, Result(outcome(0.72)))
+    found = confirmation_of(study, 1)
+    assert found is not None
+    assert (found.winner.label, found.shipped.label, found.as_json()["beats_baseline"]) == (
+        "trial 1",
+        "trial 1, seed 2",
+        False,
+    )
+    assert found.conclusion.startswith("trial 1 is not shown better than the baseline; winner: trial 1")
+    assert "the trial that was named; seed 2 ships, the median with 0.720" in found.conclusion
+    assert confirmation_of(study) == of_study
+    assert runs_named(study) == [1]
+    keep_result(study, arms[0].fingerprint, 2, Result({}, "diverged: nan"))
+    assert confirmation_of(study, 1) is None  # the baseline does not stand in
+    assert "trial 1 cannot ship: it has no score on every seed" in progress_of(study, 1)[0]
+
+
+def test_trials_that_end_after_the_finalists_were_chosen_are_said(record: Record) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = set_out(study, arms_of(study, record, None, 1, None)[0], 2)
+    for arm, seed in planned.trainings():
+        keep_result(study, arm.fingerprint, seed, Result(outcome(0.6)))
+    found = confirmation_of(study)
+    assert found is not None
+    assert (found.age, found.as_json()["trials_since"]) == ("", 0)
+    told(study, [(WAVE, outcome(0.712)), ({**WAVE, "width": 0.25}, outcome(0.7))])
+    found = confirmation_of(study)
+    assert found is not None
+    assert found.lines()[-1] == "2 trials since, the best 0.712: confirm again: harness confirm told"
+    set_out(study, arms_of(study, record, None, 3, None)[0], 2)
+    assert unfinished_of(study) is not None
+    set_out(study, planned.arms, 2)  # the same arms, chosen among all of them
+    again = confirmation_of(study)
+    assert again is not None
+    assert again.age == ""
 
 
 def test_a_training_that_the_machine_spoilt_is_tried_again_and_a_bad_one_is_not(record: Record) -> None:
@@ -245,7 +444,14 @@ def test_a_training_that_the_machine_spoilt_is_tried_again_and_a_bad_one_is_not(
     assert planned.left(results_of(study)) == []
     assert planned.left(results_of(study), again=True) == [(arm, 2)]
     assert confirmation_of(study) is None  # nothing can be ranked
-    assert "no configuration has a score on every seed" in progress_of(study)[0]
+    assert (
+        "no configuration has a score on every seed; harness confirm told tries again"
+        in progress_of(study)[0]
+    )
+    assert unfinished_of(study) == definition_of(study)
+    keep_result(study, arm.fingerprint, 2, Result({}, "diverged: nan"))
+    assert "try more: harness confirm told --finalists 2" in progress_of(study)[0]
+    assert unfinished_of(study) is None
 
 
 # The trainings, told what becomes of them
@@ -369,6 +575,44 @@ def test_a_later_sweep_replays_what_ended_and_leaves_what_did_not(record: Record
 
 
 # The price
+
+
+def test_without_options_an_unfinished_confirmation_is_gone_on_with_as_it_is(
+    record: Record, demo_cache: Path
+) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6)), (WAVE, outcome(0.7))], baseline=MFCC)
+    prepared = prepare(study.sweep.data, data_root=None, cache=demo_cache)
+    digests = {split: part.manifest.digest for split, part in prepared.splits.items()}
+    study.optuna_study.set_user_attr("manifests", {study.sweep.data.digest(): digests})
+
+    def priced(*words: str) -> tuple[int, int, int]:
+        place = ("--record", str(record.root), "--cache", str(demo_cache), "--workers", "1")
+        done = CliRunner().invoke(cli, ["confirm", "told", "--dry-run", "--json", *words, *place])
+        assert done.exit_code == 0, done.output
+        document = json.loads(done.stdout)
+        return len(document["finalists"]), document["seeds"], document["done"]
+
+    assert priced() == (2, 5, 0)
+    planned = set_out(study, arms_of(study, record, "1", 1, None)[0][:1], 3)
+    keep_result(study, planned.arms[0].fingerprint, 1, Result(outcome(0.7)))
+    assert priced() == (1, 3, 1)
+    assert priced("--seeds", "4") == (2, 4, 1)
+    assert priced("--run", "0") == (1, 5, 0)
+    for seed in (2, 3):
+        keep_result(study, planned.arms[0].fingerprint, seed, Result(outcome(0.7)))
+    assert priced() == (2, 5, 3)
+
+
+def test_what_was_not_stored_is_counted_and_a_hurry_is_reason_enough() -> None:
+    assert waiting_line(1, None, hurried=True) == (
+        "1 run waits in the spool for MLflow and will be stored by the next launch"
+    )
+    assert waiting_line(2, None, hurried=False) == (
+        "2 runs wait in the spool for MLflow (MLflow did not answer); the next launch stores them"
+    )
+    assert "1 run waits in the spool for MLflow (refused); the next launch stores it" in waiting_line(
+        1, "refused", hurried=True
+    )
 
 
 def test_the_price_goes_by_the_measured_pace_and_adds_up() -> None:

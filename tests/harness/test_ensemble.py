@@ -21,9 +21,8 @@ from harness.choosing import subject_named
 from harness.cli import cli
 from harness.ensemble import Averaged, _free_name, _header
 from harness.ensemble_record import EnsembleSummary, ensemble_named, ensembles_of, remember
-from harness.evidence import _identity
+from harness.evidence import _identity, mark_of
 from harness.members import EnsembleError, find_members, refuse_different, require_alike, study_of_members
-from harness.promotion import _mark
 from harness.record import Record
 from harness.run_page import external_tags, trial_header
 from harness.study import Study, StudyError, open_study
@@ -189,7 +188,7 @@ def test_weights_of_others_are_told_of_a_trial_and_of_an_ensemble_of_it(
     ensemble = EnsembleSummary("0+1", "r" * 32, (first, second), ("a", "b"), "f" * 64, outcome)
     for subject, held in ((ensemble, True), (replace(second, outcome=outcome), True), (first, False)):
         subject = subject if held else replace(first, outcome=outcome)
-        assert (tag.items() <= _mark(subject).items()) is held
+        assert (tag.items() <= mark_of(subject).items()) is held
         evidence = _identity(Candidate(study, subject, "r" * 32, tmp_path, prepared, ()), None, None)
         limits = card_of(evidence).partition("## Limits")[2]
         assert ("- holds external weights: xvector abcdef012345\n" in limits) is held

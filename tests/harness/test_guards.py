@@ -2,18 +2,15 @@
 
 import dataclasses
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from harness.guards import Guard, Predictions, frozen_guards, gap_guard, prediction_guards
+from harness.guards import Guard, Predictions, ece_guard, frozen_guards, gap_guard, prediction_guards
 from harness.latency import Latency
 from harness.policy import Policy, load_policy
 from harness.serving_guards import (
-    champion_guard,
     cluster_guard,
-    confirmation_guard,
     label_map_guard,
     parity_guard,
     provider_guard,
@@ -77,7 +74,7 @@ def test_a_sound_model_trips_nothing() -> None:
     guards += [
         *frozen_guards(predictions((0.9, 0.9), 2.2), PRODUCTION), cluster_guard(10, PRODUCTION),
         provider_guard(latency(2), PRODUCTION.latency), speed_guard(latency(2), PRODUCTION.latency),
-        parity_guard(1e-6, True, 256, 1e-4), confirmation_guard(True), label_map_guard({"then": "a"}, "a", 0),
+        parity_guard(1e-6, True, 256, 1e-4), label_map_guard({"then": "a"}, "a", 0),
     ]  # fmt: skip
     assert tripped(guards) == set()
     assert not any(map(PRODUCTION.refuses, guards))
@@ -133,6 +130,27 @@ def test_a_gap_that_sampling_error_may_explain_is_only_spoken_of_where_certainty
     assert PRODUCTION.refuses(gap_guard(train, predictions((0.75, 0.75)), PRODUCTION))
 
 
+def test_a_gap_beyond_the_hard_bounds_is_refused_whatever_its_sampling_error() -> None:
+    def gap(train: float, val: float, bounds: Policy) -> Guard:
+        return gap_guard(*(predictions((one, one), speakers=4) for one in (train, val)), bounds)
+
+    wide, other = gap(0.95, 0.7, PRODUCTION), gap(0.6, 0.8, PRODUCTION)
+    assert {(one.ok, one.level) for one in (wide, other)} == {(False, "quality")}
+    assert "not refused" not in str(wide)
+    loose = policy(certainty=0.95, min_hard_gap=-1.0, max_hard_gap=1.0)
+    said = [gap(0.95, 0.8, PRODUCTION), gap(0.7, 0.8, PRODUCTION), gap(0.95, 0.7, loose)]
+    assert {(one.ok, one.level) for one in said} == {(False, "advice")}
+
+
+@pytest.mark.parametrize("speakers", [1, 2, 20])
+def test_bare_numbers_are_judged_without_any_sampling_error(speakers: int) -> None:
+    train, val = (predictions((share, share), speakers=speakers) for share in (0.99, 0.8))
+    for bounds in (DEFAULT, policy(certainty=0.5, min_hard_gap=-1.0, max_hard_gap=1.0)):
+        assert (gap_guard(train, val, bounds).ok, gap_guard(train, val, bounds).level) == (False, "quality")
+    unsure = predictions((0.8, 0.8), 4.0, speakers=speakers)
+    assert ece_guard(unsure, DEFAULT).level == "quality"
+
+
 def test_the_notebooks_worst_model_fails_the_two_sided_rule() -> None:
     guards = [gap_guard(predictions((0.505, 0.505)), predictions((0.615, 0.615)), DEFAULT)]
     assert tripped(guards) == {"train - validation gap"}
@@ -180,6 +198,8 @@ def test_a_slow_one_and_one_that_was_not_timed_on_its_device() -> None:
     assert (slow.ok, slow.level) == (False, "quality")
     assert "50 times cheaper" in str(slow)
     assert "model.int8.onnx takes 8.0 ms" in str(slow)
+    exactly = speed_guard(latency(DEFAULT.latency.max_p99_ms), DEFAULT.latency)
+    assert (exactly.ok, exactly.bound) == (False, "< 10 ms on cpu")  # as `harness verify` has it
     on_gpu = DEFAULT.latency.model_copy(update={"device": "cuda"})
     assert speed_guard(latency(2.0, "CUDAExecutionProvider"), on_gpu).ok
     for unknown in (latency(2.0), "CUDAExecutionProvider cannot be used here: no driver"):
@@ -192,9 +212,3 @@ def test_labels_that_changed_are_refused_and_unrecorded_ones_are_not() -> None:
     assert label_map_guard({}, "a" * 64, 0).ok  # the manifests' digests hold every label
     assert "bbbbbbbbbbbb in the trial" in str(label_map_guard({"in the trial": "b" * 64}, "a" * 64, 0))
     assert not label_map_guard({"in the trial": "a" * 64}, "a" * 64, 3).ok
-
-
-def test_confirmation_and_champion() -> None:
-    assert not confirmation_guard(False).ok
-    shown = [SimpleNamespace(wins=wins, text="+1.0 points") for wins in (True, False)]
-    assert [champion_guard(one).ok for one in shown] == [True, False]

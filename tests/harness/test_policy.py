@@ -45,6 +45,7 @@ def test_the_default_writes_every_bound_and_they_are_those_of_the_science() -> N
     }  # fmt: skip
     quality = DEFAULT.quality
     assert (quality.min_gap, quality.max_gap, quality.min_test_low) == (-0.05, 0.1, 0.55)
+    assert (quality.min_hard_gap, quality.max_hard_gap) == (-0.15, 0.2)
     assert (quality.min_clusters, quality.max_ece, quality.warn_ece) == (10, 0.1, 0.05)
     assert (DEFAULT.latency.device, DEFAULT.latency.max_p99_ms) == ("cpu", 10.0)
     assert (DEFAULT.champion.margin, DEFAULT.champion.cheaper) == (0.01, 0.2)
@@ -102,6 +103,28 @@ def test_every_mistake_is_named_at_once_with_its_line(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["default", "Production", " production ", "DEFAULT"])
+def test_no_other_file_takes_a_shipped_name(tmp_path: Path, name: str) -> None:
+    said = f"name: {name.strip()} is the name of a shipped policy"
+    assert said in refused(tmp_path, f'name: "{name}"\n')
+    for text in ("", "name:\n", "latency: {device: cuda}\n"):  # nor by what the file itself is called
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(PolicyError, match="the file's own name would call it"):
+            load_policy(str(path))
+    path.write_text("name: ours\n", encoding="utf-8")
+    assert load_policy(str(path)).name == "ours"
+
+
+def test_a_name_is_one_line_that_can_be_printed(tmp_path: Path) -> None:
+    for name in (r"two\nlines", r"\e[31mred", "  ", r"zero\u200bwidth"):
+        assert "name: must be one line of printable characters" in refused(tmp_path, f'name: "{name}"\n')
+    path = tmp_path / "two\nlines.yaml"
+    path.write_text("", encoding="utf-8")
+    with pytest.raises(PolicyError, match="must be one line of printable characters"):
+        load_policy(str(path))
+
+
 LOOSER = {
     "min_positive_rate": 0.05, "max_positive_rate": 0.95, "min_recall": 0.2, "min_train_low": 0.49,
     "max_train_loss": 0.69, "max_logit_difference": 1e-3,
@@ -115,7 +138,7 @@ def test_an_integrity_bound_is_never_loosened(tmp_path: Path, key: str) -> None:
     assert "policies may tighten these bounds, never loosen them" in message
 
 
-@given(st.sampled_from(sorted(LOOSER)), st.floats(0.01, 1))
+@given(st.sampled_from(sorted(LOOSER)), st.one_of(st.just(1.0), st.floats(0.01, 0.99)))
 def test_between_the_bound_and_the_strictest_value_everything_may_be_asked(key: str, part: float) -> None:
     usual = getattr(DEFAULT.integrity, key)
     strictest = {

@@ -23,29 +23,34 @@ def promoted(swept: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A copy of the sweep in which one thing after the other was asked of `promote`, and a client of its record."""
     place = copied(swept, tmp_path_factory.mktemp("promoted"))
     (place.folder / "strict.yaml").write_text("name: strict\nintegrity: {max_train_loss: 1.0e-4}\n")
+    place.untouched = changed_by_promotion(place)
     place.dry = place.json("promote", "tiny", "--dry-run")
-    place.before = changed_by_promotion(place)
-    place.strict = place.json("promote", "tiny", "--policy", "strict.yaml", code=3)
-    place.unconfirmed = place.json("promote", "tiny", "--policy", "production", code=3)
-    place.after = changed_by_promotion(place)
-    place.promotion = place.json("promote", "tiny.yaml")
-    place.again = place.json("promote", "tiny")
-    with TrackingServer(place.record) as server:
-        place.client = connect(server.uri)
+    with TrackingServer(place.record) as server:  # one for all that follows
+        place.uri, place.client = server.uri, connect(server.uri)
+        place.before = changed_by_promotion(place)
+        place.strict = place.inside("promote", "tiny", "--policy", "strict.yaml", code=3)
+        place.unconfirmed = place.inside("promote", "tiny", "--policy", "production", code=3)
+        place.after = changed_by_promotion(place)
+        place.promotion = place.json("promote", "tiny.yaml", MLFLOW_TRACKING_URI=place.uri)
+        place.again = place.inside("promote", "tiny")
         yield place
 
 
 def changed_by_promotion(place: Workplace) -> tuple[list[Path], int, int]:
-    """Bundles, openings of the test and registered versions of a record."""
+    """All that lies beside a record, bundles and leftovers, its openings of the test and its registered versions."""
     with sqlite3.connect(f"file:{place.record.database}?mode=ro", uri=True) as database:
         (versions,) = database.execute("select count(*) from model_versions").fetchone()
     ledger = place.record.root / "test_openings.jsonl"
     openings = len(ledger.read_text().splitlines()) if ledger.exists() else 0
-    return sorted((place.folder / "promoted").glob("**/*")), openings, versions
+    beside = {path for path in place.folder.rglob("*") if not path.is_relative_to(place.record.root)}
+    return sorted(path.relative_to(place.folder) for path in beside), openings, versions
 
 
 def test_a_dry_run_and_a_refusal_show_every_guard_and_change_nothing(promoted: Workplace) -> None:
-    assert promoted.before == promoted.after == ([], 0, 0)
+    assert promoted.before == promoted.untouched
+    tree, *counts = promoted.after
+    assert counts == list(promoted.before[1:]) == [0, 0]
+    assert set(tree) - set(promoted.before[0]) == {Path("promoted"), Path("promoted/.promotion.lock")}
     assert promoted.dry["refused"] is False
     assert {"name", "level", "ok", "measured", "bound", "advice"} == set(promoted.dry["guards"][0])
     failed = [
@@ -61,7 +66,7 @@ def test_a_dry_run_and_a_refusal_show_every_guard_and_change_nothing(promoted: W
 
 def test_why_tells_what_was_decided(promoted: Workplace) -> None:
     number = str(promoted.promotion["trial"]["number"])
-    decisions = promoted.json("why", "tiny", number)["decisions"]
+    decisions = promoted.inside("why", "tiny", number)["decisions"]
     assert [one["verdict"] for one in decisions] == ["refused", "refused", "promoted", "promoted"]
     assert decisions[0]["guards"][0]["name"] == "train cross-entropy"
     assert decisions[2]["version"] == promoted.promotion["version"] == "1"
@@ -77,7 +82,7 @@ def test_the_promoted_model_repeats_its_golden_outputs_without_torch(promoted: W
         "assert not {'torch', 'mlflow', 'harness', 'models'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-I", "-c", program], cwd=bundle, check=True)
-    assert promoted.json("verify", str(bundle))["ok"]
+    assert promoted.inside("verify", str(bundle))["ok"]
 
 
 def test_the_bundle_is_complete_and_honest(promoted: Workplace) -> None:
@@ -99,7 +104,7 @@ def test_the_bundle_is_complete_and_honest(promoted: Workplace) -> None:
         assert one["max_logit_difference"] > 0
     card = (bundle / "card.md").read_text()
     assert "K = 96" in card
-    assert "unconfirmed" in card
+    assert "unconfirmed" in card.lower()
 
 
 def test_the_registry_names_the_champion(promoted: Workplace) -> None:
@@ -135,8 +140,8 @@ def averaged(promoted: Workplace) -> Workplace:
     place.killed = tracking.run("killed while it was stored", "ensemble", {"harness.kind": "ensemble"})
     first, second = place.pair
     words = (place.member_runs[first["number"]], second["name"], "--study", "tiny", "--name", "pair")
-    place.ensemble = place.json("ensemble", *words)["ensemble"]
-    place.paired = place.json("promote", "tiny", "--run", "pair")
+    place.ensemble = place.inside("ensemble", *words)["ensemble"]
+    place.paired = place.inside("promote", "tiny", "--run", "pair")
     return place
 
 
@@ -145,8 +150,8 @@ def test_an_ensemble_is_a_run_of_its_own_like_a_trials(averaged: Workplace, tmp_
 
     found = averaged.ensemble
     numbers = sorted(one["number"] for one in averaged.pair)
-    assert found["members"] == [one["number"] for one in averaged.result["trials"]] == numbers
-    status = averaged.json("status", "tiny")
+    assert found["members"] == numbers
+    status = averaged.inside("status", "tiny")
     assert status["ensembles"] == [found]
     assert status["spent"] == 3  # it is no trial of the search
     client = averaged.client

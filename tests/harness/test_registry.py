@@ -1,24 +1,31 @@
-"""Whatever kills a promotion, wherever: the champion is the old version or the new one, whole and verified."""
+"""Whatever kills a promotion or a rollback, wherever: the champion is the old version or the new one, whole and verified."""
 
-import http.client
-import http.server
-import threading
+import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
 from harness.artifacts import ArtifactError
 from harness.bundle_files import bundle_digest
-from harness.champion import fetch_champion, macs_of
+from harness.champion import fetch_champion
+from harness.cli import cli
 from harness.promotion_lock import PromotionError, only_promotion
 from harness.record import Record
 from harness.tracking import Tracking
 from harness.versions import champion_of, raw_versions, versions_of
-from tests.harness.registry_place import NAME, Place, altered, opened, source_run, specification, write_bundle
+from tests.harness.registry_place import (
+    NAME,
+    Place,
+    altered,
+    opened,
+    proxy,
+    source_run,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -26,6 +33,8 @@ STEPS = (
     "run", "uploaded", "logged", "named", "version", "read_back", "verified", "challenger", "ended", "previous",
     "champion", "done",
 )  # fmt: skip
+BACK, OUTPUT = "pseudo-seen", "promoted"
+STEPS_BACK = ("checked", "marked", "champion", "previous", "bundle", "told", "done")
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +44,31 @@ def place(
     folder = tmp_path_factory.mktemp("registry")
     with opened(new_record(folder / "mlruns"), root, folder / "bundles") as place:
         yield place
+
+
+@pytest.fixture(scope="module")
+def three(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Another registered model on the same server: version 3 is the champion, and replaced 2, which replaced 1."""
+    three = replace(place, name=BACK, folder=tmp_path_factory.mktemp("three"), made=0)
+    for _ in range(3):
+        three.promoted()
+    assert three.aliases() == ["3", None, "2"]
+    return three
+
+
+@pytest.fixture
+def ask(three: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", three.uri)
+    common = ["--record", str(three.record.root), "--output", str(tmp_path / OUTPUT)]
+    return lambda *words, name=BACK: CliRunner().invoke(cli, ["rollback", name, *words, *common])
+
+
+@pytest.fixture
+def back(three: Place) -> Iterator[None]:
+    """Version 3 is the champion again after the test."""
+    yield
+    for alias, version in (("champion", "3"), ("previous", "2")):
+        three.client.set_registered_model_alias(BACK, alias, version)
 
 
 def running(client: MlflowClient) -> list[str]:
@@ -135,54 +169,6 @@ def test_of_two_records_on_one_server_the_later_is_told(place: Place) -> None:
     assert version in place.verified()
 
 
-@contextmanager
-def proxy(uri: str, *, lose: bool = False, spoil: str = "") -> Iterator[str]:
-    """A way to the server on which every first answer to a change is lost, or one uploaded file altered."""
-    target, lost = urlsplit(uri).netloc, set()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if spoil and self.command == "PUT" and self.path.endswith(spoil):
-                body = body[:-1] + bytes([body[-1] ^ 1])
-            connection = http.client.HTTPConnection(target, timeout=30)
-            headers = {key: value for key, value in self.headers.items() if key.lower() != "host"}
-            connection.request(self.command, self.path, body, headers)
-            response = connection.getresponse()
-            content = response.read()
-            connection.close()
-            place = (self.command, urlsplit(self.path).path)
-            if lose and self.command != "GET" and not place[1].endswith("search") and place not in lost:
-                lost.add(place)
-                self.close_connection = True
-                return
-            self.send_response(response.status)
-            for key, value in response.getheaders():
-                if key.lower() not in ("transfer-encoding", "content-length", "connection", "date", "server"):
-                    self.send_header(key, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    between = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=between.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{between.server_port}"
-        assert bool(lost) == lose
-    finally:
-        between.shutdown()
-        between.server_close()
-        thread.join()
-
-
 def test_every_first_answer_lost_after_the_commit_makes_one_run_and_one_version(place: Place) -> None:
     seen, before = place.alias("champion"), len(raw_versions(place.client, NAME))
     with proxy(place.uri, lose=True) as lossy:
@@ -232,31 +218,133 @@ def test_a_champion_that_was_altered_on_the_server_is_refused_by_name(
     assert not (tmp_path / "bundle").exists()
 
 
-def test_a_champion_from_before_bundles_were_sealed_is_taken_with_a_note(
-    place: Place, tracking: Tracking, tmp_path: Path
-) -> None:
-    client, name = place.client, "older-model"
-    run = tracking.run(
-        "older", "promote trial 0", {"harness.kind": "promotion", "harness.source_run": "f" * 32}
-    )
-    client.log_artifacts(run, str(write_bundle(tmp_path / "older", 99)), "bundle")
-    tracking.end(run, "FINISHED", {}, {})
-    client.create_registered_model(name)
-    client.create_model_version(name, f"runs:/{run}/bundle", run, tags={"harness.test_manifest": "e" * 64})
-    client.set_registered_model_alias(name, "champion", "1")
-    champion = fetch_champion(tracking, name, tmp_path / "bundle")
+def tags(three: Place, key: str) -> dict[str, str]:
+    return {str(one.version): one.tags[key] for one in raw_versions(three.client, BACK) if key in one.tags}
+
+
+@pytest.mark.usefixtures("back")
+@pytest.mark.parametrize("step", STEPS_BACK)
+def test_a_rollback_killed_between_any_two_steps(step: str, three: Place, tmp_path: Path) -> None:
+    order = {
+        "do": "rollback", "uri": three.uri, "name": BACK, "record": str(three.record.root),
+        "output": str(tmp_path / OUTPUT),
+    }  # fmt: skip
+    three.children.killed({**order, "failpoint": f"rollback.{step}"})
+    three.assert_whole(tmp_path / "killed")
+    assert three.alias("champion") == ("3" if step in ("checked", "marked") else "2")
+    if step == "done":
+        order["to"] = "2"  # it was complete: once more would go back once more
+    answer = three.children.one(order)
+    assert (answer["version"], answer["previous"]) == ("2", "1")
+    assert answer["rolled_back"] == (None if step == "done" else "3")
+    assert three.aliases() == ["2", None, "1"]
+    assert list(tags(three, "harness.rolled_back")) == ["3"]
+    assert tags(three, "harness.rolled_back")["3"].endswith(", to version 2: it drifts")
+    assert tags(three, "harness.rolling_back_to") == {}
+    champion = champion_of(three.client, BACK)
     assert champion is not None
-    assert (champion.registered.source_run, champion.registered.trusted) == ("f" * 32, True)
-    assert "held against its own SHA256SUMS only" in champion.notes[0]
-    assert champion.macs == macs_of(specification(99))
+    assert bundle_digest(tmp_path / OUTPUT / "sweep") == champion.bundle_digest
+    assert {path.name for path in (tmp_path / OUTPUT).iterdir()} == {".promotion.lock", "sweep"}
 
 
-def test_a_champion_registered_by_hand_cannot_be_compared_with(
-    place: Place, tracking: Tracking, tmp_path: Path
+@pytest.mark.usefixtures("back")
+def test_back_to_the_first_and_forth(three: Place, ask: Callable[..., Result], tmp_path: Path) -> None:
+    aside = (
+        tmp_path / OUTPUT / ".sweep.aside"
+    )  # of a promotion that was killed: finished later it would undo this
+    aside.mkdir(parents=True)
+    first = ask("-m", "too eager", "--json")
+    assert not aside.exists()
+    assert json.loads(first.stdout) == {
+        "registered_name": BACK, "version": "2", "rolled_back": "3", "previous": "1", "study": "sweep",
+        "bundle": str(tmp_path / OUTPUT / "sweep"), "notes": [], "dry_run": False,
+    }  # fmt: skip
+    assert ask().exit_code == 0
+    assert three.aliases() == ["1", None, None]
+    none = ask()
+    assert none.exit_code == 2
+    assert none.stderr == (
+        f"error: nothing to roll back to: version 1 of {BACK} replaced no version; its other verified versions: "
+        "3, 2 (choose one with --to VERSION)\n"
+    )
+    assert ask("--to", "3").exit_code == 0
+    assert three.aliases() == ["3", None, "2"]
+    again = ask("--to", "3")
+    assert again.exit_code == 0
+    assert again.stdout.startswith(f"{BACK}: version 3 is the champion already\nalias previous: version 2\n")
+
+
+def test_a_dry_run_checks_and_changes_nothing(
+    three: Place, ask: Callable[..., Result], tmp_path: Path
 ) -> None:
-    name = "by-hand"
-    place.client.create_registered_model(name)
-    place.client.create_model_version(name, "s3://models/somewhere")
-    place.client.set_registered_model_alias(name, "champion", "1")
-    with pytest.raises(ArtifactError, match="registered by hand"):
-        fetch_champion(tracking, name, tmp_path / "bundle")
+    before = [(one.version, one.tags) for one in raw_versions(three.client, BACK)]
+    result = ask("--dry-run")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{BACK}: version 2 would be the champion\n")
+    assert three.aliases() == ["3", None, "2"]
+    assert before == [(one.version, one.tags) for one in raw_versions(three.client, BACK)]
+    assert not (tmp_path / OUTPUT).exists()
+
+
+def test_an_altered_version_is_no_way_back(three: Place, ask: Callable[..., Result], tmp_path: Path) -> None:
+    for words in ([], ["--dry-run"]):
+        with altered(three.stored("2", "model.onnx")):
+            result = ask(*words)
+        assert result.exit_code == 1
+        assert "model.onnx was altered" in result.stderr
+    assert three.aliases() == ["3", None, "2"]
+    assert [path.name for path in (tmp_path / OUTPUT).iterdir()] == [".promotion.lock"]
+
+
+def test_what_no_promotion_wrote_is_not_replaced(
+    three: Place, ask: Callable[..., Result], tmp_path: Path
+) -> None:
+    notes = tmp_path / OUTPUT / "sweep" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    result = ask()
+    assert result.exit_code == 2
+    assert f"{notes.parent} holds notes.txt, which no promotion wrote" in result.stderr
+    assert three.aliases() == ["3", None, "2"]
+    assert notes.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pseudo-sen"], f"no registered model is called 'pseudo-sen'; did you mean {BACK}?"),
+        ([BACK, "--to", "9"], f"{BACK} has no version '9'; its other verified versions: 2, 1"),
+    ],
+)
+def test_what_is_not_there_is_answered_with_what_is(
+    words: list[str], message: str, three: Place, ask: Callable[..., Result]
+) -> None:
+    result = ask(*words[1:], name=words[0])
+    assert (result.exit_code, result.stderr) == (2, f"error: {message}\n")
+    assert three.alias("champion") == "3"
+
+
+def test_not_beside_a_promotion(
+    three: Place, ask: Callable[..., Result], record: Record, tmp_path: Path
+) -> None:
+    for held, place in ((three.record, None), (record, tmp_path / OUTPUT)):
+        with only_promotion(held, place):
+            result = ask()
+        assert result.exit_code == 1
+        assert "another promotion or rollback works on" in result.stderr
+
+
+@pytest.mark.usefixtures("back")
+def test_after_a_promotion_that_was_killed_before_its_last_step(three: Place, ask: Any) -> None:
+    """`previous` names the champion itself by then; the champion knows what it had replaced."""
+    three.client.set_registered_model_alias(BACK, "previous", "3")
+    assert ask().exit_code == 0
+    assert three.aliases() == ["2", None, "1"]
+
+
+def test_a_version_that_was_not_verified_is_no_way_back(three: Place, ask: Callable[..., Result]) -> None:
+    three.children.killed(three.order(seen="3", failpoint="promote.version"))
+    result = ask("--to", "4")
+    assert result.exit_code == 2
+    assert f"version 4 of {BACK} was never verified" in result.stderr
+    assert three.alias("champion") == "3"

@@ -16,15 +16,13 @@ import psutil
 import pytest
 import soundfile
 
-from harness.artifacts import fetch_bundle
 from harness.record import Record, quiet_environment
-from harness.registry import Registration, champion_of, register
+from harness.registry import Registration, register
 from harness.server import TrackingServer, free_port
 from harness.statistics import clustered_interval
 from harness.tracking import Tracking, connect
 from harness.verify import verify
 from models.onnx_session import open_session, run_onnx
-from tests.harness.bundle_place import make_bundle
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,35 +34,20 @@ NAME = "pseudo-seen"
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("sealed") / "small")
-
-
-@pytest.fixture(scope="module")
 def tracking(
-    bundle: Path, tmp_path_factory: pytest.TempPathFactory, new_record: Callable[[Path], Record]
+    sealed: Path, tmp_path_factory: pytest.TempPathFactory, new_record: Callable[[Path], Record]
 ) -> Iterator[Tracking]:
     """A record whose champion is the bundle's model."""
     with TrackingServer(new_record(tmp_path_factory.mktemp("serving") / "mlruns")) as server:
         tracking = Tracking(connect(server.uri), "small", identity="small")
-        digest = verify(bundle, latency=False).digest
+        digest = verify(sealed, latency=False).digest
         new = Registration(
-            name=NAME, source_run="e" * 32, study="small", subject_tags={"harness.trial": "3"}, bundle=bundle,
+            name=NAME, source_run="e" * 32, study="small", subject_tags={"harness.trial": "3"}, bundle=sealed,
             bundle_digest=digest, test=clustered_interval([1, 1, 0, 1] * 10, [str(k) for k in range(40)]),
             manifest="c" * 64, macs=1, stamp="unconfirmed", tags={},
         )  # fmt: skip
         register(tracking, new, wins=True, seen_champion=None)
         yield tracking
-
-
-def test_the_champions_bundle_is_verified_against_the_registrys_digest(
-    tracking: Tracking, tmp_path: Path
-) -> None:
-    champion = champion_of(tracking, NAME)
-    assert champion is not None
-    fetched = fetch_bundle(tracking.client, champion.run_id, champion.bundle_digest, tmp_path / "bundle")
-    result = verify(fetched, champion.bundle_digest, latency=False)
-    assert result.ok, result.lines()
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +104,16 @@ def post(url: str, document: Any) -> Any:
 
 @pytest.mark.needs_corpora
 def test_raw_audio_posted_to_the_served_champion_is_answered_as_onnxruntime_does(
-    url: str, bundle: Path, corpora: Path
+    url: str, sealed: Path, corpora: Path
 ) -> None:
     paths = sorted((corpora / "LibriSpeech").rglob("*.flac"))
     audio = [soundfile.read(path, frames=48_000, dtype="int16")[0] for path in (paths[0], paths[-1])]
-    says = json.loads((bundle / "specification.json").read_text("utf-8"))
+    says = json.loads((sealed / "specification.json").read_text("utf-8"))
     windows = np.stack(audio).astype(np.float32) / says["int16_divisor"]
     served = post(url, {"inputs": windows.tolist()})["predictions"]
     logits = np.asarray(served[says["output_name"]] if isinstance(served, dict) else served, np.float32)
     assert logits.shape == (2, 2)
-    np.testing.assert_allclose(logits, run_onnx(open_session(bundle / "model.onnx"), windows), atol=1e-5)
+    np.testing.assert_allclose(logits, run_onnx(open_session(sealed / "model.onnx"), windows), atol=1e-5)
 
 
 def test_a_window_of_another_length_is_refused(url: str) -> None:

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -236,6 +237,19 @@ def test_optimism_against_simulation(trials: int, epochs: int) -> None:
     assert best.mean() - 0.7 == pytest.approx(optimism(0.7, 400, trials, epochs, r=0), rel=0.04)
 
 
+@given(st.integers(2, 60), st.integers(1, 30), st.floats(0, 1), st.floats(0.05, 0.95))
+def test_optimism_falls_with_the_rank(trials: int, epochs: int, r: float, p: float) -> None:
+    by_rank = [optimism(p, 100, trials, epochs, r, rank) for rank in range(1, trials + 1)]
+    assert by_rank[0] == optimism(p, 100, trials, epochs, r)
+    assert all(first > second for first, second in pairwise(by_rank))
+
+
+def test_optimism_of_each_rank_against_simulation() -> None:
+    ranked = np.sort(np.random.default_rng(0).normal(size=(20000, 12)), axis=1)[:, ::-1].mean(axis=0)
+    for rank, expected in enumerate(ranked, 1):
+        assert optimism(0.5, 0.25, 12, 1, 0, rank) == pytest.approx(expected, abs=0.03)  # sigma is 1
+
+
 def test_optimism_of_correlated_epochs_against_simulation() -> None:
     # epochs as a stationary AR(1) with r = .8, 20 trials of 20 epochs: k = 20 * 4 is an approximation
     generator, r = np.random.default_rng(3), 0.8
@@ -262,6 +276,7 @@ def test_optimism_of_correlated_epochs_against_simulation() -> None:
         (lambda: optimism(1.5, 10, 1, 1, 0), "share"),
         (lambda: optimism(0.5, 0, 1, 1, 0), "positive"),
         (lambda: optimism(0.5, 10, 1, 1, 2), "correlation"),
+        (lambda: optimism(0.5, 10, 3, 1, 0, 4), "rank among 3 trials is 1 to 3, not 4"),
     ],
 )
 def test_bad_numbers_are_named(call: object, says: str) -> None:

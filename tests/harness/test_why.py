@@ -1,6 +1,7 @@
 """What became of a trial: studies as the coordinator leaves them, in Optuna's journal alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -350,10 +351,68 @@ def test_a_confirmation_says_who_lost_and_what_it_lacked(place: Place, study: St
     assert sum("within one standard error of the best as well" in text_of(one) for one in equal) == 1
 
 
+def test_the_baseline_answers_by_name(place: Place, study: Study) -> None:
+    answer = asked(place, study, "baseline")
+    assert (answer.trial, answer.state) == ("baseline", "absent")
+    assert "harness confirm voices" in text_of(answer)
+    told = [study.trial(number) for number in (0, 1)]
+    arms = [
+        Arm(
+            one.name, TrialConfig.model_validate(one.config), one.values, number, one.score, is_baseline=False
+        )
+        for number, one in zip((0, None), told, strict=True)
+    ]
+    arms[1] = replace(arms[1], is_baseline=True)
+    keep_definition(study, arms, 2)
+    assert "0 of 4 trainings done" in text_of(asked(place, study, "baseline"))
+    for arm, scores in zip(arms, ((0.8, 0.82), (0.6, 0.62)), strict=True):
+        for seed, score in enumerate(scores, 1):
+            keep_result(study, arm.fingerprint, seed, Result({**told[0].outcome, "score": score}))
+    answer = asked(place, study, "baseline")
+    assert answer.why == (
+        "the baseline was not promoted: the confirmation on fresh seeds chose trial 0, the baseline ranks 2 of 2 there"
+    )
+    assert "it lost: its mean, 0.610" in text_of(answer)
+    remember(study, Decision("2026-01-01", "default", "baseline, seed 2", "refused"))
+    assert "baseline, seed 2 was refused" in asked(place, study, "baseline").why
+    keep_definition(study, [replace(arms[0], is_baseline=True)], 2)
+    assert asked(place, study, "baseline").trial == "trial 0"
+
+
 def test_a_number_is_not_taken_for_the_start_of_another() -> None:
     decision = Decision("", "default", "trial 12", "refused")
     assert decision.is_about("trial 12")
     assert not decision.is_about("trial 1")
+
+
+def test_what_was_decided_about_the_same_configuration_under_another_name_is_found(
+    place: Place, study: Study
+) -> None:
+    trial = study.trial(2)
+    promoted = Decision(
+        "2026-01-02T00:00:00+00:00", "default", "baseline, seed 1", "promoted", "m", "1", fingerprint=trial.fingerprint
+    )  # fmt: skip
+    remember(study, promoted)
+    assert decisions_of(study) == [promoted]
+    answer = asked(place, study, "2")
+    assert answer.why == "baseline, seed 1 was promoted as m version 1 on 2026-01-02 under policy default"
+    assert answer.decisions == (promoted,)
+    assert asked(place, study, "0").decisions == ()
+    assert not Decision("", "default", "baseline", "refused").is_about("trial 2", "")  # from before the field
+
+
+def test_a_trial_that_was_confirmed_alone_says_so(place: Place, study: Study) -> None:
+    one = study.trial(0)
+    arm = Arm(one.name, TrialConfig.model_validate(one.config), one.values, 0, one.score, 0.01, True)
+    keep_definition(study, [arm], 2, named=True)
+    assert "confirmation of trial 0 alone: 0 of 2 trainings done" in text_of(asked(place, study, "0"))
+    for seed in (1, 2):
+        keep_result(study, arm.fingerprint, seed, Result({**one.outcome, "score": 0.7}))
+    assert "confirmed alone: trial 0 (the baseline): 0.700" in text_of(asked(place, study, "0"))
+    assert "the trial that was named" not in text_of(asked(place, study, "1"))
+    record = ["--record", str(place.record.root)]
+    shown = CliRunner().invoke(cli, ["status", "voices", *record]).output
+    assert "trial 0 confirmed alone: winner: trial 0 (the baseline)" in shown
 
 
 def test_an_ensemble_answers_by_name(place: Place, study: Study) -> None:

@@ -16,28 +16,16 @@ from models.cnn import FastDiarizationModel
 from models.front_ends import FRONT_ENDS, WINDOW_SAMPLES, FrontEnd, LogMel, Mfcc, MfccDelta, Waveform
 from models.onnx_export import ExportError, Pipeline, export_onnx
 from models.onnx_files import OnnxFileError, read_onnx
-from models.onnx_session import Parity, ProviderError, open_session, parity, run_onnx
+from models.onnx_runtime import ProviderError
+from models.onnx_session import Parity, open_session, parity, run_onnx
 from models.specification import Specification, SpecificationError
+from tests import learned_network
 
 SMALL = CnnConfig(width=0.0625)
 
 
 def specification(front_end: FrontEnd, config: CnnConfig) -> Specification:
-    return Specification.model_validate(
-        {
-            "task": "pseudo",
-            "variant": "seen",
-            "label_meaning": {"0": "class 0", "1": "class 1"},
-            "front_end": front_end,
-            "architecture": config,
-            "label_map_digest": "a" * 64,
-            "manifest_digests": {"train": "b" * 64, "val": "c" * 64},
-            "fingerprint": "d" * 64,
-            "run_id": "e" * 32,
-            "versions": {"torch": torch.__version__},
-            "created": "2025-01-31T12:00:00+00:00",
-        }
-    )
+    return learned_network.specification(front_end=front_end, architecture=config)
 
 
 def windows(count: int = 7, seed: int = 0) -> np.ndarray:
@@ -254,6 +242,10 @@ def test_a_silent_fall_back_to_cpu_is_an_error(tmp_path: Path, monkeypatch: pyte
     front_end, path = Mfcc(), tmp_path / "m.onnx"
     export_onnx(front_end, network(front_end), specification(front_end, SMALL), path)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr("models.onnx_runtime._has_driver", lambda: False)
+    with pytest.raises(ProviderError, match="no CUDA driver here, which CUDAExecutionProvider needs"):
+        open_session(path, "cuda")
+    monkeypatch.setattr("models.onnx_runtime._has_driver", lambda: True)
     with pytest.raises(ProviderError, match="fell back to CPUExecutionProvider"):
         open_session(path, "cuda")
 

@@ -24,7 +24,7 @@ MORE = {
     "rollback": ("harness.commands.rollback", "Make the champion before this one the champion again."),
     "verify": ("harness.commands.verify", "Check a bundle: digests, golden outputs, latency."),
     "data": ("harness.commands.data", "Prepare or audit a sweep's data without training."),
-    "schema": ("harness.commands.schema", "Print the JSON Schema of sweep files, specifications or policies."),
+    "schema": ("harness.commands.schema", "Print a JSON Schema: of sweep files, specifications, policies."),
 }
 
 

@@ -66,7 +66,7 @@ class OutputError(ValueError):
 
 
 def require_places(output: Path, study: str) -> None:
-    """Make the folder of bundles; refuse places whose content would be lost, since that is replaced as a whole.
+    """Refuse a folder of bundles that cannot be made, and places whose content would be lost: they are replaced whole.
 
     Raises
     ------
@@ -79,14 +79,16 @@ def require_places(output: Path, study: str) -> None:
 
 
 def require_output(output: Path) -> None:
-    """Make the folder of bundles; OutputError where that fails, or where its disk is nearly full."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    """Raise OutputError where the folder of bundles cannot be made, or where its disk is nearly full."""
+    nearest = output.absolute()
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        why = "may not be written" if nearest.is_dir() else "is no folder"
         raise OutputError(
-            f"the folder of bundles {output} cannot be made: {error.strerror}; name another --output"
-        ) from None
-    free = shutil.disk_usage(output).free
+            f"the folder of bundles {output} cannot be made: {nearest} {why}; name another --output"
+        )
+    free = shutil.disk_usage(nearest).free
     if free < MIN_FREE_BYTES:
         raise OutputError(
             f"{output} has {free / 1e6:.0f} MB free; a promotion needs {MIN_FREE_BYTES / 1e6:.0f} MB or more"

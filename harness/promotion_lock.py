@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -27,16 +29,42 @@ def only_promotion(record: Record, output: Path | None = None) -> Iterator[None]
     PromotionError
         Somebody else holds it.
     """
-    paths = [record.locks / "promotion.lock"]
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        paths.append(output / ".promotion.lock")
     with ExitStack() as held:
-        for path in paths:
-            try:
-                held.enter_context(FileLock(path, timeout=0))
-            except Timeout:
-                raise PromotionError(
-                    f"another promotion or rollback works on {path.parent}; wait for it and run the same command again"
-                ) from None
+        held.enter_context(_file_locked(record.locks / "promotion.lock", record.root))
+        if output is not None:
+            held.enter_context(_folder_locked(output))
         yield
+
+
+@contextmanager
+def _file_locked(path: Path, what: Path) -> Iterator[None]:
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise _busy(what) from None
+
+
+@contextmanager
+def _folder_locked(folder: Path) -> Iterator[None]:
+    """Lock the folder itself: what is refused leaves no file in it, nor the folder where it was made here."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _busy(folder) from None
+        yield
+    finally:
+        os.close(handle)
+        if made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def _busy(what: Path) -> PromotionError:
+    return PromotionError(
+        f"another promotion or rollback works on {what}; wait for it and run the same command again"
+    )

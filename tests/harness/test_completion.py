@@ -85,7 +85,7 @@ def test_what_no_promotion_wrote_is_not_replaced(
     [
         ("mine", "mine/told holds notes.txt, which no promotion wrote"),
         ("file", "'file' is a file"),
-        ("file/inside", "the folder of bundles file/inside cannot be made: Not a directory"),
+        ("file/inside", "the folder of bundles file/inside cannot be made: "),
         ("challenged", "challenged/told.challenger is a file, which no promotion wrote"),
     ],
 )

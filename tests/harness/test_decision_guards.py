@@ -118,7 +118,9 @@ def test_an_ensemble_is_not_sent_to_confirm() -> None:
 
 
 def test_the_stamp_calls_the_deviation_what_it_is() -> None:
-    assert "has mean 0.950 (sd 0.000) over 5 fresh seeds" in stamp_of(confirmed("told", 5, [(7, "f", 0.95)]))
+    confirmation = confirmed("told", 5, [(7, "f", 0.95)])
+    stamp = stamp_of(confirmation.shipped, confirmation)
+    assert "has mean 0.950 (sd 0.000) over 5 fresh seeds; the seed with the median" in stamp
 
 
 # The opponent

@@ -82,7 +82,7 @@ class Place:
         assert [one.version for one in versions_of(self.client, NAME) if one.state == VERIFIED][-1] == version
         assert len(raw_versions(self.client, NAME)) == int(version)
         assert self.running() == []
-        assert {path.name for path in self.output.iterdir()} <= {STUDY, ".promotion.lock"}
+        assert {path.name for path in self.output.iterdir()} <= {STUDY}
 
     def running(self) -> list[Any]:
         experiments = [one.experiment_id for one in self.client.search_experiments()]

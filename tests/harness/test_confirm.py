@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -22,6 +23,7 @@ from harness.study import Study, load_study
 from harness.trial import open_device, run_trial
 from harness.trial_config import derived_seed
 from tests.harness.confirmed_study import outcome, told_study
+from tests.harness.workplace import inside
 
 SWEEP = {
     # enough training that the seeds of the smaller one answer both classes: what answers one may not ship
@@ -78,6 +80,31 @@ def test_a_confirmation_that_is_killed_goes_on_and_every_run_is_there_once(
     assert len(study.trials()) == 2
     check_runs(record, confirmed)
     check_numbers(study, confirmed, prepared.folder, demo_cache, tmp_path / "alone")
+    check_promotion(tmp_path, demo_cache, found)
+
+
+def check_promotion(folder: Path, cache: Path, found: dict[str, Any]) -> None:
+    """What is promoted is the winner's median seed, and everything that is written says what it rests on."""
+    (folder / "few.yaml").write_text("confirmation: {required: true, finalists: 2, seeds: 2}\n", "utf-8")
+    told = json.loads(inside(folder, cache, "promote", "told", "--confirm", "--policy", "few.yaml", "--json"))
+    assert told["trial"] == found["shipped"]
+    assert told["confirmation"] == found
+    winner = found["winner"].removeprefix("the ")
+    assert told["stamp"].startswith(f"confirmed: {winner}")
+    assert "over 2 fresh seeds; the seed with the lower median validation score ships" in told["stamp"]
+    guards = {guard["name"]: guard for guard in told["guards"]}
+    assert guards["confirmed on fresh seeds"]["ok"]
+    assert ("against the baseline" in guards) == (found["shipped"]["fingerprint"] != baseline_of(found))
+    assert told["alias"] == "champion"  # there was none
+    card = (folder / told["bundle"] / "card.md").read_text("utf-8")
+    assert found["conclusion"] in card
+    refused = json.loads(inside(folder, cache, "promote", "told", "--policy", "production", "--json", code=3))
+    assert "2 seeds" in refused["error"]
+
+
+def baseline_of(found: dict[str, Any]) -> str:
+    (fingerprint,) = (one["fingerprint"] for one in found["finalists"] if one["baseline"])
+    return str(fingerprint)
 
 
 def check_runs(record: Record, confirmed: Confirmation) -> None:

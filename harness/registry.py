@@ -9,9 +9,10 @@ names a version that was not read back from the server.
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,24 +237,45 @@ def _log_model(tracking: Tracking, run_id: str, path: Path) -> tuple[str, str]:
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    mlflow.set_tracking_uri(tracking.client.tracking_uri)
-    mlflow.set_registry_uri(tracking.client.tracking_uri)
     graph = onnx.load(str(path), load_external_data=False)
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 48_000), "waveform")]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 2), "logits")]),
     )
-    logged = Model.log(
-        artifact_path=None,
-        name="model",
-        flavor=mlflow.onnx,
-        run_id=run_id,
-        onnx_model=graph,
-        signature=signature,
-        pip_requirements=REQUIREMENTS,
-        save_as_external_data=False,
-    )
+    with _server_of_the_process(tracking.client.tracking_uri):
+        logged = Model.log(
+            artifact_path=None,
+            name="model",
+            flavor=mlflow.onnx,
+            run_id=run_id,
+            onnx_model=graph,
+            signature=signature,
+            pip_requirements=REQUIREMENTS,
+            save_as_external_data=False,
+        )
     return str(logged.model_uri), str(logged.model_id)
+
+
+@contextmanager
+def _server_of_the_process(uri: str) -> Iterator[None]:
+    """MLflow logs models to the one server of its process only, and leaves its address in the environment.
+
+    Whatever is started later would take a record's own server, gone by then, for a team's: it is taken back.
+    """
+    import mlflow
+
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    before = {name: os.environ.get(name) for name in names}
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before[names[0]])
+        mlflow.set_registry_uri(before[names[1]])
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
 
 
 def _ensure_registered(tracking: Tracking, name: str) -> None:

@@ -47,6 +47,9 @@ def tracking(
             manifest="c" * 64, macs=1, stamp="unconfirmed", tags={},
         )  # fmt: skip
         register(tracking, new, wins=True, seen_champion=None)
+        assert (
+            not {"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"} & os.environ.keys()
+        )  # or it outlives its server
         yield tracking
 
 

@@ -241,7 +241,7 @@ def _variant_line(variant: Mapping[str, Any]) -> str:
             f"windows/s at batch 32 ({latency['provider']})"
         )
     loss = (
-        f"{-100 * variant['accuracy_loss']:+.1f} points of test accuracy, "
+        f"{round(-100 * variant['accuracy_loss'], 1) + 0.0:+.1f} points of test accuracy, "
         if variant["name"] != "fp32"
         else ""
     )

@@ -30,6 +30,7 @@ from harness.swap import put_in_place
 from harness.sweep import NAME
 from harness.tracking import MAX_TAG, connect
 from harness.versions import (
+    CHALLENGER,
     CHAMPION,
     PREVIOUS,
     RegisteredVersion,
@@ -173,6 +174,9 @@ def _move(
     else:
         client.set_registered_model_alias(name, PREVIOUS, previous)
     failpoint("rollback.previous")
+    challenger = version_by_alias(client, name, CHALLENGER)
+    if challenger is not None and challenger.version == target.version:  # it challenges nobody any more
+        client.delete_registered_model_alias(name, CHALLENGER)
 
 
 def _tell(client: MlflowClient, name: str, left: str, target: str, message: str) -> None:
@@ -223,7 +227,12 @@ def _target(
 
 
 def _before(target: RegisteredVersion, versions: dict[str, RegisteredVersion], left: str) -> str | None:
-    """What the target had replaced, where it is still there, was verified and is not what is being left."""
+    """What the target had replaced, where it is still there, was verified and is not what is being left.
+
+    Of a challenger that is put forward by hand, which replaced nobody, it is who served until now.
+    """
+    if target.replaces is None and int(target.version) > int(left):
+        return left
     found = versions.get(target.replaces or "")
     return found.version if found is not None and found.trusted and found.version != left else None
 

@@ -348,3 +348,11 @@ def test_a_version_that_was_not_verified_is_no_way_back(three: Place, ask: Calla
     assert result.exit_code == 2
     assert f"version 4 of {BACK} was never verified" in result.stderr
     assert three.alias("champion") == "3"
+
+
+def test_a_challenger_put_forward_by_hand_can_be_taken_back(three: Place, ask: Callable[..., Result]) -> None:
+    version = three.promoted(wins=False)
+    assert ask("--to", version).exit_code == 0
+    assert three.aliases() == [version, None, "3"]
+    assert ask().exit_code == 0
+    assert three.alias("champion") == "3"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -54,7 +55,8 @@ class _Row:
 class Progress:
     """What both views know: the trials of this launch, the best so far, the time left.
 
-    Read by the thread that draws while another writes: `list(...)` takes the rows in one step.
+    One thread draws while another writes: both come to the rows through `put` and `shown`, under one lock.
+    The lock may be taken again by its holder, so that a signal handler of the writing thread cannot hang.
     """
 
     study: str = ""
@@ -62,15 +64,27 @@ class Progress:
     spent: int = 0
     earlier: tuple[int, float] | None = None
     rows: dict[int, _Row] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     began: float = field(default_factory=time.monotonic)
     ended_here: float = 0.0
+
+    def put(self, number: int, row: _Row) -> _Row:
+        """Add the row of a trial, or replace it."""
+        with self.lock:
+            self.rows[number] = row
+        return row
+
+    def shown(self) -> list[tuple[int, _Row]]:
+        """Every trial's number and row at this moment (a plain `list(...)` may be interrupted half way)."""
+        with self.lock:
+            return list(self.rows.items())
 
     @property
     def best(self) -> tuple[int, float] | None:
         """Number and score of the best complete trial, earlier launches included; of equals the first."""
         scores = [
             (number, row.score)
-            for number, row in list(self.rows.items())
+            for number, row in self.shown()
             if row.state == "complete" and row.score is not None
         ]
         scores += [self.earlier] if self.earlier is not None else []
@@ -78,7 +92,7 @@ class Progress:
 
     def time_left_s(self) -> float | None:
         """From the pace of this launch (epochs of earlier ones do not count); None before there is one."""
-        running = [row for row in list(self.rows.values()) if row.state == "running"]
+        running = [row for _, row in self.shown() if row.state == "running"]
         worked = self.ended_here + sum(max(0, row.done - row.start) / row.epochs for row in running)
         if worked < 0.25:
             return None
@@ -109,7 +123,7 @@ class PlainView(View):
 
     def started(self, number: int, name: str, epochs: int, done: int = 0) -> None:
         """Say which trial began."""
-        self.progress.rows[number] = _Row(name, epochs, start=done, done=done)
+        self.progress.put(number, _Row(name, epochs, start=done, done=done))
         what = f"resumed    {name} ({done} of {epochs} epochs done)" if done else f"started    {name}"
         self._write(f"trial {number:>3} {what}")
 
@@ -151,7 +165,7 @@ class LiveView(View):
 
     def started(self, number: int, name: str, epochs: int, done: int = 0) -> None:
         """Add a row."""
-        self.progress.rows[number] = _Row(name, epochs, start=done, done=done)
+        self.progress.put(number, _Row(name, epochs, start=done, done=done))
 
     def epoch(self, number: int, epoch: int, metrics: dict[str, float]) -> None:
         """Update its row."""
@@ -204,7 +218,7 @@ class LiveView(View):
     def _shown(self) -> list[tuple[int, _Row]]:
         """Running trials, the best and the latest: as many as the terminal has lines for."""
         room = max(4, (self.console.size.height or 24) - 6)
-        rows = sorted(list(self.progress.rows.items()), key=lambda item: item[0])
+        rows = sorted(self.progress.shown(), key=lambda item: item[0])
         if len(rows) <= room:
             return rows
         best = self.progress.best
@@ -284,7 +298,7 @@ def _note_epoch(progress: Progress, number: int, epoch: int, metrics: dict[str, 
 
 
 def _note_end(progress: Progress, number: int, state: str, score: float | None) -> None:
-    row = progress.rows.setdefault(number, _Row("", 1))
+    row = progress.rows.get(number) or progress.put(number, _Row("", 1))
     row.state = state
     row.score = score if score is not None else row.score
     if state not in ("duplicate", "interrupted"):

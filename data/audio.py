@@ -16,6 +16,7 @@ import soxr
 
 from data.corpora.base import SAMPLE_RATE, WINDOW_S, WINDOW_SAMPLES
 from data.errors import AudioError
+from data.files import kind_of, missing_bytes
 
 __all__ = [
     "SAMPLE_RATE",
@@ -34,6 +35,7 @@ __all__ = [
 SILENCE_PEAK = 1e-4  # -80 dBFS
 LARGEST_PEAK = 4.0  # +12 dBFS: beyond it float samples are not in -1..1 at all
 RATES = (4_000, 384_000)  # Hz
+LONGEST_UTTERANCE_S = 3_600  # decoded in one piece; hours of a meeting are read by seeking
 # Digital silence packs about 300 samples into a byte of FLAC; a broken header claims far more.
 MOST_SAMPLES_PER_BYTE = 4_096
 _BLOCK = 1 << 20
@@ -80,19 +82,23 @@ def read_header(path: Path) -> Header:
     Raises
     ------
     AudioError
-        Unreadable, empty, an impossible sample rate or length.
+        No file, unreadable, empty, truncated, an impossible sample rate or length.
     """
     try:
-        size = path.stat().st_size
-        if size == 0:
+        status = path.stat()
+        if kind := kind_of(status.st_mode):
+            raise AudioError(f"unreadable: it is {kind}, not a file")
+        if status.st_size == 0:
             raise AudioError("empty: 0 bytes")
         info = soundfile.info(os.fsencode(path))
+        if missing := missing_bytes(path):
+            raise AudioError(f"truncated: {missing} bytes of the samples in its header are not there")
     except OSError as error:
         raise AudioError(f"unreadable: {error.strerror or error}") from error
     except RuntimeError as error:
         raise AudioError(f"unreadable: {_reason(error)}") from error
     header = Header(int(info.frames), int(info.channels), int(info.samplerate))
-    _check_header(header, size)
+    _check_header(header, status.st_size)
     return header
 
 
@@ -106,7 +112,8 @@ def _blocks(path: Path, header: Header) -> Iterator[Float]:
     decoded = 0
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:
-            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+            frames = max(1, _BLOCK // header.channels)
+            while len(block := file.read(frames, dtype="float32", always_2d=True)):
                 decoded += len(block)
                 yield _checked(block)
     except (OSError, RuntimeError) as error:
@@ -135,9 +142,13 @@ def _raw(block: Float) -> memoryview:
     return np.ascontiguousarray(block, dtype="<f4").data
 
 
-def _require_sound(peak: float) -> None:
+def _require_sound(low: float, high: float) -> None:
+    """Refuse silence, which a constant is too, wherever it lies."""
+    peak = (high - low) / 2
     if peak < SILENCE_PEAK:
-        raise AudioError(f"silent: peak {peak:.1e} is below {SILENCE_PEAK:.0e} (-80 dBFS)")
+        level = (high + low) / 2
+        where = f" around a constant {level:.4f}" if abs(level) >= SILENCE_PEAK else ""
+        raise AudioError(f"silent: peak {peak:.1e}{where} is below {SILENCE_PEAK:.0e} (-80 dBFS)")
 
 
 def load_audio(path: Path) -> Audio:
@@ -149,17 +160,22 @@ def load_audio(path: Path) -> Audio:
     Raises
     ------
     AudioError
-        Unreadable, empty, silent (peak below -80 dBFS), not finite, out of range, truncated,
-        or with a header that claims an absurd length.
+        Unreadable, empty, silent (peak below -80 dBFS), constant, not finite, out of range, truncated, longer
+        than an hour, or with a header that claims an absurd length.
     """
     header = read_header(path)
+    if header.num_samples > LONGEST_UTTERANCE_S * SAMPLE_RATE:
+        hours = header.num_samples / SAMPLE_RATE / 3600
+        raise AudioError(
+            f"{hours:.1f} h long, and an utterance has {LONGEST_UTTERANCE_S / 3600:g} h at most: cut it"
+        )
     digest = _start_digest(header)
     blocks = []
     for block in _blocks(path, header):
         digest.update(_raw(block))
         blocks.append(block.mean(axis=1, dtype=np.float32))
     mono = np.concatenate(blocks)
-    _require_sound(float(np.abs(mono).max()))
+    _require_sound(float(mono.min()), float(mono.max()))
     return Audio(_at_16_khz(mono, header.sample_rate, header.num_samples), digest.hexdigest())
 
 
@@ -169,11 +185,12 @@ def digest_audio(path: Path) -> str:
     For recordings of hours: memory does not grow with the length.
     """
     header = read_header(path)
-    digest, peak = _start_digest(header), 0.0
+    digest, low, high = _start_digest(header), np.inf, -np.inf
     for block in _blocks(path, header):
         digest.update(_raw(block))
-        peak = max(peak, float(np.abs(block.mean(axis=1, dtype=np.float32)).max()))
-    _require_sound(peak)
+        mono = block.mean(axis=1, dtype=np.float32)
+        low, high = min(low, float(mono.min())), max(high, float(mono.max()))
+    _require_sound(low, high)
     return digest.hexdigest()
 
 
@@ -183,7 +200,7 @@ def read_excerpt(path: Path, start_sample: int, num_samples: int) -> Float:
     Raises
     ------
     AudioError
-        Unreadable there, or not finite.
+        Unreadable there, cut off there, or not finite.
     """
     header = read_header(path)
     shared = math.gcd(header.sample_rate, SAMPLE_RATE)
@@ -194,7 +211,10 @@ def read_excerpt(path: Path, start_sample: int, num_samples: int) -> Float:
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:
             file.seek(first * frames)
-            read = _checked(file.read((last - first) * frames, dtype="float32", always_2d=True))
+            block = file.read((last - first) * frames, dtype="float32", always_2d=True)
+        if len(block) < min(last * frames, header.frames) - first * frames:
+            raise AudioError(f"truncated: {len(block)} samples are left of it")
+        read = _checked(block)
     except (OSError, RuntimeError, ValueError) as error:
         raise AudioError(f"unreadable from {start_sample / SAMPLE_RATE:.2f} s: {error}") from error
     wanted = start_sample - first * samples + num_samples

@@ -6,6 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,7 @@ from data.corpora.base import Progress, Recording
 from data.errors import AudioError, DataError
 from data.prepared import WINDOWS_FILE
 from data.speech import Speech, measure
+from data.store import reserve
 from data.tasks.base import Piece, PlannedWindow
 from data.variants import load_variant
 
@@ -92,7 +94,7 @@ def _load(recording: Recording, cache: Path) -> Audio:
     else:
         audio = load_variant(recording.path, recording.variant, cache / "variants")
     if len(audio.samples) != recording.num_samples:
-        raise AudioError("changed while it was being prepared")
+        raise AudioError("changed since its header was read")
     return audio
 
 
@@ -105,6 +107,17 @@ def _examined(recording: Recording, cache: Path, speech: bool) -> tuple[str, Spe
     except AudioError as error:
         return str(error)
     return audio.sha256, measure(audio.samples) if speech else None
+
+
+@contextmanager
+def _still_sound(recording: Recording) -> Iterator[None]:
+    """What was examined and found sound is refused by its name where it no longer is."""
+    try:
+        yield
+    except AudioError as error:
+        raise DataError(
+            f"{recording.path} changed while it was being prepared: {error}; prepare again"
+        ) from error
 
 
 class Maker:
@@ -122,6 +135,7 @@ class Maker:
             np.save(folder / WINDOWS_FILE, np.empty(shape, dtype=np.int16))
             return
         target = np.lib.format.open_memmap(folder / WINDOWS_FILE, mode="w+", dtype=np.int16, shape=shape)
+        reserve(folder / WINDOWS_FILE)
         # Neighbours share recordings, so that few are decoded twice.
         order = sorted(range(len(windows)), key=lambda row: (windows[row].pieces[0].recording.key, row))
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -147,9 +161,10 @@ class Maker:
             self._kept_samples -= len(self._kept.popitem(last=False)[1])
 
     def _decode(self, recording: Recording) -> Float:
-        audio = _load(recording, self._cache)
-        if audio.sha256 != self._sha256[recording.key]:
-            raise DataError(f"{recording.path} changed while it was being prepared; prepare again")
+        with _still_sound(recording):
+            audio = _load(recording, self._cache)
+            if audio.sha256 != self._sha256[recording.key]:
+                raise AudioError("its samples are others")
         return audio.samples
 
     def _make(self, window: PlannedWindow) -> Int16:
@@ -158,7 +173,8 @@ class Maker:
     def _excerpt(self, piece: Piece) -> Float:
         recording, start, end = piece.recording, piece.start_sample, piece.start_sample + piece.num_samples
         if recording.conversation:
-            return read_excerpt(recording.path, start, piece.num_samples)
+            with _still_sound(recording):
+                return read_excerpt(recording.path, start, piece.num_samples)
         return self._kept[recording.key][start:end]
 
 

@@ -7,9 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, TypeAdapter
 
 from data.digests import digest_of
 from data.errors import DataError, unknown
+from data.files import read_json
 from data.plugins import load_plugins
 
 
@@ -46,6 +50,16 @@ def rank_labels(speakers: Sequence[Speaker]) -> dict[str, int]:
 LABEL_RULES: dict[str, LabelRule] = {"rank": rank_labels}
 
 
+class _Stored(BaseModel):
+    digest: str
+    rule: str
+    classes: dict[str, Literal[0, 1]]
+    speakers: tuple[tuple[str, str, str], ...]
+
+
+_STORED = TypeAdapter(_Stored)
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """Speaker id -> class 0 or 1, the rule that made it and the speakers that it was made from."""
@@ -74,13 +88,13 @@ class LabelMap:
     @classmethod
     def load(cls, path: Path) -> LabelMap:
         """Read a map and check it against the digest written with it (DataError if it differs)."""
-        content = json.loads(path.read_text(encoding="utf-8"))
-        speakers = tuple(Speaker(*fields) for fields in content["speakers"])
-        label_map = cls({str(k): int(v) for k, v in content["classes"].items()}, content["rule"], speakers)
-        if label_map.digest != content["digest"]:
+        stored = read_json(path, _STORED)
+        speakers = tuple(Speaker(*fields) for fields in stored.speakers)
+        label_map = cls(stored.classes, stored.rule, speakers)
+        if label_map.digest != stored.digest:
             raise DataError(
                 f"{path} was changed: its digest is {label_map.digest[:12]}, recorded "
-                f"{content['digest'][:12]}; remove its folder and prepare again"
+                f"{stored.digest[:12]}; remove its folder and prepare again"
             )
         return label_map
 

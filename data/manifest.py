@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, FiniteFloat, TypeAdapter
 
 from data.errors import DataError
+from data.files import read_json
 from data.parts import Split
 
 if TYPE_CHECKING:
@@ -65,6 +68,23 @@ class Window:
 
 _COLUMNS = tuple(column.name for column in fields(Window))
 _SOURCE_COLUMNS = tuple(column.name for column in fields(Source))
+_Names = tuple[str, ...]
+_SourceRow = tuple[str, str, str, str, str, str, str, int, int, int, FiniteFloat]
+_Row = tuple[tuple[_SourceRow, ...], Literal[0, 1], str, str, _Names, str, str, FiniteFloat | None]
+
+
+class _Head(BaseModel):
+    split: Split
+    digest: str
+    columns: _Names
+    source_columns: _Names = ()
+
+
+class _Body(BaseModel):
+    windows: tuple[_Row, ...]
+
+
+_HEAD, _BODY = TypeAdapter(_Head), TypeAdapter(_Body)
 
 
 @dataclass(frozen=True)
@@ -118,25 +138,18 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """Read a manifest and check it against the digest written with it (DataError if it differs)."""
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if (tuple(content["columns"]), tuple(content.get("source_columns", ()))) != (
-            _COLUMNS,
-            _SOURCE_COLUMNS,
-        ):
-            raise DataError(f"{path} has columns {content['columns']}; remove its folder and prepare again")
-        manifest = cls(content["split"], tuple(map(_window, content["windows"])))
-        if manifest.digest != content["digest"]:
+        """Read a manifest and check it against the digest written with it (else DataError; of another form too)."""
+        head = read_json(path, _HEAD)
+        if (head.columns, head.source_columns) != (_COLUMNS, _SOURCE_COLUMNS):
+            raise DataError(f"{path} has columns {list(head.columns)}; remove its folder and prepare again")
+        rows = read_json(path, _BODY).windows
+        manifest = cls(head.split, tuple(Window(tuple(Source(*s) for s in row[0]), *row[1:]) for row in rows))
+        if manifest.digest != head.digest:
             raise DataError(
-                f"{path} was changed: its digest is {manifest.digest[:12]}, recorded "
-                f"{content['digest'][:12]}; remove its folder and prepare again"
+                f"{path} was changed: its digest is {manifest.digest[:12]}, recorded {head.digest[:12]}; remove "
+                "its folder and prepare again"
             )
         return manifest
-
-
-def _window(row: Sequence[Any]) -> Window:
-    sources, label, subset, speaker, speakers, *rest = row
-    return Window(tuple(Source(*one) for one in sources), label, subset, speaker, tuple(speakers), *rest)
 
 
 def label_histogram(manifest: Manifest) -> dict[str, dict[str, object]]:

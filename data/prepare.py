@@ -13,13 +13,14 @@ from data.corpora.base import UNKNOWN_SEX, LostRecording, Progress, Recording, S
 from data.cutting import Examiner, Maker
 from data.digests import digest_of
 from data.errors import DataError
+from data.files import usable
 from data.labels import LabelMap, build_label_map
 from data.manifest import Manifest, Window
 from data.manifest import Source as Excerpt
 from data.parts import SPLITS, Split
 from data.prepared import LABEL_MAP, RECORD, Prepared, SplitData, load_prepared, manifest_path
 from data.sources import Source, described, open_sources, places, scan_all
-from data.store import build_once, is_complete
+from data.store import build_once, is_intact
 from data.tasks import TASKS
 from data.tasks.base import Draw, Plan, PlannedWindow, Pool
 from data.variants import IMPLEMENTATION as VARIANTS
@@ -58,11 +59,14 @@ def prepare(
     state = [IMPLEMENTATION, VARIANTS, config.digest(), [source.state for source in sources]]
     folder = cache / "prepared" / digest_of(state)[:32]
     job = _Preparation(config, sources, cache, progress)
-    build_once(folder, job.run)
-    if not all(is_complete(windows) for windows in job.windows_folders(folder)):
-        # Somebody cleaned the window store: the manifests alone are of no use.
-        (folder / RECORD).unlink(missing_ok=True)
-        build_once(folder, job.run)
+    with usable(f"cache {cache}"):
+        build_once(folder, job.run, intact=True)
+        gone = [windows for windows in job.windows_folders(folder) if not is_intact(windows)]
+        if gone:
+            # Somebody cleaned the window store, or altered it: the manifests alone are of no use.
+            progress(f"windows are gone or altered in {', '.join(map(str, gone))}: they are made again")
+            (folder / RECORD).unlink(missing_ok=True)
+            build_once(folder, job.run)
     return load_prepared(folder)
 
 
@@ -86,6 +90,9 @@ class _Preparation:
         examiner = Examiner(self.cache, self.progress)
         plan = self._plan(pool, label_map, examiner)
         digests = self._store(plan, examiner, aside)
+        for source in self.sources:
+            with usable(f"corpus {source.corpus}"):
+                source.check_unchanged()
         label_map.save(aside / LABEL_MAP)
         at = places(self.sources, scan)
         failed = [
@@ -164,7 +171,7 @@ class _Preparation:
             name = digest_of([IMPLEMENTATION, VARIANTS, manifest.digest])[:32]
             self.progress(f"storing {len(planned)} {split} windows")
             maker = Maker(examiner.sha256, self.cache, self.progress)
-            build_once(self.cache / "windows" / name, partial(maker.write, planned))
+            build_once(self.cache / "windows" / name, partial(maker.write, planned), intact=True)
             stored[split] = {
                 "manifest_digest": manifest.digest,
                 "windows": f"../../windows/{name}",

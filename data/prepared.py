@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, PlainValidator, TypeAdapter, model_validator
 
 from data.config import DataConfig
 from data.corpora.base import WINDOW_SAMPLES, LostRecording
 from data.errors import DataError
+from data.files import read_json
 from data.labels import LabelMap
 from data.manifest import Manifest
 from data.parts import SPLITS, Split
-from data.store import is_complete
+from data.store import altered, is_complete
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +27,33 @@ LABEL_MAP = "label_map.json"
 WINDOWS_FILE = "windows.npy"
 
 
+class _StoredSplit(BaseModel):
+    manifest_digest: str
+    windows: str
+    count: int
+
+
+class _Stored(BaseModel):
+    """What `data.prepare` wrote down."""
+
+    config: Annotated[DataConfig, PlainValidator(DataConfig.model_validate)]
+    split_rule: str
+    flags: tuple[str, ...]
+    dropped: dict[Split, dict[str, int]]
+    examined: int
+    lost: tuple[LostRecording, ...]
+    splits: dict[Split, _StoredSplit]
+
+    @model_validator(mode="after")
+    def _every_split(self) -> _Stored:
+        if set(self.splits) != set(SPLITS):
+            raise ValueError(f"the splits are {', '.join(self.splits) or 'missing'}, not {', '.join(SPLITS)}")
+        return self
+
+
+_STORED = TypeAdapter(_Stored)
+
+
 @dataclass(frozen=True)
 class SplitData:
     """A split: its manifest, and the folder that stores its windows."""
@@ -33,13 +62,20 @@ class SplitData:
     folder: Path
 
     def windows(self) -> npt.NDArray[np.int16]:
-        """Return ``(window, 48000)`` int16, memory-mapped copy-on-write and shared between processes."""
+        """Return ``(window, 48000)`` int16, memory-mapped copy-on-write and shared between processes.
+
+        Raises
+        ------
+        DataError
+            They are not the windows that were stored; a process reads them for that once (a second for 1 GB).
+        """
         import numpy as np
 
         path = self.folder / WINDOWS_FILE
         shape = (len(self.manifest), WINDOW_SAMPLES)
         if not self.manifest.windows:  # an empty file cannot be mapped
             return np.empty(shape, dtype=np.int16)
+        _require_unchanged(self.folder)
         stored: npt.NDArray[np.int16] = np.load(path, mmap_mode="c", allow_pickle=False)
         if stored.shape != shape or stored.dtype != np.int16:
             raise DataError(
@@ -94,6 +130,13 @@ class Prepared:
         return {split: self.splits[split].manifest.digest for split in SPLITS}
 
 
+def _require_unchanged(folder: Path) -> None:
+    if not is_complete(folder):
+        raise DataError(f"{folder} is not a finished prepared folder; prepare the data again")
+    if changed := altered(folder):
+        raise DataError(f"{'; '.join(changed)}; remove {folder} and prepare the data again")
+
+
 def manifest_path(folder: Path, split: Split) -> Path:
     """Return where the manifest of ``split`` stands in a prepared folder."""
     return folder / f"manifest_{split}.json"
@@ -107,28 +150,27 @@ def load_prepared(folder: Path) -> Prepared:
     DataError
         An unfinished or changed folder (digests are compared), or windows that are gone.
     """
-    if not is_complete(folder):
-        raise DataError(f"{folder} is not a finished prepared folder; prepare the data again")
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    _require_unchanged(folder)
+    record = read_json(folder / RECORD, _STORED)
     splits: dict[Split, SplitData] = {}
     for split in SPLITS:
         manifest = Manifest.load(manifest_path(folder, split))
-        stored = record["splits"][split]
-        if manifest.digest != stored["manifest_digest"]:
+        stored = record.splits[split]
+        if manifest.digest != stored.manifest_digest:
             raise DataError(f"{folder}: the {split} manifest is not the recorded one; prepare the data again")
         # Relative, so that a cache can be moved as a whole.
-        windows = (folder / stored["windows"]).resolve()
+        windows = (folder / stored.windows).resolve()
         if not is_complete(windows):
             raise DataError(f"the {split} windows are not in {windows} any more; prepare the data again")
         splits[split] = SplitData(manifest, windows)
     return Prepared(
         folder=folder,
-        config=DataConfig.model_validate(record["config"]),
+        config=record.config,
         label_map=LabelMap.load(folder / LABEL_MAP),
-        split_rule=record["split_rule"],
-        flags=tuple(record["flags"]),
-        dropped=record["dropped"],
-        lost=tuple(LostRecording(**lost) for lost in record["lost"]),
-        examined=record["examined"],
+        split_rule=record.split_rule,
+        flags=record.flags,
+        dropped=record.dropped,
+        lost=record.lost,
+        examined=record.examined,
         splits=splits,
     )

@@ -18,6 +18,7 @@ from pyannote.database.util import load_lst, load_rttm, load_uem
 
 from data.corpora.base import Recording
 from data.errors import DataError
+from data.files import read_text
 
 _Loaded = TypeVar("_Loaded")
 LONGEST_S = 1e6  # eleven days: no meeting, but a number in the wrong unit or column
@@ -113,13 +114,7 @@ def _turns(path: Path, meeting: str) -> Iterator[tuple[int, str, str]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, fields) of the lines that are not empty and no ``;;`` comments."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text in UTF-8 (byte {error.start})") from error
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         line = line.replace("\t", " ")
         if not line.strip() or line.lstrip().startswith(";;"):
             continue

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from data.config import DataConfig
 from data.corpora import CORPORA
-from data.corpora.base import FileStamp, Progress, Reader, Recording, Request, Scan
+from data.corpora.base import FileStamp, Progress, Reader, Recording, Request, Scan, stamp_of
 from data.errors import DataError, listed
+from data.files import usable
 from data.parts import Split
 from data.tasks import TASKS
 
@@ -28,6 +29,20 @@ class Source:
     def state(self) -> list[object]:
         """What tells one state of the corpus from another, without opening a file."""
         return [self.corpus, [[f.path, f.size, f.mtime_ns] for f in self.files]]
+
+    def check_unchanged(self) -> None:
+        """Refuse files that are others than those listed: what was examined must be what was cut."""
+        now = {stamp.path: stamp_of(self.root / stamp.path, self.root) for stamp in self.files}
+        changed = [
+            stamp.path
+            for stamp in self.files
+            if now[stamp.path].size != stamp.size or stamp.mtime_ns not in (0, now[stamp.path].mtime_ns)
+        ]  # a time of 0: told apart by their folder
+        if changed:
+            raise DataError(
+                f"{len(changed)} files of {self.corpus} changed while they were being prepared "
+                f"({listed(changed, 3)}); prepare again"
+            )
 
     def relative(self, recording: Recording) -> str:
         """Return the path of ``recording`` below the corpus."""
@@ -61,8 +76,9 @@ def open_sources(config: DataConfig, data_root: Path | None, cache: Path, progre
             # A revision is a commit of one repository: that of the corpus that is named.
             revision=config.revision if corpus == config.corpus else None,
         )  # fmt: skip
-        root = reader.locate(request)
-        sources.append(Source(corpus, reader, root, reader.listing(root, request.parts)))
+        with usable(f"corpus {corpus}"):
+            root = reader.locate(request)
+            sources.append(Source(corpus, reader, root, reader.listing(root, request.parts)))
     return sources
 
 
@@ -93,7 +109,10 @@ def _only_to_train(config: DataConfig, subset: str, part: str) -> bool:
 
 def scan_all(sources: Sequence[Source]) -> Scan:
     """Read the headers of every source."""
-    scans = [source.reader.scan(source.root, source.files) for source in sources]
+    scans = []
+    for source in sources:
+        with usable(f"corpus {source.corpus}"):
+            scans.append(source.reader.scan(source.root, source.files))
     lost = sorted((one for scan in scans for one in scan.lost), key=lambda one: one.path)
     return Scan(
         {part: recordings for scan in scans for part, recordings in scan.recordings.items()},

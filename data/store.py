@@ -2,24 +2,62 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
 MARKER = "complete.json"
+_FORM = TypeAdapter(dict[str, int | tuple[int, str]])
+
+# sha256 of the files that this process has read, by what changes when they are written: 1 GB takes a second.
+_read: dict[tuple[int, int, int, int], str] = {}
 
 
 def is_complete(folder: Path) -> bool:
     """Tell whether ``folder`` was finished, and still holds every file at its size."""
     try:
-        sizes: dict[str, int] = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+        return all((folder / name).stat().st_size == size for name, (size, _) in _stored(folder).items())
     except (OSError, ValueError):
         return False
+
+
+def is_intact(folder: Path) -> bool:
+    """Tell whether ``folder`` was finished, and every file still is what was stored; read once by a process."""
+    return is_complete(folder) and not altered(folder)
+
+
+def altered(folder: Path) -> list[str]:
+    """Return a line for each file of a finished ``folder`` that is not what was stored."""
+    lines = []
+    for name, (_, stored) in _stored(folder).items():
+        if (found := _sha256(folder / name)) != stored:
+            lines.append(
+                f"{folder / name} was changed: its sha256 is {found[:12]}, recorded {stored[:12] or 'none'}"
+            )
+    return lines
+
+
+def _stored(folder: Path) -> dict[str, tuple[int, str]]:
+    """Size and sha256 of each file; "" for what was stored before digests were."""
+    marker = _FORM.validate_json((folder / MARKER).read_bytes(), strict=True)  # its error is a ValueError
+    return {name: (one, "") if isinstance(one, int) else one for name, one in marker.items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        if key not in _read:
+            _read[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        return _read[key]
 
 
 def _sync(path: Path) -> None:
@@ -36,27 +74,64 @@ def _finish(aside: Path) -> None:
     for path in files:
         _sync(path)
     marker = aside / MARKER
-    sizes = {path.relative_to(aside).as_posix(): path.stat().st_size for path in files}
-    marker.write_text(json.dumps(sizes, indent=0), encoding="utf-8")
+    stored = {path.relative_to(aside).as_posix(): (path.stat().st_size, _sha256(path)) for path in files}
+    marker.write_text(json.dumps(stored, indent=0), encoding="utf-8")
     for path in (marker, aside):
         _sync(path)
 
 
-def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
+def reserve(path: Path) -> None:
+    """Take the space of a file that was made with holes: on a full disk a write through memory kills the process.
+
+    Raises
+    ------
+    OSError
+        There is no space for it.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("rb+") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextmanager
+def _taken(lock: FileLock, waiting: Callable[[], object]) -> Iterator[None]:
+    """Hold a lock, however long that takes; ``waiting`` is called every second until then."""
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            waiting()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def build_once(
+    folder: Path, build: Callable[[Path], None], waiting: Callable[[], object] = bool, *, intact: bool = False
+) -> Path:
     """Return ``folder``, built by ``build(aside)`` unless it is already complete.
 
     ::
 
         lock -> complete? return : build in .NAME.aside -> fsync -> marker -> rename to NAME
 
-    One process builds, others wait for it. What a killed process left aside is removed; a folder
-    without its marker, or with files missing, was copied badly and is built again.
+    One process builds, others wait for it and call ``waiting`` meanwhile. What a killed process left aside is
+    removed; a folder without its marker, or with files missing, was copied badly and is built again; with
+    ``intact`` so is one whose files are not what was stored.
     """
-    if is_complete(folder):
+    is_there = is_intact if intact else is_complete
+    if is_there(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if is_complete(folder):
+    with _taken(FileLock(folder.with_name(f".{folder.name}.lock")), waiting):
+        if is_there(folder):
             return folder
         aside = folder.with_name(f".{folder.name}.aside")
         for leftover in (aside, folder):

@@ -133,7 +133,7 @@ def load_variant(path: Path, variant: Variant, folder: Path) -> Audio:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     parts = [IMPLEMENTATION, digest, variant.pitch_semitones, variant.rate]
     key = digest_of(parts)
-    stored = build_once(folder / key[:2] / key, build)
-    samples = np.load(stored / _SAMPLES).astype(np.float32) / 32_768
+    stored = build_once(folder / key[:2] / key, build, intact=True)
+    samples = np.load(stored / _SAMPLES, allow_pickle=False).astype(np.float32) / 32_768
     source = json.loads((stored / _SOURCE).read_text(encoding="utf-8"))
     return Audio(samples, source["sha256"])

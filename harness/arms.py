@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from harness.trial_config import TrialConfig
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from harness.search_space import SearchSpace
     from harness.study import Study
 
@@ -60,17 +62,16 @@ def skipped_arms(space: SearchSpace) -> list[dict[str, str]]:
     ]
 
 
-def retire_interrupted(study: Study) -> None:
-    """End interrupted trials of skipped arms as failed, with the reason: nobody could go on with them."""
+def skip_reason(study: Study, frozen: FrozenTrial) -> str | None:
+    """Why nobody can go on with an interrupted trial; None where its arm was not taken out."""
+    return study.space.reason_to_skip(TrialConfig.model_validate(frozen.user_attrs["config"]))
+
+
+def retire(study: Study, frozen: FrozenTrial, reason: str) -> None:
+    """End an interrupted trial of a skipped arm as failed, with the reason."""
     from optuna.trial import TrialState
 
-    for frozen in study.optuna_study.get_trials(deepcopy=False):
-        if frozen.state.is_finished() or "config" not in frozen.user_attrs:
-            continue
-        reason = study.space.reason_to_skip(TrialConfig.model_validate(frozen.user_attrs["config"]))
-        if reason is None:
-            continue
-        if frozen.state == TrialState.WAITING:
-            study.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-        study.storage.set_trial_user_attr(frozen._trial_id, "reason", f"skipped: {reason}")
-        study.optuna_study.tell(frozen.number, state=TrialState.FAIL)
+    if frozen.state == TrialState.WAITING:
+        study.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+    study.storage.set_trial_user_attr(frozen._trial_id, "reason", f"skipped: {reason}")
+    study.optuna_study.tell(frozen.number, state=TrialState.FAIL)

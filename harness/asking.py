@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.arms import SKIPPED
-from harness.search_space import Values
+from harness.failpoints import failpoint
+from harness.search_space import SearchSpace, Values
 from harness.study import Study, TrialSummary, build_sampler
+from harness.training_config import MIN_BATCH_SIZE
 from harness.trial_config import TrialConfig
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 # After so many duplicates in a row a finite space is walked for what is left.
 MAX_REPEATS = 20
+BATCH_SIZE = "batch_size"
+# On a trial that ran out of memory: the batch size to try; on the trial that tries it: the number of the first.
+SMALLER, SMALLER_OF = "smaller", "smaller_of"
 
 
 class Asking:
@@ -34,8 +40,9 @@ class Asking:
     def next(self) -> tuple[optuna.Trial, Values, TrialConfig] | None:
         """A trial whose configuration is new; None (and `exhausted`) where a finite space has no more."""
         repeats = 0
-        while not self.exhausted:
-            if self.study.sweep.sampler.type == "grid" or repeats >= MAX_REPEATS:
+        while (smaller := self._enqueue_smaller()) or not self.exhausted:
+            grid = self.study.sweep.sampler.type == "grid"
+            if not smaller and (grid or repeats >= MAX_REPEATS):
                 self._enqueue_unseen()
                 repeats = 0
                 if self.exhausted:
@@ -54,10 +61,22 @@ class Asking:
             repeats += 1
         return None
 
+    def smaller(self, trial: optuna.Trial, config: TrialConfig, windows: int) -> int | None:
+        """The batch size with which a trial that ran out of memory is tried once more, as a trial of its own.
+
+        None where it cannot be halved, where that was done already, or where another trial ran that configuration.
+        """
+        batch_size = smaller_batch(self.study.space, config, windows)
+        if batch_size is None or SMALLER_OF in trial.user_attrs:
+            return None
+        values = {**trial.user_attrs["values"], BATCH_SIZE: batch_size}
+        known = self.study.space.config(values).fingerprint() in self._numbers
+        return None if known else batch_size
+
     def ended(self, first: TrialSummary) -> None:
         """Tell the duplicates of a trial that has ended."""
         for twin in self._twins.pop(first.number, []):
-            self._tell_as(twin, first)
+            tell_as(self.study, twin.number, first)
 
     def abandon(self, number: int) -> None:
         """Give up the duplicates of a trial that is interrupted; a later launch asks for others."""
@@ -68,19 +87,47 @@ class Asking:
 
     def _ask(self) -> tuple[optuna.Trial, Values, TrialConfig]:
         study = self.study.optuna_study
-        study.sampler = build_sampler(self.study.sweep, len(study.get_trials(deepcopy=False)), self._workers)
+        study.sampler = build_sampler(self.study.sweep, self._asked(), self._workers)
         trial = study.ask()
+        failpoint("coordinator.asked")
         values = self.study.space.suggest(trial)
+        if SMALLER_OF in trial.user_attrs:
+            values[BATCH_SIZE] = trial.user_attrs[BATCH_SIZE]
         return trial, values, self.study.space.config(values)
 
+    def _enqueue_smaller(self) -> bool:
+        """Queue the next trial that ran out of memory, smaller; whether one is queued."""
+        study = self.study.optuna_study
+        trials = study.get_trials(deepcopy=False)
+        if any(_is_queued(trial) and SMALLER_OF in trial.user_attrs for trial in trials):
+            return True
+        begun = {trial.user_attrs.get(SMALLER_OF) for trial in trials if not _is_given_up(trial)}
+        for trial in trials:
+            if SMALLER in trial.user_attrs and trial.number not in begun:
+                size = trial.user_attrs[SMALLER]
+                reason = f"as trial {trial.number}, which ran out of memory, with {BATCH_SIZE} {size}"
+                marks = {SMALLER_OF: trial.number, BATCH_SIZE: size, "reason": reason}
+                searched = {BATCH_SIZE: size} if BATCH_SIZE in trial.params else {}
+                study.enqueue_trial({**trial.params, **searched}, user_attrs=marks)
+                return True
+        return False
+
+    def _asked(self) -> int:
+        """Trials asked for before, less those given up before they began: the next one stands for such a one."""
+        trials = self.study.optuna_study.get_trials(deepcopy=False)
+        return sum(not _is_given_up(trial) for trial in trials if not _is_queued(trial))
+
     def _enqueue_unseen(self) -> None:
-        """Queue the next configuration of a finite space that nobody ran."""
+        """Queue the next configuration of a finite space that nobody ran, unless one is queued still."""
+        if any(_is_queued(trial) for trial in self.study.optuna_study.get_trials(deepcopy=False)):
+            return
         if self._unseen is None:
             return  # an infinite space: the sampler will come to something else
         searched = self.study.space.searched
         for values in self._unseen:
             if self.study.space.config(values).fingerprint() not in self._numbers:
                 self.study.optuna_study.enqueue_trial({k: v for k, v in values.items() if k in searched})
+                failpoint("coordinator.queued")
                 return
         self.exhausted = True
 
@@ -100,13 +147,34 @@ class Asking:
         if first.state in ("running", "interrupted"):
             self._twins.setdefault(known, []).append(trial)
         else:
-            self._tell_as(trial, first)
+            tell_as(self.study, trial.number, first)
 
-    def _tell_as(self, twin: optuna.Trial, first: TrialSummary) -> None:
-        from optuna.trial import TrialState
 
-        states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
-        state = states.get(first.state, TrialState.FAIL)
-        self.study.optuna_study.tell(
-            twin.number, first.score if state == TrialState.COMPLETE else None, state=state
-        )
+def smaller_batch(space: SearchSpace, config: TrialConfig, windows: int) -> int | None:
+    """Half the batch of a training on so many windows; where it is searched, the largest of the space up to that."""
+    half = min(config.training.batch_size, windows) // 2
+    if BATCH_SIZE not in space.searched:
+        return half if half >= MIN_BATCH_SIZE else None
+    fitting = [
+        int(size) for size in space.parameters[BATCH_SIZE].grid() if isinstance(size, int) and size <= half
+    ]
+    return max(fitting, default=None)
+
+
+def _is_given_up(trial: FrozenTrial) -> bool:
+    """Whether it was asked for and never began."""
+    return trial.user_attrs.get("state") == "abandoned"
+
+
+def _is_queued(trial: FrozenTrial) -> bool:
+    """Whether the next `ask` gets it; an interrupted trial waits too, and has its configuration."""
+    return trial.state.name == "WAITING" and "fingerprint" not in trial.user_attrs
+
+
+def tell_as(study: Study, twin: int, first: TrialSummary) -> None:
+    """Tell the duplicate of this number what the trial that it repeats was told; failed where that has not ended."""
+    from optuna.trial import TrialState
+
+    states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+    state = states.get(first.state, TrialState.FAIL)
+    study.optuna_study.tell(twin, first.score if state == TrialState.COMPLETE else None, state=state)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from harness.signals import ignore_signals
+
 FIRST = {
     "init": ("harness.commands.init", "Write a sweep file to start from."),
     "sweep": ("harness.commands.sweep", "Run a sweep file; run it again to go on."),
@@ -24,6 +26,9 @@ MORE = {
     "rollback": ("harness.commands.rollback", "Make the champion before this one the champion again."),
     "verify": ("harness.commands.verify", "Check a bundle: digests, golden outputs, latency."),
     "data": ("harness.commands.data", "Prepare or audit a sweep's data without training."),
+    "doctor": ("harness.commands.doctor", "Look at everything a sweep stands on, and how to mend it."),
+    "snapshot": ("harness.commands.snapshot", "Keep a copy of the record under DVC, while sweeps run."),
+    "restore": ("harness.commands.restore", "Bring back the record that mlruns.dvc points to."),
     "schema": ("harness.commands.schema", "Print a JSON Schema: of sweep files, specifications, policies."),
 }
 
@@ -117,9 +122,17 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the `harness` script."""
+    from harness.redaction import redact_output
+
     if sys.stdout.encoding.lower() not in ("utf-8", "utf8"):
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    cli()
+    redact_output()
+    try:
+        cli()
+    except SystemExit as ending:
+        if isinstance(ending.code, int) and ending.code > 128:
+            ignore_signals()
+        raise
 
 
 if __name__ == "__main__":

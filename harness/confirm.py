@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.candidate import require_unchanged
@@ -17,7 +17,7 @@ from harness.confirmation import (
     unfinished_of,
     why_none,
 )
-from harness.confirmation_record import Arm, Definition, results_of
+from harness.confirmation_record import Arm, Definition, folder_of, results_of
 from harness.confirmation_runs import ConfirmationRuns, unfinished
 from harness.cost import Cost, estimate_trainings, window_macs
 from harness.executors.local import LocalExecutor, default_slots
@@ -25,15 +25,18 @@ from harness.finalists import ConfirmationError, arms_of
 from harness.jobs import Jobs
 from harness.parameters import Scalar
 from harness.policy import load_policy
+from harness.privacy import to_share
 from harness.provenance import provenance
+from harness.reconciler import ended_spools, settle, settle_runs
 from harness.record import Record
+from harness.room import naming_full_disks, require_expected, require_room
 from harness.server import TrackingServer
 from harness.settings import Settings
-from harness.signals import Stopped
+from harness.signals import Stopped, handling_signals
 from harness.study import Study, load_study
 from harness.tracking import Tracking, connect
 from harness.view import View, duration
-from harness.writer import Writer, waiting_line
+from harness.writer import JOIN_AFTER_SIGNAL_S, JOIN_S, Writer, waiting_line
 
 if TYPE_CHECKING:
     from data.prepare import Prepared
@@ -136,6 +139,10 @@ def confirm(
         The study is being run.
     ConfirmationFailedError
         No configuration has a score on every seed, or none whose median seed answers both classes.
+    OutOfSpaceError
+        There is less room than it is expected to need, or a disk is full; there, the same call goes on.
+    WorkersFailedError
+        The workers cannot do their work here, or all that they train fails alike.
     Stopped
         A signal; the same call goes on.
     """
@@ -148,6 +155,8 @@ def confirm(
         plan = make_plan(study, record, settings, view, run, finalists, seeds, baseline)
         for line in plan.lines():
             view.message(line)
+        if plan.left:
+            require_expected(record.root, plan.cost.disk_bytes)
         definition = plan.definition
         if not plan.resumes:
             set_out(study, definition.arms, definition.seeds, named=definition.named)
@@ -192,10 +201,11 @@ def make_plan(
     arms = definition.arms
     left = definition.left(results_of(study), again=True)
     configs = {arm.config.data.digest(): arm.config.data for arm in arms}
-    prepared = {
-        digest: prepare(config, data_root=settings.data_root, cache=settings.cache, progress=view.message)
-        for digest, config in configs.items()
-    }
+    with to_share():
+        prepared = {
+            digest: prepare(config, data_root=settings.data_root, cache=settings.cache, progress=view.message)
+            for digest, config in configs.items()
+        }
     require_unchanged(study, list(prepared.values()))
     device = settings.resolved_device
     workers = settings.workers or study.sweep.workers or default_slots(device)
@@ -231,31 +241,47 @@ def _train(plan: Plan, record: Record, settings: Settings, view: View) -> None:
     study = plan.study
     code = provenance(settings.resolved_device)
     jobs = Jobs(study, record, plan.prepared, code, settings.cache)
+    settle(study, record)
     if not plan.left and not any(record.spooled(study.name)):
         return  # all is trained, and stored
-    with TrackingServer(record) as server:
+    with naming_full_disks((record.root, settings.cache)), TrackingServer(record) as server:
         writer = Writer(server, lambda uri: _tracking(uri, study))
         slots = plan.cost.workers if plan.left else 0
         executor = LocalExecutor(slots, settings.resolved_device, record.root / "logs")
+        anew = {folder_of(arm.fingerprint, seed) for arm, seed in plan.left}
+        for spool in ended_spools(study, record):
+            if spool.folder.name not in anew:
+                writer.poke(spool)
         runs = ConfirmationRuns(jobs, executor, writer, view, plan.left, plan.trainings)
-        try:
-            runs.run()
-        finally:
-            executor.close()
-            unstored = writer.finish(hurried=runs.signal is not None)
-            if writer.opened is not None and writer.unreachable_since is None:
-                with suppress(Exception):  # the shop window only; the next launch puts it right
-                    for key in unfinished(study, jobs):
-                        writer.opened.pause_run(key)
+        ended = False
+        with handling_signals(runs.stopping.on_signal):  # also while the last runs are stored
+            try:
+                runs.run()
+                ended = runs.signal is None
+            finally:
+                executor.close()
+                unstored = writer.finish(view.message, hurried=not ended, stop=runs.must_leave)
+                writer.stop(
+                    JOIN_S if ended else JOIN_AFTER_SIGNAL_S, partial(_pause, unfinished(study, jobs))
+                )
+        if unstored:
+            require_room(writer, record)
     if unstored:
-        view.message(waiting_line(len(unstored), writer.problem, hurried=runs.signal is not None))
+        view.message(waiting_line(len(unstored), writer.reason, hurried=runs.signal is not None))
     if runs.signal is not None:
         raise Stopped(runs.signal)
+
+
+def _pause(keys: Iterable[str], tracking: Tracking) -> None:
+    """Show in MLflow what does not run any more."""
+    for key in keys:
+        tracking.pause_run(key)
 
 
 def _tracking(uri: str, study: Study) -> Tracking:
     """The study's experiment; runs on fresh seeds stand below its last launch."""
     tracking = Tracking(connect(uri), study.name, study.sweep.description, study.identity)
+    settle_runs(tracking)
     tracking.parent = tracking.latest("launch")
     return tracking
 

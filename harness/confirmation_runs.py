@@ -12,17 +12,17 @@ from harness.executors.protocol import Executor, FailureKind, WorkerLost
 from harness.failpoints import failpoint
 from harness.jobs import Jobs
 from harness.replicate import Replicate, replicate_of
+from harness.room import require_room, require_space, why_unstored
 from harness.run_page import trial_header, verdict_of
 from harness.side_runs import SideRun, SideRuns
 from harness.signals import handling_signals
 from harness.spool import TrialSpool
-from harness.stopping import Stopping, require_space
+from harness.stopping import AlikeFailures, Stopping
 from harness.trial_config import TrialConfig
 from harness.view import View, duration
 from harness.writer import Writer
 
 if TYPE_CHECKING:
-    from data.prepare import Prepared
     from harness.study import Study
 
 POLL_S = 0.2
@@ -50,6 +50,7 @@ class ConfirmationRuns(SideRuns[_Run]):
         self.jobs, self.study = jobs, jobs.study
         self.executor, self.writer, self.view = executor, writer, view
         self.stopping = Stopping(executor, view)
+        self._alike = AlikeFailures()
         self._left = list(left)
         self._new, self._total = len(self._left), total
         self._began = time.monotonic()
@@ -59,20 +60,31 @@ class ConfirmationRuns(SideRuns[_Run]):
         """The signal that stopped it."""
         return self.stopping.signal
 
+    def must_leave(self) -> bool:
+        """Whether nothing more can be waited for: after a signal, or on a full disk."""
+        return self.signal is not None or why_unstored(self.writer, self.jobs.record) is not None
+
     def run(self) -> None:
-        """Train what is left."""
+        """Train what is left.
+
+        Raises
+        ------
+        OutOfSpaceError, WorkersFailedError
+            The machine is at fault; the same command goes on.
+        """
         with handling_signals(self.stopping.on_signal):
-            replay_all(self.study, self.jobs, self.writer)
             while True:
-                while self._left and self.executor.idle > 0 and self.signal is None:
+                behind = self.writer.behind and bool(self._left) and self.signal is None
+                while self._left and self.executor.idle > 0 and self.signal is None and not behind:
                     self._start_next()
                 self.stopping.pass_on()
-                if not self.running or self.stopping.gave_up_waiting:
+                if not (self.running or behind) or self.stopping.gave_up_waiting:
                     return
                 for event in self.executor.poll(POLL_S):
                     require_space(event)
                     if not self.handle(event) and isinstance(event, WorkerLost):
                         self.view.message(event.reason)
+                require_room(self.writer, self.jobs.record)
                 if (news := self.writer.news()) is not None:
                     self.view.message(news)
 
@@ -93,16 +105,19 @@ class ConfirmationRuns(SideRuns[_Run]):
     def completed(self, run: _Run, outcome: dict[str, Any]) -> None:
         """Keep the score."""
         self._keep(run, Result(outcome))
+        self._alike.clear()
 
     def failed(self, run: _Run, kind: FailureKind, reason: str) -> None:
         """Keep the reason; where the machine was at fault, the next `harness confirm` tries again."""
         self._keep(run, Result({}, reason, again=kind in ("infrastructure", "out_of_memory")))
+        self._alike.add(kind, reason)
 
     def _keep(self, run: _Run, result: Result) -> None:
         keep_result(self.study, run.arm.fingerprint, run.seed, result)
         failpoint("confirmation result kept")
         told = replicate_of(self.study, run.arm, run.seed, result)
-        self.end(run, verdict_of(told, self.jobs.prepared), self._told(run, told))
+        header = run.spool.read("trial") or {}
+        self.end(run, verdict_of(told, header), self._told(run, told))
 
     def _told(self, run: _Run, replicate: Replicate) -> str:
         ended = self._new - len(self._left) - len(self.running) + 1  # this one still counts as running
@@ -139,32 +154,14 @@ def is_confirmation(header: Mapping[str, Any]) -> bool:
     return bool(header["tags"].get("harness.kind") == KIND)
 
 
-def replay_all(study: Study, jobs: Jobs, writer: Writer) -> None:
-    """Give MLflow what it lacks of the trainings on fresh seeds that ended in an earlier launch."""
-    for folder in jobs.record.spooled(study.name):
-        spool = TrialSpool(folder)
-        header = spool.read("trial")
-        if header is not None and is_confirmation(header):
-            replay(study, spool, header, jobs.prepared, writer)
-
-
-def replay(
-    study: Study,
-    spool: TrialSpool,
-    header: Mapping[str, Any],
-    prepared: Mapping[str, Prepared],
-    writer: Writer,
-) -> None:
-    """Give MLflow what it lacks of a training; one that has not ended is left for the next `harness confirm`."""
+def verdict_of_replicate(study: Study, header: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How the run of a training ends that a dead process left; None where the next `harness confirm` goes on."""
     fingerprint, seed = header["tags"]["harness.fingerprint"], int(header["tags"]["harness.replicate"])
     result = results_of(study).get((fingerprint, seed))
     if result is None:
-        return
-    if spool.read("verdict") is None:
-        config = TrialConfig.model_validate(header["config"])
-        arm = Arm(header["run_name"], config, {})
-        spool.write("verdict", verdict_of(replicate_of(study, arm, seed, result), prepared))
-    writer.poke(spool)
+        return None
+    arm = Arm(header["run_name"], TrialConfig.model_validate(header["config"]), {})
+    return verdict_of(replicate_of(study, arm, seed, result), header)
 
 
 def unfinished(study: Study, jobs: Jobs) -> list[str]:

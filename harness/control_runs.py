@@ -25,6 +25,7 @@ from harness.spool import TrialSpool
 
 if TYPE_CHECKING:
     from harness.coordinator import Coordinator
+    from harness.study import Study
     from harness.trial_config import ControlName
 
 
@@ -67,16 +68,9 @@ class ControlRuns(SideRuns[_Run]):
         self.start(_Run(label, config, spool, job, name=name))
         return True
 
-    def replay(self, spool: TrialSpool, trial: dict[str, Any]) -> None:
-        """Give MLflow what it lacks of a control that a dead coordinator left."""
-        name = trial["tags"]["harness.control"]
-        if name in self.left:
-            return  # it is started soon, and goes on
-        if spool.read("verdict") is None:
-            ended = [control for control in controls_of(self.study) if control.name == name]
-            control = ended[0] if ended else Control(name, None, "taken out of the sweep")
-            spool.write("verdict", _verdict(spool, control))
-        self._host.writer.poke(spool)
+    def is_left(self, spool: TrialSpool) -> bool:
+        """Whether this is the spool of a control that is started soon, from its checkpoint or anew."""
+        return spool.folder.name in [f"control-{name}" for name in self.left]
 
     def completed(self, run: _Run, outcome: dict[str, Any]) -> None:
         """Keep the judgement."""
@@ -90,6 +84,14 @@ class ControlRuns(SideRuns[_Run]):
     def _keep(self, run: _Run, control: Control) -> None:
         keep_control(self.study, control)
         self.end(run, _verdict(run.spool, control), str(control))
+
+
+def verdict_of_control(study: Study, spool: TrialSpool, name: ControlName) -> dict[str, Any] | None:
+    """How the run of a control ends that a dead coordinator left; None where the next launch goes on with it."""
+    if name in controls_left(study):
+        return None
+    ended = [control for control in controls_of(study) if control.name == name]
+    return _verdict(spool, ended[0] if ended else Control(name, None, "taken out of the sweep"))
 
 
 def _verdict(spool: TrialSpool, control: Control) -> dict[str, Any]:

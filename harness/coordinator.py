@@ -7,6 +7,7 @@ ask -> (duplicate? told at once) -> spool/trial.json -> worker
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.asking import Asking
-from harness.confirmation_runs import is_confirmation, replay
+from harness.asking import BATCH_SIZE, SMALLER, SMALLER_OF, Asking
 from harness.control_runs import ControlRuns
 from harness.executors.protocol import (
     EpochDone,
@@ -25,18 +25,19 @@ from harness.executors.protocol import (
     TrialDone,
     TrialFailed,
     WorkerLost,
-    WorkersFailedError,
 )
-from harness.jobs import Jobs
+from harness.failpoints import failpoint
+from harness.jobs import Jobs, count_attempt
 from harness.provenance import Provenance
+from harness.reconciler import ended_spools, settle
 from harness.record import Record
+from harness.room import require_room, require_space, why_unstored
 from harness.run_page import run_name, verdict_of
 from harness.search_space import Values
-from harness.side_runs import MAX_RETRIES
+from harness.side_runs import why_given_up
 from harness.signals import handling_signals
 from harness.spool import TrialSpool
-from harness.stopping import OutOfSpaceError as OutOfSpaceError
-from harness.stopping import Stopping, require_space
+from harness.stopping import AlikeFailures, Stopping
 from harness.study import Study, TrialSummary
 from harness.trial_config import TrialConfig
 from harness.view import View
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
 
     from data.prepare import Prepared
 
-# Trials that may fail in a row for one and the same reason.
-MAX_ALIKE = 5
 POLL_S = 0.2
 # Characters of a traceback's end that the study keeps; the whole is an artifact of the trial's run.
 TRACEBACK = 2_000
@@ -88,7 +87,7 @@ class Coordinator:
         self.new_trials = 0
         self._spent = 0
         self.out_of_time = False
-        self._failures_alike: list[str] = []
+        self._alike = AlikeFailures()
         hours = study.sweep.budget.hours
         self._deadline = time.monotonic() + hours * 3600 if hours is not None else None
 
@@ -100,7 +99,7 @@ class Coordinator:
     def run(self) -> None:
         """Run the study. Signals: the first stops at the next step and keeps checkpoints, the second leaves."""
         with handling_signals(self.stopping.on_signal):
-            resumable = self._recover()
+            resumable = self._take_over()
             self.view.begin(
                 self.study.name,
                 self.study.sweep.budget.trials,
@@ -115,7 +114,8 @@ class Coordinator:
 
     def _loop(self, resumable: list[optuna.trial.FrozenTrial]) -> None:
         while True:
-            while self.executor.idle > 0 and self.signal is None:
+            behind = self.writer.behind
+            while self.executor.idle > 0 and self.signal is None and not behind:
                 if self.controls.start_next():
                     continue
                 if resumable:
@@ -123,56 +123,40 @@ class Coordinator:
                 elif not self._start_next():
                     break
             self.stopping.pass_on()
-            if not (self.running or self.controls.running) or self.stopping.gave_up_waiting:
+            busy = self.running or self.controls.running or (behind and self.signal is None)
+            if not busy or self.stopping.gave_up_waiting:
                 return
             for event in self.executor.poll(POLL_S):
                 self._handle(event)
+            self.require_room()
             if (news := self.writer.news()) is not None:
                 self.view.message(news)
 
+    def must_leave(self) -> bool:
+        """Whether nothing more can be waited for: after a signal, or on a full disk."""
+        return self.signal is not None or why_unstored(self.writer, self.record) is not None
+
+    def require_room(self) -> None:
+        """Raise OutOfSpaceError where MLflow does not store because its disk is full."""
+        require_room(self.writer, self.record)
+
     # Starting trials
 
-    def _recover(self) -> list[optuna.trial.FrozenTrial]:
-        """Take over what a dead coordinator left: trials to go on with, and spools MLflow lacks."""
-        from optuna.trial import TrialState
-
-        unfinished = []
-        for frozen in self.study.optuna_study.get_trials(deepcopy=False):
-            fingerprint = frozen.user_attrs.get("fingerprint")
-            if frozen.state.is_finished():
-                if fingerprint is not None and "duplicate_of" not in frozen.user_attrs:
-                    self.asking.remember(fingerprint, frozen.number)
-                    self._spent += 1
-            elif fingerprint is not None:
-                unfinished.append(frozen)
-                self.asking.remember(fingerprint, frozen.number)
-                self._spent += 1
-            elif frozen.state == TrialState.RUNNING:  # asked for and never started
-                self.study.storage.set_trial_user_attr(frozen._trial_id, "state", "abandoned")
-                self.study.optuna_study.tell(frozen.number, state=TrialState.FAIL)
-        waiting = {frozen.number for frozen in unfinished}
-        for folder in self.record.spooled(self.study.name):
-            spool = TrialSpool(folder)
-            trial = spool.read("trial")
-            if trial is None:
-                spool.remove()
-            elif is_confirmation(trial):
-                replay(self.study, spool, trial, self.prepared, self.writer)
-            elif trial["number"] < 0:
-                self.controls.replay(spool, trial)
-            elif trial["number"] not in waiting:
-                self._replay(spool, int(trial["number"]))
-        return unfinished
-
-    def _replay(self, spool: TrialSpool, number: int) -> None:
-        """A trial that was told before its run was ended: give the writer what it needs."""
-        if spool.read("verdict") is None:
-            trials = self.study.trials()
-            if number >= len(trials):
-                spool.remove()
-                return
-            self._write_verdict(spool, trials[number])
-        self.writer.poke(spool)
+    def _take_over(self) -> list[optuna.trial.FrozenTrial]:
+        """Put right what a dead coordinator left, and give MLflow what it lacks; the trials to go on with."""
+        settle(self.study, self.record)
+        for spool in ended_spools(self.study, self.record):
+            if not self.controls.is_left(spool):
+                self.writer.poke(spool)
+        begun = [
+            frozen
+            for frozen in self.study.optuna_study.get_trials(deepcopy=False)
+            if "fingerprint" in frozen.user_attrs and "duplicate_of" not in frozen.user_attrs
+        ]
+        for frozen in begun:
+            self.asking.remember(frozen.user_attrs["fingerprint"], frozen.number)
+        self._spent = len(begun)
+        return [frozen for frozen in begun if not frozen.state.is_finished()]
 
     def _start_next(self) -> bool:
         """Start a configuration nobody ran yet; false where the budget or the space has no more."""
@@ -193,12 +177,16 @@ class Coordinator:
         return (best.number, best.score) if best is not None and best.score is not None else None
 
     def _start(self, trial: optuna.Trial, values: Values, config: TrialConfig) -> None:
-        name = run_name(trial.number, values, self.study.space.searched)
+        shown = self.study.space.searched
+        if SMALLER_OF in trial.user_attrs and BATCH_SIZE not in shown:
+            shown = (*shown, BATCH_SIZE)
+        name = run_name(trial.number, values, shown)
         fingerprint = config.fingerprint()
         trial.set_user_attr("name", name)
         trial.set_user_attr("values", dict(values))
         trial.set_user_attr("config", config.model_dump(mode="json"))
         trial.set_user_attr("fingerprint", fingerprint)  # last: from here on the trial exists
+        failpoint("coordinator.started")
         self._spent += 1
         self.new_trials += 1
         self._dispatch(trial, config, name)
@@ -218,6 +206,7 @@ class Coordinator:
         job = self.jobs.make(trial.number, name, config, spool)
         self.running[trial.number] = _Running(trial, config, name, spool, job)
         self.executor.submit(job)
+        failpoint("coordinator.dispatched")
         self.writer.poke(spool)
         self.view.started(trial.number, name, config.training.epochs, len(spool.epochs()))
 
@@ -229,7 +218,7 @@ class Coordinator:
             return
         run = self.running.get(event.number) if event.number is not None else None
         if run is None:
-            if isinstance(event, WorkerLost):
+            if isinstance(event, WorkerLost) and self.signal is None:
                 self.view.message(event.reason)
             return
         if isinstance(event, EpochDone):
@@ -239,14 +228,18 @@ class Coordinator:
         elif isinstance(event, TrialFailed):
             self._on_failed(run, event)
         else:
-            self._retry(run, event.reason)
+            self._retry(run, event)
 
     def _on_epoch(self, run: _Running, event: EpochDone) -> None:
         stored = self.study.storage.get_trial(run.trial._trial_id).intermediate_values
-        if event.epoch not in stored:
+        if event.epoch not in stored and math.isfinite(event.metrics["smoothed"]):
             run.trial.report(event.metrics["smoothed"], event.epoch)
-        warm = event.epoch + 1 >= self.study.sweep.pruner.warmup_epochs
-        self.executor.reply(run.trial.number, stop=bool(warm and run.trial.should_prune()))
+            failpoint("coordinator.reported")
+            run.retries = 0  # a retry that came further was worth it
+        # Optuna judges the last epoch that it knows: one that is repeated after a kill was not the trial's end.
+        last = event.epoch >= max(stored, default=-1)
+        due = last and event.epoch + 1 >= self.study.sweep.pruner.warmup_epochs
+        self.executor.reply(run.trial.number, stop=bool(due and run.trial.should_prune()))
         self.view.epoch(run.trial.number, event.epoch, event.metrics)
         self.writer.poke(run.spool)
 
@@ -255,52 +248,67 @@ class Coordinator:
 
         if outcome["state"] == "interrupted":
             return  # it stays in `running`, and `_park` keeps it for the next launch
+        if not math.isfinite(outcome["score"]):  # Optuna would take -inf, and inf for the best of all
+            failed = TrialFailed(run.trial.number, "diverged", f"the score is {outcome['score']}", "")
+            self._on_failed(run, failed)
+            return
         run.trial.set_user_attr("outcome", outcome)
+        failpoint("coordinator.outcome")
+        self._alike.clear()
         if outcome["state"] == "pruned":
             seen = f"after epoch {outcome['epochs']} of {run.config.training.epochs}"
             reason = f"the {self.study.sweep.pruner.type} pruner stopped it {seen}"
             self._end(run, TrialState.PRUNED, None, reason)
         else:
             self._end(run, TrialState.COMPLETE, float(outcome["score"]), "")
-            self._failures_alike.clear()
 
     def _on_failed(self, run: _Running, event: TrialFailed) -> None:
         from optuna.trial import TrialState
 
         if event.kind == "infrastructure":
-            self._retry(run, event.reason)
+            self._retry(run, event)
             return
         run.spool.write_traceback(event.traceback)
         run.trial.set_user_attr("traceback", event.traceback[-TRACEBACK:])
-        self._end(run, TrialState.FAIL, None, f"{event.kind}: {event.reason}")
-        self._stop_failing_alike(event.reason)
+        reason = f"{event.kind}: {event.reason}"
+        if event.kind == "out_of_memory":
+            reason += self._try_smaller(run)
+        self._end(run, TrialState.FAIL, None, reason)
+        self._alike.add(event.kind, event.reason)
 
-    def _stop_failing_alike(self, reason: str) -> None:
-        """A broken machine must not burn the budget: trials that all fail one way are not the trials' fault."""
-        self._failures_alike = [*(one for one in self._failures_alike if one == reason), reason]
-        if len(self._failures_alike) >= MAX_ALIKE:
-            raise WorkersFailedError(
-                f"{MAX_ALIKE} trials in a row failed the same way, the sweep stops: {reason}"
-            )
+    def _try_smaller(self, run: _Running) -> str:
+        """Have a trial that ran out of memory tried once more, smaller; what its reason says of that."""
+        windows = len(self.prepared[run.config.data.digest()].train.manifest)
+        batch_size = self.asking.smaller(run.trial, run.config, windows)
+        if batch_size is None:
+            return ""
+        run.trial.set_user_attr(SMALLER, batch_size)
+        return f"; to be tried with {BATCH_SIZE} {batch_size}, as another trial of the budget"
 
-    def _retry(self, run: _Running, reason: str) -> None:
+    def _retry(self, run: _Running, event: TrialFailed | WorkerLost) -> None:
         from optuna.trial import TrialState
 
         if self.signal is not None:
             return
-        if run.retries >= MAX_RETRIES:
-            self._end(run, TrialState.FAIL, None, f"infrastructure, {run.retries + 1} times: {reason}")
+        given_up = why_given_up(event, run.retries)
+        if given_up is not None:
+            self._end(run, TrialState.FAIL, None, given_up)
+            self._alike.add("infrastructure", event.reason)
             return
         run.retries += 1
-        run.trial.set_user_attr("retries", run.retries)
-        self.view.message(f"trial {run.trial.number}: {reason}; going on from its checkpoint")
+        run.trial.set_user_attr("retries", run.trial.user_attrs.get("retries", 0) + 1)
+        self.view.message(f"trial {run.trial.number}: {event.reason}; going on from its checkpoint")
+        count_attempt(run.spool)
         self.executor.submit(run.job)  # its own slot is the free one
 
     def _end(self, run: _Running, state: optuna.trial.TrialState, value: float | None, reason: str) -> None:
         number = run.trial.number
+        note = run.trial.user_attrs["reason"] if SMALLER_OF in run.trial.user_attrs else ""
+        reason = "; ".join(part for part in (reason, note) if part)
         if reason:
             run.trial.set_user_attr("reason", reason)
         self.study.optuna_study.tell(number, value, state=state)
+        failpoint("coordinator.told")
         del self.running[number]
         summary = self.study.trial(number)
         self._write_verdict(run.spool, summary)
@@ -309,7 +317,8 @@ class Coordinator:
         self.view.finished(number, summary.state, summary.score, reason)
 
     def _write_verdict(self, spool: TrialSpool, trial: TrialSummary) -> None:
-        spool.write("verdict", verdict_of(trial, self.prepared))
+        spool.write("verdict", verdict_of(trial, spool.read("trial") or {}))
+        failpoint("coordinator.verdict")
 
     # Stopping
 

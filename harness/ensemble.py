@@ -44,9 +44,10 @@ from harness.members import (
     study_of_members,
 )
 from harness.metrics import binary_metrics
+from harness.privacy import to_share
 from harness.provenance import provenance
 from harness.record import Record
-from harness.run_page import datasets_of, external_tags, verdict_of
+from harness.run_page import datasets_of, external_tags, label_shares, verdict_of
 from harness.server import TrackingServer
 from harness.settings import Settings
 from harness.spool import TrialSpool, sha256_of, write_json
@@ -116,10 +117,11 @@ def make_ensemble(
             require_alike(study, members)
             chosen = _free_name(study, name, members)
             progress(f"members: {', '.join(f'{one.label} ({one.score or 0:.3f})' for one in members)}")
-            prepared = [
-                prepare(config, data_root=settings.data_root, cache=settings.cache, progress=progress)
-                for config in data_configs(members)
-            ]
+            with to_share():
+                prepared = [
+                    prepare(config, data_root=settings.data_root, cache=settings.cache, progress=progress)
+                    for config in data_configs(members)
+                ]
             require_unchanged(study, prepared)
             runs, networks = _networks(members, connected(), Path(scratch))
             averaged = Averaged(study, chosen, tuple(members), runs, tuple(prepared), networks)
@@ -274,7 +276,7 @@ def _verdict(ensemble: EnsembleSummary, shared: Prepared) -> dict[str, Any]:
     """How the run ends: a trial's summary, and its metrics under the names of a trial's last epoch too."""
     first = ensemble.members[0]
     told = replace(first, state="complete", reason="", score=ensemble.score, outcome=ensemble.outcome)
-    verdict = verdict_of(told, {shared.config.digest(): shared})
+    verdict = verdict_of(told, {"label_shares": label_shares(shared)})
     del verdict["metrics"]["best/epoch"]
     best = max(member.score or 0.0 for member in ensemble.members)
     verdict["metrics"] |= {**ensemble.outcome["at_best"], "best/member_score": best}

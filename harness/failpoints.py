@@ -1,7 +1,8 @@
 """Named places where a test makes this process die, fail or wait: `HARNESS_FAILPOINT=name:n:action`.
 
-`n` counts passes through the place, from 1; `action` is kill, raise, enospc or sleep (30 s). Nothing happens where
-the variable is unset.
+`n` counts passes through the place, from 1; `action` is kill, raise, enospc or sleep (2 s). A process that is
+started again counts anew: with HARNESS_FAILPOINT_ONCE=FILE it happens once in all, and makes that file.
+HARNESS_LEDGER=FILE takes a line for each thing that a worker may rely on. Nothing happens where they are unset.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import time
 from collections import Counter
 
 VARIABLE = "HARNESS_FAILPOINT"
-SLEEP_S = 30.0
+ONCE = "HARNESS_FAILPOINT_ONCE"
+LEDGER = "HARNESS_LEDGER"
+# Long enough for a signal to find a process here; a launch that ends after one waits for its writer a second longer.
+SLEEP_S = 2.0
 _passes: Counter[str] = Counter()
 
 
@@ -30,7 +34,7 @@ def failpoint(name: str) -> None:
     if place != name:
         return
     _passes[name] += 1
-    if _passes[name] != int(count):
+    if _passes[name] != int(count) or not _first():
         return
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -40,3 +44,27 @@ def failpoint(name: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
     else:
         time.sleep(SLEEP_S)
+
+
+def _first() -> bool:
+    """Whether no process was here before, where that counts."""
+    marker = os.environ.get(ONCE)
+    if not marker:
+        return True
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+def acknowledged(text: str) -> None:
+    """Note in the ledger, in one write, something that this process was told is safe."""
+    ledger = os.environ.get(LEDGER)
+    if not ledger:
+        return
+    handle = os.open(ledger, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+    try:
+        os.write(handle, f"{text}\n".encode())
+    finally:
+        os.close(handle)

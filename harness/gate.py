@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from data.config import DataConfig
 from data.errors import DataError
 from harness.controls import control_configs
+from harness.privacy import to_share
 from harness.search_space import SearchSpace
 from harness.settings import Settings
 from harness.trial_config import ControlName
@@ -91,7 +92,10 @@ def inspect(space: SearchSpace, settings: Settings, progress: Callable[[str], No
         name = f"{config.corpus} {config.subset}, {config.question}, {config.train_windows} windows"
         name = f"control {control}: {name}" if control else name
         try:
-            prepared = prepare(config, data_root=settings.data_root, cache=settings.cache, progress=progress)
+            with to_share():
+                prepared = prepare(
+                    config, data_root=settings.data_root, cache=settings.cache, progress=progress
+                )
         except DataError as error:
             if control is None:
                 raise

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.executors.protocol import Job
+from harness.failpoints import failpoint
 from harness.provenance import Provenance
 from harness.record import Record
 from harness.run_page import trial_header
@@ -60,9 +61,8 @@ class Jobs:
         """
         prepared = self.prepared[config.data.digest()]
         seed = self.seed(replicate)
-        if spool.read("trial") is None:
-            header = header or trial_header(number, name, config, prepared, seed, self.tags)
-            spool.write("trial", dict(header))
+        begun = spool.read("trial") or header
+        count_attempt(spool, begun or trial_header(number, name, config, prepared, seed, self.tags))
         run_id = f"{self.study.name}/{subject or number}" + (f"/{replicate}" if replicate else "")
         return Job(
             number=number,
@@ -73,3 +73,15 @@ class Jobs:
             seed=seed,
             specification={"run_id": run_id, "versions": dict(self.code.versions)},
         )
+
+
+def count_attempt(spool: TrialSpool, header: Mapping[str, Any] | None = None) -> None:
+    """Note that a training is given to a worker (`header`: its trial.json, where that may not be there yet).
+
+    The number is a tag of its run; it is kept before the worker hears of the job.
+    """
+    known = header or spool.read("trial")
+    assert known is not None, f"{spool.folder} has no trial.json"
+    attempt = int(known["tags"].get("harness.attempt", "0")) + 1
+    spool.write("trial", {**known, "tags": {**known["tags"], "harness.attempt": str(attempt)}})
+    failpoint("coordinator.attempt")

@@ -7,29 +7,32 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.arms import retire_interrupted, skip_arms, skipped_arms
+from harness.arms import skip_arms, skipped_arms
 from harness.closing import publish
 from harness.controls import Control, control_config, controls_left, controls_of
 from harness.coordinator import Coordinator
 from harness.cost import Cost, estimate
-from harness.ensemble_record import KIND as ENSEMBLE
 from harness.executors.local import LocalExecutor, default_slots
 from harness.gate import Inspection, inspect, require
 from harness.provenance import Provenance, provenance
+from harness.reconciler import settle_runs
 from harness.record import Record
+from harness.room import naming_full_disks, require_expected
 from harness.search_space import SearchSpace
-from harness.server import TrackingServer
+from harness.server import TrackingServer, team_uri
 from harness.settings import Settings
-from harness.spool import write_json
+from harness.signals import handling_signals
+from harness.spool import TrialSpool, write_json
 from harness.study import Study, TrialSummary, best_of, open_study, spent
 from harness.sweep import Sweep
 from harness.tracking import Tracking, connect
 from harness.trial_config import TrialConfig
 from harness.view import View, duration
-from harness.writer import Writer
+from harness.writer import JOIN_AFTER_SIGNAL_S, JOIN_S, Writer
 
 if TYPE_CHECKING:
     from harness.matrix import Matrix
@@ -71,14 +74,15 @@ def launch(sweep: Sweep, settings: Settings, view: View) -> Launch:
     began = time.monotonic()
     space = SearchSpace(sweep)
     record = Record(settings.record)
+    record.check()  # before hours of preparation
+    team_uri()
     skip_arms(space, view.message)
     inspections = _pass_gate(space, settings, view)
     record.open()
-    with TrackingServer(record) as server:
+    with naming_full_disks((record.root, settings.cache)), TrackingServer(record) as server:
         study = open_study(record, sweep)
         study.space = space
         try:
-            retire_interrupted(study)
             study.check_manifests({i.prepared.config.digest(): i.digests for i in inspections})
             _announce(study, inspections, settings, view)
             coordinator, unstored, problem, matrix = _run(study, record, server, inspections, settings, view)
@@ -117,7 +121,9 @@ def _announce(study: Study, inspections: list[Inspection], settings: Settings, v
     left = max(0, study.sweep.budget.trials - ended)
     controls = [control_config(study.space, name) for name in controls_left(study)]
     if left or controls:
-        view.message(cost_line(expected_cost(study.space, left, inspections, settings, controls)))
+        cost = expected_cost(study.space, left, inspections, settings, controls)
+        view.message(cost_line(cost))
+        require_expected(settings.record, cost.disk_bytes)
 
 
 def expected_cost(
@@ -173,36 +179,43 @@ def _run(
     coordinator = Coordinator(study, record, prepared, executor, writer, view, code, settings.cache)
     unstored: list[Path] = []
     matrix: Matrix | None = None
-    try:
-        coordinator.run()
-    finally:
-        view.close()
-        executor.close()
-        unstored = writer.finish(hurried=coordinator.signal is not None)
-        if coordinator.signal is None and writer.unreachable_since is None:
-            matrix = publish(study, record, writer.opened, view)
-        _close_runs(writer, coordinator)
+    ended = False
+    with handling_signals(coordinator.stopping.on_signal):  # also while the last runs are stored
+        try:
+            coordinator.run()
+            ended = coordinator.signal is None
+        finally:
+            view.close()
+            executor.close()
+            unstored = writer.finish(view.message, hurried=not ended, stop=coordinator.must_leave)
+            if ended and coordinator.signal is None and writer.answers:
+                matrix = publish(study, record, writer.opened, view)
+            patience = JOIN_S if ended else JOIN_AFTER_SIGNAL_S
+            writer.stop(patience, partial(_close_runs, coordinator, unstored, ended=ended))
+    if unstored:
+        coordinator.require_room()
     hurried = coordinator.signal is not None  # reason enough for what is not stored
-    problem = writer.problem or (None if hurried else "MLflow did not answer")
+    problem = writer.reason or (None if hurried else "MLflow did not answer")
     return coordinator, unstored, problem if unstored else None, matrix
 
 
-def _close_runs(writer: Writer, coordinator: Coordinator) -> None:
-    """Show in MLflow what does not run any more. What fails here, the next launch puts right."""
-    tracking = writer.opened
-    if tracking is None or tracking.parent is None or writer.unreachable_since is not None:
-        return
+def _close_runs(
+    coordinator: Coordinator, unstored: Sequence[Path], tracking: Tracking, *, ended: bool
+) -> None:
+    """Show in MLflow what does not run any more."""
+    assert tracking.parent is not None, "a launch has its run from the beginning"
     waiting = [*coordinator.running, *coordinator.controls.running]
-    tags = {"harness.state": "interrupted" if waiting else "complete"}
+    rest = [header for folder in unstored if (header := TrialSpool(folder).read("trial")) is not None]
+    complete = ended and not waiting
+    tags = {"harness.state": "complete" if complete else "interrupted"}
     if controls := controls_of(coordinator.study):
         tags["harness.controls"] = "; ".join(map(str, controls))
         tags["harness.controls.broken"] = ", ".join(one.name for one in controls if one.verdict == "broken")
-    try:
-        for number in waiting:
-            tracking.pause(number)
-        tracking.end(tracking.parent, "KILLED" if waiting else "FINISHED", tags, {})
-    except Exception as error:  # a study that is finished must not end in a traceback of its shop window
-        writer.problem = str(error)
+    for number in waiting:
+        tracking.pause(number)
+    for header in rest:
+        tracking.pause_run(header.get("key") or tracking.trial_key(header["number"]))
+    tracking.end(tracking.parent, "FINISHED" if complete else "KILLED", tags, {})
 
 
 def open_tracking(
@@ -212,8 +225,7 @@ def open_tracking(
     tracking = Tracking(connect(uri), study.name, study.sweep.description, study.identity)
     key = f"{study.identity}/launch/{launched}"
     if tracking.find(key) is None:
-        for kind in ("launch", ENSEMBLE):  # the study's lock is held: nobody works on these
-            tracking.end_orphans(kind)
+        settle_runs(tracking)  # the study's lock is held, and nothing of this launch is stored before
     started = datetime.fromtimestamp(launched / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     tags = {**code.tags, "harness.kind": "launch", "harness.study": study.name, "harness.state": "running"}
     if study.space.skipped:

@@ -25,7 +25,7 @@ def once(create: Callable[[], Made], find: Callable[[], Made | None]) -> Made:
 
     for attempt in range(ATTEMPTS):
         try:
-            with _unrepeated():
+            with unrepeated():
                 return create()
         except MlflowException as error:
             refused = isinstance(error, RestException) and error.get_http_status_code() < 500
@@ -39,14 +39,17 @@ def once(create: Callable[[], Made], find: Callable[[], Made | None]) -> Made:
 
 
 @contextmanager
-def _unrepeated() -> Iterator[None]:
-    """MLflow's client sends each request of this block once (it reads the setting at each request)."""
+def unrepeated() -> Iterator[None]:
+    """MLflow's client sends each request of this block once (it reads the setting at each request).
+
+    A setting of the process: requests of other threads are not repeated meanwhile either.
+    """
     before = os.environ.get(RETRIES)
     os.environ[RETRIES] = "0"
     try:
         yield
     finally:
         if before is None:
-            del os.environ[RETRIES]
+            os.environ.pop(RETRIES, None)
         else:
             os.environ[RETRIES] = before

@@ -39,6 +39,7 @@ from models.architecture import CnnConfig
 from models.front_ends import FRONT_ENDS
 
 Scalar = bool | int | float | str | None
+MOST_STEPS = 1_000_000  # of a float range; beyond about 1e15 they would be no floats
 
 
 def _scalar(raw: Any) -> Scalar:
@@ -106,12 +107,12 @@ class Choice(_Form):
 
     @model_validator(mode="after")
     def _distinct(self) -> Choice:
-        seen: list[tuple[bool, Scalar]] = []
+        seen: set[tuple[bool, Scalar]] = set()
         for value in self.choice:
             # 1 and 1.0 are one value in every field; true is none of them.
             if (isinstance(value, bool), value) in seen:
                 raise ValueError(f"{value!r} stands twice among the choices")
-            seen.append((isinstance(value, bool), value))
+            seen.add((isinstance(value, bool), value))
         return self
 
     @property
@@ -214,6 +215,8 @@ class FloatRange(_Form):
 def _meets(low: Decimal, high: Decimal, step: Decimal) -> None:
     """Both ends are included: a step that jumps over the upper one is refused (in decimals, as written)."""
     steps = (high - low) / step
+    if steps > MOST_STEPS:
+        raise ValueError(f"steps of {step} make {steps:.3g} values: take larger ones, or leave step out")
     if steps != int(steps):
         last = low + int(steps) * step
         raise ValueError(f"steps of {step} from {low} do not meet the upper bound {high}: write {last}")

@@ -35,6 +35,7 @@ from harness.failpoints import failpoint
 from harness.frozen_test import FrozenTest, open_frozen_test, opponent_of
 from harness.guards import Guard
 from harness.policy import Policy
+from harness.privacy import to_share
 from harness.promotion_lock import PromotionError, only_promotion
 from harness.provenance import Provenance, provenance
 from harness.record import Record
@@ -132,7 +133,7 @@ def promote(
         _require_one_file(study, subject, policy)
         candidate = _candidate(study, subject, settings, place)
         aside = place.scratch / "dry" if dry_run else aside_of(output, study.name)
-        with _unsealed_removed(aside):
+        with to_share(), _unsealed_removed(aside):
             draft = _drafted(candidate, known, policy, aside, place)
             review = Review(study.name, subject, policy, draft.guards)
             return review if dry_run else _promote(draft, known, policy, place)
@@ -194,10 +195,11 @@ def _refusals_remembered(study: Study, policy: Policy, *, dry_run: bool) -> Iter
 
 
 def _candidate(study: Study, subject: Subject, settings: Settings, place: _Place) -> Candidate:
-    prepared = [
-        prepare(config, data_root=settings.data_root, cache=settings.cache, progress=place.progress)
-        for config in data_configs(subject.members)
-    ]
+    with to_share():
+        prepared = [
+            prepare(config, data_root=settings.data_root, cache=settings.cache, progress=place.progress)
+            for config in data_configs(subject.members)
+        ]
     run_id = _run_of(subject, place.tracking)
     return fetch_candidate(study, subject, prepared, place.tracking, run_id, place.scratch)
 

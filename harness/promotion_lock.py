@@ -29,6 +29,7 @@ def only_promotion(record: Record, output: Path | None = None) -> Iterator[None]
     PromotionError
         Somebody else holds it.
     """
+    record.check()
     with ExitStack() as held:
         held.enter_context(_file_locked(record.locks / "promotion.lock", record.root))
         if output is not None:

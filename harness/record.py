@@ -11,6 +11,7 @@ server.log  VERSION    what the MLflow server printed; the layout of this folder
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -21,6 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
+
+from harness.durable import sync_folder, write_whole
+from harness.failpoints import failpoint
+from harness.mlflow_schema import schema_problem
+from harness.telemetry import OFF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +51,7 @@ class Record:
         self.artifacts = self.root / "artifacts"
         self.spool = self.root / "spool"
         self.locks = self.root / "locks"
+        self.journal_lock = self.locks / "journal.lock"
         self.server_log = self.root / "server.log"
 
     @property
@@ -72,9 +79,11 @@ class Record:
         RecordError
             The folder cannot be written, or the disk is nearly full.
         """
+        self.check()
         try:
             for folder in (self.root, self.artifacts, self.spool, self.locks):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                failpoint("record.folder")
         except OSError as error:
             raise RecordError(f"the record {self.root} cannot be made: {error.strerror}") from None
         free = shutil.disk_usage(self.root).free
@@ -82,17 +91,45 @@ class Record:
             raise RecordError(
                 f"{self.root} has {free / 1e9:.2f} GB free; a sweep needs {MIN_FREE_BYTES / 1e9:.1f} GB or more"
             )
-        self._check_version()
         with FileLock(self.locks / "record.lock"):
+            failpoint("record.locked")
+            for leftover in self.root.glob(".creating-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            for leftover in self.root.glob(".VERSION.*"):
+                leftover.unlink()
             if not self.exists:
-                for leftover in self.root.glob(".creating-*"):
-                    shutil.rmtree(leftover, ignore_errors=True)
                 self._create()
         return self
 
+    def check(self) -> None:
+        """Raise RecordError where this version cannot work on the record, or may not write it; make nothing."""
+        self._check_version()
+        self.check_writable()
+        self.check_schema()
+
+    def check_writable(self) -> None:
+        """Raise RecordError where this process may not write the record."""
+        closed = self.unwritable()
+        if closed is not None:
+            raise RecordError(
+                f"{closed} may not be written: a sweep, `ui`, `promote` and `snapshot` need a record that they can "
+                "write; make it writable or work on a copy of it. `status` and `report` only read"
+            )
+
+    def unwritable(self) -> Path | None:
+        """What of this record may not be written by this process; None where all may."""
+        places = (self.root, self.locks, self.database)
+        return next((path for path in places if path.exists() and not os.access(path, os.W_OK)), None)
+
+    def check_schema(self) -> None:
+        """Raise RecordError where the MLflow installed would refuse the database, which a team's server replaces."""
+        problem = schema_problem(self.database) if self.exists else None
+        if problem is not None and not os.environ.get("MLFLOW_TRACKING_URI"):
+            raise RecordError(problem)
+
     def _check_version(self) -> None:
         path = self.root / "VERSION"
-        found = path.read_text("utf-8").strip() if path.is_file() else LAYOUT_VERSION
+        found = path.read_text("utf-8", "replace").strip() if path.is_file() else LAYOUT_VERSION
         if found != LAYOUT_VERSION:
             raise RecordError(
                 f"{self.root} has layout {found}, this version knows {LAYOUT_VERSION}: use the version that made it"
@@ -120,23 +157,22 @@ class Record:
             )
             if made.returncode != 0:
                 raise RecordError(f"MLflow could not make its database:\n{made.stderr.strip()[-2000:]}")
-            (self.root / "VERSION").write_text(LAYOUT_VERSION + "\n", "utf-8")
+            failpoint("record.made")
+            write_whole(self.root / "VERSION", LAYOUT_VERSION + "\n")
+            failpoint("record.version")
             with fresh.open("rb+") as file:
                 os.fsync(file.fileno())
-            fresh.replace(self.database)
+            fresh.replace(self.database)  # whole: its connections are closed, and with them its WAL is gone
+            failpoint("record.renamed")
+            sync_folder(self.root)
 
     def storage(self) -> JournalStorage:
-        """Optuna's storage of this record; a torn last line (a full disk, a kill) is cut off first."""
+        """Optuna's storage of this record; a torn last line (a kill) is passed over, and cut off by who appends."""
         from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
 
-        lock = _journal_lock(self.locks / "journal.lock")
-        lock.acquire()
-        try:
-            repair_tail(self.journal)
-        finally:
-            lock.release()
-        return JournalStorage(JournalFileBackend(str(self.journal), lock_obj=lock))
+        from harness.journal import WholeLines
+
+        return JournalStorage(WholeLines(str(self.journal), lock_obj=_journal_lock(self.journal_lock)))
 
     def lock_study(self, study: str) -> FileLock:
         """Take the study's lock for this process, or say who holds it.
@@ -146,6 +182,7 @@ class Record:
         RecordError
             Another coordinator runs this study.
         """
+        self.check()
         lock = FileLock(self.locks / f"study-{study}.lock")
         owner = self.locks / f"study-{study}.pid"
         try:
@@ -160,16 +197,7 @@ class Record:
 
     def is_run(self, study: str) -> bool:
         """Whether a process holds the study's lock, as far as one that may not write here can tell."""
-        lock = self.locks / f"study-{study}.lock"
-        if not lock.is_file():
-            return False
-        if not os.access(lock, os.W_OK) or not os.access(self.locks, os.W_OK):
-            return True
-        try:
-            with FileLock(lock).acquire(timeout=0):
-                return False
-        except (Timeout, OSError):
-            return True
+        return is_locked(self.locks / f"study-{study}.lock")
 
     def spooled(self, study: str) -> Iterator[Path]:
         """The folders of trials that MLflow may not hold completely, in trial order."""
@@ -178,26 +206,21 @@ class Record:
             yield from sorted(path for path in folder.iterdir() if path.is_dir())
 
 
-def repair_tail(journal: Path) -> int:
-    """Cut a torn last line off a journal; bytes removed. Call it under the journal's lock."""
-    if not journal.is_file():
-        return 0
-    with journal.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        start = size
-        while start > 0:
-            start = max(0, start - 65_536)
-            file.seek(start)
-            newline = file.read(65_536).rfind(b"\n")
-            if newline >= 0:
-                keep = start + newline + 1
-                break
-        else:
-            keep = 0
-        if keep < size:
-            file.truncate(keep)
-            os.fsync(file.fileno())
-        return size - keep
+def is_locked(path: Path) -> bool:
+    """Whether a process holds this kernel lock; asked without writing, of a file that may not be read: yes."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
 
 
 def _journal_lock(path: Path):  # type: ignore[no-untyped-def]
@@ -221,12 +244,11 @@ def _journal_lock(path: Path):  # type: ignore[no-untyped-def]
 def quiet_environment() -> dict[str, str]:
     """The environment of processes that run MLflow: no telemetry, no job runner, short retries."""
     settings = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
+        **OFF,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "DO_NOT_TRACK": "true",
         "GIT_PYTHON_REFRESH": "quiet",
     }
     environment = {**os.environ, **settings}

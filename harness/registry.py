@@ -211,15 +211,15 @@ def _logged_model(tracking: Tracking, run_id: str, path: Path) -> tuple[str, str
     """URI and id of the run's logged model, which is made if it is not there whole.
 
     One of the requests that make it cannot be repeated (the run's outputs have unique rows), but MLflow's client
-    does so where the answer got lost, and fails: then all of it is made once more.
+    does so where the answer got lost, and fails: then all of it is made once more, and what was half made goes.
     """
     from mlflow.exceptions import MlflowException
 
-    query = f"source_run_id = '{run_id}'"
     for last in (False, True):
-        for one in tracking.client.search_logged_models([tracking.experiment_id], query):
+        for one in _models_of(tracking, run_id):
             if str(one.status) == "READY" and one.name == "model":
                 return str(one.model_uri), str(one.model_id)
+            tracking.client.delete_logged_model(one.model_id)
         try:
             return _log_model(tracking, run_id, path)
         except MlflowException:
@@ -228,9 +228,13 @@ def _logged_model(tracking: Tracking, run_id: str, path: Path) -> tuple[str, str
     raise AssertionError("the last attempt returns or raises")
 
 
+def _models_of(tracking: Tracking, run_id: str) -> list[Any]:
+    query = f"source_run_id = '{run_id}'"
+    return list(tracking.client.search_logged_models([tracking.experiment_id], query))
+
+
 def _log_model(tracking: Tracking, run_id: str, path: Path) -> tuple[str, str]:
     """Log the ONNX file as an MLflow model, with its signature."""
-    import mlflow
     import mlflow.onnx
     import numpy as np
     import onnx
@@ -242,10 +246,15 @@ def _log_model(tracking: Tracking, run_id: str, path: Path) -> tuple[str, str]:
         inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 48_000), "waveform")]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 2), "logits")]),
     )
+    # Made here, because MLflow would put it into the experiment of the process: there nobody looks for it.
+    made = once(
+        lambda: tracking.client.create_logged_model(tracking.experiment_id, "model", run_id),
+        lambda: next(iter(_models_of(tracking, run_id)), None),
+    )
     with _server_of_the_process(tracking.client.tracking_uri):
         logged = Model.log(
             artifact_path=None,
-            name="model",
+            model_id=made.model_id,
             flavor=mlflow.onnx,
             run_id=run_id,
             onnx_model=graph,

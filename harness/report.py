@@ -17,6 +17,7 @@ from harness.curves import RULES
 from harness.ensemble_record import OPTIMISM
 from harness.few import few_clusters_note
 from harness.matrix import Matrix
+from harness.privacy import to_share
 from harness.record import Record
 from harness.report_figures import curves_figure, drawn_rows, image, matrix_figure, svg
 from harness.report_folder import ReportError, require_folder
@@ -107,6 +108,7 @@ def load_answers(path: Path) -> Answers:
         return Answers(correct, stored["val_clusters"], stored.get("val_subsets"))
 
 
+@to_share()
 def write_report(report: Report, folder: Path) -> dict[str, Path]:
     """Write report.html, report.md and report.json into a folder, each aside and renamed.
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from harness.artifacts import ArtifactError, fetch_bundle
 from harness.completion import aside_of, require_output, require_place
 from harness.failpoints import failpoint
+from harness.privacy import to_share
 from harness.promotion_lock import only_promotion
 from harness.record import Record
 from harness.server import TrackingServer
@@ -113,7 +114,7 @@ def roll_back(
     """
     if not dry_run:
         require_output(output)
-    with only_promotion(record, None if dry_run else output), TrackingServer(record) as server:
+    with only_promotion(record, None if dry_run else output), TrackingServer(record) as server, to_share():
         return _roll_back(connect(server.uri), name, to, message, output, dry_run=dry_run)
 
 

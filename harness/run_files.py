@@ -6,6 +6,7 @@ A local record is read as it lies, without a server; a team's server (MLFLOW_TRA
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -73,12 +74,16 @@ def open_run_files(record: Record, study: Study, client: MlflowClient | None = N
         from harness.tracking import connect
 
         client = connect(team)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's own use of SQLAlchemy
-        source = client if client is not None else _store(record)
-        runs = {int(run.data.tags["harness.trial"]): run for run in _runs(source, study.identity, "trial")}
-        made = {run.data.tags.get("harness.ensemble", ""): run for run in _runs(source, study.identity, KIND)}
     with tempfile.TemporaryDirectory(prefix="harness-runs-") as scratch:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's own use of SQLAlchemy
+            source = client if client is not None else _store(record, Path(scratch))
+            runs = {
+                int(run.data.tags["harness.trial"]): run for run in _runs(source, study.identity, "trial")
+            }
+            made = {
+                run.data.tags.get("harness.ensemble", ""): run for run in _runs(source, study.identity, KIND)
+            }
 
         def fetched(run: Run, name: str, sha256: str) -> Path:
             local = None if team else _local(record, run, name)
@@ -106,17 +111,23 @@ def checked(path: Path, what: str, sha256: str) -> Path:
     return path
 
 
-def _store(record: Record) -> Any:
-    """MLflow's own reader of a local record's database."""
+def _store(record: Record, scratch: Path) -> Any:
+    """MLflow's own reader of a local record's database; one that may not be written is copied into `scratch`."""
     import logging
 
+    record.check_schema()
     for name, value in quiet_environment().items():
         if name.startswith("MLFLOW_") or name in ("DO_NOT_TRACK", "GIT_PYTHON_REFRESH"):
             os.environ.setdefault(name, value)
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    return SqlAlchemyStore(f"sqlite:///{record.database}", _SCHEME + "/")
+    database = record.database
+    if record.unwritable() is not None:  # SQLite would make a WAL beside it, even to read
+        for part in record.root.glob(f"{database.name}*"):
+            shutil.copy(part, scratch / part.name)
+        database = scratch / database.name
+    return SqlAlchemyStore(f"sqlite:///{database}", _SCHEME + "/")
 
 
 def _runs(source: Any, identity: str, kind: str) -> list[Run]:

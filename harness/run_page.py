@@ -32,6 +32,7 @@ def trial_header(
     digests = {f"digest.{split}": part.manifest.digest for split, part in sorted(prepared.splits.items())}
     params = {**config.flat(), "seed": seed, **digests}
     return {
+        "label_shares": label_shares(prepared),
         "number": number,
         "run_name": name,
         "time_ms": int(time.time() * 1000),  # the run's start, also where MLflow hears of it later
@@ -68,8 +69,16 @@ def datasets_of(prepared: Prepared) -> list[dict[str, str]]:
     ]
 
 
-def verdict_of(trial: TrialSummary, prepared: Mapping[str, Prepared]) -> dict[str, Any]:
-    """How a told trial's run ends in MLflow: its true status, its reason, its summary."""
+def label_shares(prepared: Prepared) -> dict[str, float]:
+    """The share of class 1 in each split, as metrics of the run's end."""
+    return {f"labels/{name}/share_1": part.manifest.share_1 for name, part in sorted(prepared.splits.items())}
+
+
+def verdict_of(trial: TrialSummary, header: Mapping[str, Any]) -> dict[str, Any]:
+    """How a told trial's run ends in MLflow: its true status, its reason, its summary.
+
+    `header` is the content of its spool's trial.json: nobody needs the corpus to end a run.
+    """
     status = {"complete": "FINISHED", "pruned": "KILLED"}.get(trial.state, "FAILED")
     tags = {"harness.state": trial.state, "harness.reason": trial.reason}
     metrics: dict[str, float] = {}
@@ -88,12 +97,14 @@ def verdict_of(trial: TrialSummary, prepared: Mapping[str, Prepared]) -> dict[st
             },
         }  # fmt: skip
         tags["harness.device"] = outcome["device"]
+        if outcome.get("notes"):
+            tags["harness.notes"] = "; ".join(outcome["notes"])
         if "promotable" in outcome:
             tags["harness.promotable"] = outcome["promotable"]
         tags |= {f"harness.sha256.{name}": digest for name, digest in outcome["sha256"].items()}
-    config = TrialConfig.model_validate(trial.config)
-    splits = prepared[config.data.digest()].splits if config.data.digest() in prepared else {}
-    metrics |= {f"labels/{name}/share_1": part.manifest.share_1 for name, part in sorted(splits.items())}
+    metrics |= header.get("label_shares", {})
+    if attempt := header.get("tags", {}).get("harness.attempt"):
+        tags["harness.attempt"] = attempt
     return {"status": status, "tags": tags, "metrics": metrics, "time_ms": int(time.time() * 1000)}
 
 

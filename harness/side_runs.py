@@ -9,14 +9,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from harness.executors.protocol import EpochDone, Event, Executor, FailureKind, Job, TrialDone, TrialFailed
+from harness.executors.protocol import (
+    EpochDone,
+    Event,
+    Executor,
+    FailureKind,
+    Job,
+    TrialDone,
+    TrialFailed,
+    WorkerLost,
+)
+from harness.jobs import count_attempt
 from harness.spool import TrialSpool
 from harness.trial_config import TrialConfig
 from harness.view import View
 from harness.writer import Writer
 
-# A training whose worker dies is tried again this often, from its checkpoint.
+# A training whose worker dies is tried again this often without a new epoch, from its checkpoint.
 MAX_RETRIES = 2
+# One that hangs takes its time to be found out.
+MAX_HANGS = 1
+
+
+def why_given_up(event: TrialFailed | WorkerLost, retries: int) -> str | None:
+    """Why a training that was spoilt by the machine fails for good; None where it is tried again."""
+    hung = isinstance(event, WorkerLost) and event.hung
+    if retries < (MAX_HANGS if hung else MAX_RETRIES):
+        return None
+    return (
+        f"{event.reason} ({retries + 1} times)"
+        if hung
+        else f"infrastructure, {retries + 1} times: {event.reason}"
+    )
 
 
 class Host(Protocol):
@@ -40,6 +64,7 @@ class SideRun:
     spool: TrialSpool
     job: Job
     retries: int = 0
+    furthest: int = -1
 
 
 RunT = TypeVar("RunT", bound=SideRun)
@@ -65,6 +90,8 @@ class SideRuns(Generic[RunT]):
         if run is None:
             return False
         if isinstance(event, EpochDone):
+            if event.epoch > run.furthest:  # a retry that came further was worth it
+                run.furthest, run.retries = event.epoch, 0
             self._host.executor.reply(event.number, stop=False)
             self._host.writer.poke(run.spool)
         elif isinstance(event, TrialDone):
@@ -74,7 +101,7 @@ class SideRuns(Generic[RunT]):
             run.spool.write_traceback(event.traceback)
             self.failed(run, event.kind, f"{event.kind}: {event.reason}")
         else:
-            self._retry(run, event.reason)
+            self._retry(run, event)
         return True
 
     def completed(self, run: RunT, outcome: dict[str, Any]) -> None:
@@ -92,12 +119,14 @@ class SideRuns(Generic[RunT]):
         self._host.writer.poke(run.spool)
         self._host.view.message(told)
 
-    def _retry(self, run: RunT, reason: str) -> None:
+    def _retry(self, run: RunT, event: TrialFailed | WorkerLost) -> None:
         if self._host.signal is not None:
             return
-        if run.retries >= MAX_RETRIES:
-            self.failed(run, "infrastructure", f"infrastructure, {run.retries + 1} times: {reason}")
+        given_up = why_given_up(event, run.retries)
+        if given_up is not None:
+            self.failed(run, "infrastructure", given_up)
             return
         run.retries += 1
-        self._host.view.message(f"{run.label}: {reason}; going on from its checkpoint")
+        self._host.view.message(f"{run.label}: {event.reason}; going on from its checkpoint")
+        count_attempt(run.spool)
         self._host.executor.submit(run.job)  # its own slot is the free one

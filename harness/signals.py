@@ -20,6 +20,12 @@ class Stopped(KeyboardInterrupt):
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def ignore_signals() -> None:
+    """Of a process that is just ending after a signal: another one would take its exit code away."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def handling_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
     """Handle the signals that stop a program by one function; only the main thread can."""

@@ -3,6 +3,7 @@
     trial.json       what the run is called and configured (coordinator, before dispatch)
     events.jsonl     one line an epoch, fsynced (worker)
     last.pt          the training's checkpoint (worker)
+    notes.txt        what its run must say of the training: begun again, came out differently (worker)
     outputs/         artifacts/** and images/*.png for the run (worker)
     outcome.json     how the training ended, with the score (worker)
     verdict.json     how the trial was told, with status and reason (coordinator, after tell)
@@ -21,6 +22,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness.durable import sync_folder, write_whole
+from harness.failpoints import failpoint
+
+# Metrics that differ when an epoch is repeated.
+CLOCKED = ("windows_per_s",)
+
 
 class TrialSpool:
     """Reads and writes one trial's folder."""
@@ -29,7 +36,7 @@ class TrialSpool:
         self.folder = folder
         self.events_file = folder / "events.jsonl"
         self.outputs = folder / "outputs"
-        self._stored: set[int] | None = None
+        self._stored: dict[int, dict[str, float]] | None = None
 
     @property
     def artifacts(self) -> Path:
@@ -44,11 +51,19 @@ class TrialSpool:
     def append_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Store one epoch durably; an epoch that is stored already is left as it is (a resumed training).
 
-        The time is fixed here: MLflow takes the same point twice as one only if its time is the same.
+        What then comes out differently, the clock's readings aside, is noted. The time is fixed here: MLflow takes the
+        same point twice as one only if its time is the same.
         """
         if self._stored is None:  # one process writes a spool: read once what its earlier lives wrote
-            self._stored = {int(event["epoch"]) for event in self.epochs()}
+            self._stored = {int(event["epoch"]): event["metrics"] for event in self.epochs()}
         if epoch in self._stored:
+            before = self._stored[epoch]
+            other = [
+                name for name in sorted(metrics) if name not in CLOCKED and metrics[name] != before.get(name)
+            ]
+            if other:
+                told = f"{other[0]} is {metrics[other[0]]!r}, stored is {before.get(other[0])!r}"
+                self.note(f"epoch {epoch} came out differently when it was repeated: {told}")
             return
         line = json.dumps({"epoch": epoch, "time_ms": int(time.time() * 1000), "metrics": metrics})
         with self.events_file.open("ab") as file:
@@ -57,7 +72,9 @@ class TrialSpool:
             file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        self._stored.add(epoch)
+        if not self._stored:
+            sync_folder(self.folder)  # the file is new
+        self._stored[epoch] = metrics
 
     def epochs(self) -> list[dict[str, Any]]:
         """The stored epochs, in order; a torn line counts as not stored."""
@@ -88,6 +105,19 @@ class TrialSpool:
         assert isinstance(content, dict)
         return content
 
+    def note(self, text: str) -> None:
+        """Keep, durably, what the run must say of its training; once, however often it is noted."""
+        if text not in self.notes():
+            with (self.folder / "notes.txt").open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def notes(self) -> list[str]:
+        """What was noted, in order."""
+        path = self.folder / "notes.txt"
+        return path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
+
     def write_traceback(self, text: str) -> None:
         """Keep a failure's traceback as an artifact; an empty one is none."""
         if text:
@@ -97,6 +127,7 @@ class TrialSpool:
     def remove(self) -> None:
         """Delete the folder: the record holds everything."""
         (self.folder / "trial.json").unlink(missing_ok=True)  # first: without it nothing is replayed
+        failpoint("spool.removing")
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -122,15 +153,4 @@ def sha256_of(path: Path) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON aside, fsync, rename: a reader sees the old file or the new one, whole."""
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    write_whole(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False))

@@ -1,25 +1,46 @@
-"""How a loop of trainings is stopped: by a signal, politely, or by a full disk."""
+"""How a loop of trainings is stopped: by a signal, or because they all fail alike."""
 
 from __future__ import annotations
 
 import os
 import time
 
-from harness.executors.protocol import Event, Executor, TrialFailed
+from harness.executors.protocol import Executor, FailureKind, WorkersFailedError
 from harness.view import View
 
 # How long an interrupted loop waits for its workers to reach a step's end.
 STOP_S = 60.0
+# Trainings that may fail in a row for one and the same reason.
+MAX_ALIKE = 5
+# Failures of the training itself, which say nothing of the machine.
+_ITS_OWN: tuple[FailureKind, ...] = ("diverged", "out_of_memory")
 
 
-class OutOfSpaceError(OSError):
-    """The disk is full: the loop stops, its trainings are not failed."""
+class AlikeFailures:
+    """A broken machine must not burn the budget: trainings that all fail one way are not to blame for it."""
 
+    def __init__(self) -> None:
+        self._reasons: list[str] = []
 
-def require_space(event: Event) -> None:
-    """Raise OutOfSpaceError where a training failed for want of space: it goes on once there is some."""
-    if isinstance(event, TrialFailed) and "No space left" in event.reason:
-        raise OutOfSpaceError(f"{event.reason}: free some space and run the same command again to go on")
+    def clear(self) -> None:
+        """A training came to its end: the machine is well."""
+        self._reasons.clear()
+
+    def add(self, kind: FailureKind, reason: str) -> None:
+        """Count a failure.
+
+        Raises
+        ------
+        WorkersFailedError
+            It is the last of MAX_ALIKE for one reason, and nothing came to its end meanwhile.
+        """
+        if kind in _ITS_OWN:
+            return
+        self._reasons = [*(one for one in self._reasons if one == reason), reason]
+        if len(self._reasons) >= MAX_ALIKE:
+            raise WorkersFailedError(
+                f"{MAX_ALIKE} trainings in a row failed the same way, nothing more is started: {reason}"
+            )
 
 
 class Stopping:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import BaseFileLock, FileLock
 
+from harness.failpoints import failpoint
 from harness.record import Record, RecordError
 from harness.search_space import SearchSpace
 from harness.sweep import Pruner, Sweep
@@ -182,9 +183,11 @@ def open_study(record: Record, sweep: Sweep) -> Study:
             study_name=name, storage=storage, direction="maximize",
             load_if_exists=True, pruner=pruner_of(sweep),
         )  # fmt: skip
+        failpoint("study.created")
         if "identity" not in study.user_attrs:
             study.set_user_attr("identity", uuid.uuid4().hex)
         study.set_user_attr("sweep", json.loads(sweep.model_dump_json(by_alias=True)))
+        failpoint("study.described")
         study.set_user_attr("sweep_digest", digest)  # last: a study without it was killed while being made
     note = f"{sweep.name} exists with another definition: this one is {name}" if count > 1 else ""
     return Study(
@@ -233,7 +236,12 @@ def study_of(record: Record, sweep: Sweep) -> str:
 
 def study_names(record: Record) -> list[str]:
     """Names of all studies, oldest first."""
-    return _complete(_summaries(record.require().storage()))
+    return names_in(record.require().storage())
+
+
+def names_in(storage: BaseStorage) -> list[str]:
+    """The same of a storage that is open."""
+    return _complete(_summaries(storage))
 
 
 def _summaries(storage: BaseStorage) -> dict[str, StudySummary]:

@@ -149,8 +149,9 @@ def sweep_from(file: SweepFile) -> Sweep:
         With every mistake found.
     """
     from harness.sweep_problems import filled, problems_of, space_problems
+    from harness.sweep_secrets import secret_problems
 
-    problems = problems_of(file)
+    problems = secret_problems(file) or problems_of(file)
     if not problems:
         sweep = Sweep.model_validate(filled(file.values))
         problems = space_problems(file, sweep)

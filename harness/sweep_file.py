@@ -10,8 +10,9 @@ from typing import Any
 
 from harness.yaml_values import Location, parse_yaml
 
-# Ruamel reads about 40 kB a second.
-MAX_BYTES = 65_536
+# Ruamel reads about 40 kB a second, and a wrong file is told within one.
+MAX_BYTES = 16_384
+MAX_SHOWN = 20  # mistakes in one message
 # These are names, whatever they look like: `--set name=2024`.
 TEXT_KEYS = ("name", "description")
 SHORT_KEYS = ("sampler", "pruner")
@@ -29,7 +30,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"line {self.line}: " if self.line is not None else ""
-        return f"{place}{self.where}: {self.message}" if self.where else f"{place}{self.message}"
+        where = f"{_shown(self.where, 120)}: " if self.where else ""
+        return f"{place}{where}{_shown(self.message, 600)}"
 
 
 class SweepError(ValueError):
@@ -39,7 +41,16 @@ class SweepError(ValueError):
         self.source = source
         self.problems = tuple(problems)
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
+        lines = [f"  {problem}" for problem in problems[:MAX_SHOWN]]
+        if left := len(problems) - len(lines):
+            lines.append(f"  and {left} more")
+        super().__init__("\n".join([f"{source}: {count}", *lines]))
+
+
+def _shown(text: str, limit: int) -> str:
+    """Text of a file as a terminal may print it: no control characters, and not without end."""
+    kept = text if len(text) <= limit else f"{text[: limit - 3]}..."
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in kept)
 
 
 @dataclass
@@ -167,6 +178,10 @@ def _text_of(path: Path) -> str:
 def _absent(path: Path) -> str:
     if path.is_dir():
         return "a folder; name a sweep file in it"
+    if path.exists():
+        return "a pipe or a device; save the text in a file and name that"
+    if path.is_symlink():
+        return f"a link to {path.readlink()}, which leads to no file"
     folder = path.parent if path.parent.is_dir() else Path()
     names = sorted(found.name for found in folder.glob("*.y*ml"))
     near = nearest(path.name, names)

@@ -7,6 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -34,6 +35,8 @@ def translated(file: SweepFile, detail: Any, prefix: Location = ()) -> Problem:
     if detail["type"] == "missing":
         return file.problem(location, "is required and missing")
     message = message_of(detail)
+    if location[:2] == ("data", "parts") and location not in file.lines and location[:3] in file.lines:
+        location = location[:3]  # one list for all three splits, which would be told three times
     if location == ("data",):
         location = _quoted_at(location, file.values["data"], message)
     return file.problem(location, message)
@@ -79,6 +82,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+@cache
 def _fields_at(location: Location) -> list[str]:
     model: Any = Sweep
     for part in location:
@@ -102,7 +106,8 @@ def where_it_belongs(name: str, known: Iterable[str]) -> str:
     if name in FRONT_ENDS:
         fields = [option for option in places() if option.startswith(f"{name}.")]
         return f"; the parameters of a front end are written {fields[0]}, one line each"
-    if nearest(name, options) is None or name in places():
+    near = nearest(name, options)
+    if near is None or name in places():
         if name in places():
             return f"; it belongs under parameters, as parameters.{name}"
         section = next((section for section in SECTIONS if name in _fields_at((section,))), None)
@@ -110,13 +115,16 @@ def where_it_belongs(name: str, known: Iterable[str]) -> str:
             return f"; it belongs under {section}, as {section}.{name}"
         if name in Sweep.model_fields:
             return "; it belongs at the top level"
-    return did_you_mean(name, options)
+    return _hint(near, options)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The nearest name, else what there is."""
     options = list(known)
-    near = nearest(name, options)
+    return _hint(nearest(name, options), options)
+
+
+def _hint(near: str | None, options: list[str]) -> str:
     if near is not None:
         return f"; did you mean {near}?"
     listed = ", ".join(options[:12]) + (", ..." if len(options) > 12 else "")

@@ -83,6 +83,7 @@ def space_problems(file: SweepFile, sweep: Sweep) -> list[Problem]:
     return _first_of_each(problems) or [
         *_control_problems(file, space),
         *_baseline_space_problems(file, space),
+        *_warmup_problems(file, space),
     ]
 
 
@@ -98,6 +99,21 @@ def _control_problems(file: SweepFile, space: SearchSpace) -> Iterator[Problem]:
         else:
             continue
         yield file.problem(("controls", index), f"{name} cannot be made here ({reason}); leave it out")
+
+
+def _warmup_problems(file: SweepFile, space: SearchSpace) -> Iterator[Problem]:
+    """A warm-up that was written down, and that no trial outlives: nothing would ever be pruned."""
+    given, pruner = file.values.get("pruner"), space.sweep.pruner
+    epochs = space.parameters.get("epochs")
+    own = [places()["epochs"].default] if epochs is None or epochs.when else []
+    longest = max([*own, *(epochs.candidates() if epochs is not None else [])])
+    written = isinstance(given, dict) and "warmup_epochs" in given and pruner.type != "none"
+    if written and pruner.warmup_epochs >= longest:
+        yield file.problem(
+            ("pruner", "warmup_epochs"),
+            f"{pruner.warmup_epochs} epochs of warm-up, and no trial trains more than {longest}: none would ever be "
+            "pruned; write fewer, or pruner: none",
+        )
 
 
 def _first_of_each(problems: list[Problem]) -> list[Problem]:

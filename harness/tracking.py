@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
+import uuid
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+from harness.failpoints import failpoint
 from harness.once import once
+from harness.outage import ForeignServerError, TrackingError
 from harness.record import quiet_environment
 from harness.spool import TrialSpool
 
@@ -34,13 +38,26 @@ def connect(uri: str) -> MlflowClient:
         if name.startswith("MLFLOW_") or name in ("DO_NOT_TRACK", "GIT_PYTHON_REFRESH"):
             os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+    # An MLflow server waits 20 s for its database: what it does after its client gave up would be done twice.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    _pass_by_proxies(uri)
     import logging
 
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # else a line for each repetition
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _pass_by_proxies(uri: str) -> None:
+    """The web proxy of a company knows no server of this machine."""
+    host = urlsplit(uri).hostname
+    if host in ("127.0.0.1", "localhost"):
+        around = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+        if host not in around.split(","):
+            os.environ["no_proxy"] = ",".join(filter(None, (around, host)))
 
 
 def study_links(client: MlflowClient, url: str) -> dict[str, str]:
@@ -52,10 +69,6 @@ def study_links(client: MlflowClient, url: str) -> dict[str, str]:
         filter_string="tags.`harness.study` != ''", order_by=["creation_time DESC"]
     )
     return {str(one.name): f"{url}/#/experiments/{one.experiment_id}/runs?{query}" for one in found}
-
-
-class TrackingError(RuntimeError):
-    """MLflow cannot hold this study as it is."""
 
 
 class Tracking:
@@ -85,6 +98,8 @@ class Tracking:
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 return once(partial(self._create_experiment, name, tags), partial(self._own_experiment, name))
+            if found.name != name:
+                raise ForeignServerError(f"asked for the experiment {name!r}, it names {found.name!r}")
             if found.tags.get("harness.identity") == self.identity:
                 if found.lifecycle_stage == "deleted":  # by hand, in the UI; its study goes on
                     self.client.restore_experiment(found.experiment_id)
@@ -105,11 +120,28 @@ class Tracking:
         """What makes the run of a trial findable, whoever made it."""
         return f"{self.identity}/trial/{number}"
 
-    def end_orphans(self, kind: str) -> None:
-        """End the runs of this kind that a killed process left running; call it under that kind's lock."""
+    def end_orphans(self, kind: str) -> list[str]:
+        """End the runs of this kind that a killed process left running; call it under that kind's lock.
+
+        Returns their names.
+        """
+        orphans = self._running(kind)
+        for run_id in orphans:
+            self.end(run_id, "KILLED", {"harness.state": "abandoned"}, {})
+        return list(orphans.values())
+
+    def pause_orphans(self, kind: str) -> list[str]:
+        """Show trainings of this kind that nobody runs as waiting, as `pause_run` does; their names."""
+        orphans = self._running(kind)
+        for run_id in orphans:
+            self._pause(run_id)
+        return list(orphans.values())
+
+    def _running(self, kind: str) -> dict[str, str]:
+        """Id and name of every run of this kind that is shown as running."""
         running = f"tags.`harness.kind` = '{kind}' and attributes.status = 'RUNNING'"
-        for run in self.client.search_runs([self.experiment_id], running):
-            self.end(run.info.run_id, "KILLED", {"harness.state": "abandoned"}, {})
+        runs = self.client.search_runs([self.experiment_id], running)
+        return {str(run.info.run_id): str(run.info.run_name) for run in runs}
 
     def find(self, key: str) -> str | None:
         """The id of the run that carries this key, if the record has it."""
@@ -169,6 +201,7 @@ class Tracking:
                 return str(made.info.run_id)
 
             run_id = once(create, lambda: self.find(key))
+            failpoint("tracking.run_created")
         elif key not in self._run_ids:
             self.client.log_batch(run_id, tags=[RunTag(k, v[:MAX_TAG]) for k, v in tags.items()])
         if key not in self._run_ids and params:
@@ -188,11 +221,15 @@ class Tracking:
             self._log_datasets(run_id, trial["datasets"])
             self._set_running(run_id)
             self._described.add(key)
+            failpoint("tracking.described")
         self._log_epochs(key, run_id, spool)
+        failpoint("tracking.epochs_stored")
         verdict = spool.read("verdict")
         if verdict is None:
             return False
         self._log_outputs(run_id, spool)
+        failpoint("tracking.artifacts_stored")
+        self._keep_only(run_id, key)
         self.end(run_id, verdict["status"], verdict["tags"], verdict["metrics"], verdict["time_ms"])
         return True
 
@@ -213,7 +250,9 @@ class Tracking:
             metrics=[Metric(name, value, time_ms, 0) for name, value in sorted(metrics.items())],
             tags=[RunTag(name, str(value)[:MAX_TAG]) for name, value in sorted(tags.items())],
         )
+        failpoint("tracking.tagged")
         self.client.set_terminated(run_id, status=status, end_time=time_ms)
+        failpoint("tracking.ended")
 
     def pause(self, number: int) -> None:
         """Show an interrupted trial's run as waiting, not as running."""
@@ -223,8 +262,11 @@ class Tracking:
         """The same for the run of any key."""
         run_id = self.find(key)
         if run_id is not None:
-            self.client.set_tag(run_id, "harness.state", "interrupted")
-            self.client.update_run(run_id, status="SCHEDULED")
+            self._pause(run_id)
+
+    def _pause(self, run_id: str) -> None:
+        self.client.set_tag(run_id, "harness.state", "interrupted")
+        self.client.update_run(run_id, status="SCHEDULED")
 
     def _set_running(self, run_id: str) -> None:
         if self.client.get_run(run_id).info.status != "RUNNING":
@@ -262,19 +304,34 @@ class Tracking:
             self.client.log_batch(run_id, metrics=rows[start : start + BATCH_METRICS])
         self._epochs_stored[key] = len(events)
 
+    def _keep_only(self, run_id: str, key: str) -> None:
+        """Remove other runs of this key: a server that stood still made what its client had given up and made again."""
+        for run in self.client.search_runs([self.experiment_id], f"tags.`harness.key` = '{key}'"):
+            if run.info.run_id != run_id:
+                self.client.delete_run(run.info.run_id)
+
     def _log_outputs(self, run_id: str, spool: TrialSpool) -> None:
         if spool.artifacts.is_dir():
             self.client.log_artifacts(run_id, str(spool.artifacts))
         images = sorted(spool.images.glob("*.png")) if spool.images.is_dir() else []
-        stored = [file.path for file in self.client.list_artifacts(run_id, "images")] if images else []
-        tagged = bool(images) and LOGGED_IMAGES in self.client.get_run(run_id).data.tags
-        for path in images:
-            endings = {Path(name).suffix for name in stored if name.startswith(f"images/{path.stem}+")}
-            if not (tagged and endings >= {".png", ".webp"}):  # MLflow writes both, then the tag
-                self._log_image(run_id, path)
+        if images:
+            with tempfile.TemporaryDirectory(prefix="harness-images-") as scratch:
+                for path in images:
+                    _write_image(path, Path(scratch))
+                self.client.log_artifacts(run_id, scratch, "images")
+            self.client.set_tag(run_id, LOGGED_IMAGES, "true")
 
-    def _log_image(self, run_id: str, path: Path) -> None:
-        from PIL import Image
 
-        with Image.open(path) as image:
-            self.client.log_image(run_id, image.convert("RGB"), key=path.stem, step=0)
+def _write_image(path: Path, folder: Path) -> None:
+    """A PNG in the two files that MLflow's image grid is made of.
+
+    As `MlflowClient.log_image`, whose names differ each time: what is stored once more would stand there twice.
+    """
+    from mlflow.tracking.multimedia import compress_image_size
+    from PIL import Image
+
+    name = f"{path.stem}+step+0+timestamp+0+{uuid.uuid5(uuid.NAMESPACE_URL, path.stem)}"
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    image.save(folder / f"{name}.png")
+    compress_image_size(image).save(folder / f"{name}+compressed.webp")

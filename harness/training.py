@@ -2,38 +2,44 @@
 
 It knows no tracking and no study: the caller's `on_epoch` hears of every epoch and may end the
 training, `should_stop` is asked at every step. Equal seed, data and weights give equal numbers, bit for
-bit on a CPU, also across a resume. Threads and cuDNN's switches are the caller's business.
+bit on a CPU, also across a resume from any step. Threads and cuDNN's switches are the caller's business.
+
+    last.pt     at the end of an epoch, every few minutes within one, and at the step where a training is interrupted
+                holds: weights, their average, optimizer, scaler; epochs so far; of an epoch that is begun its `Place`
+                (step, losses, random states). What is a function of (seed, epoch, step) is not in it: data order,
+                learning rate, augmentation's parameters
 """
 
 import hashlib
-import math
+import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.amp.grad_scaler import GradScaler
-from torch.nn import functional as F
 
 from harness.metrics import binary_metrics
-from harness.training_average import WeightAverage
+from harness.training_checkpoint import (
+    CHECKPOINT_S,
+    CheckpointError,
+    Checkpoints,
+    DamagedCheckpointError,
+)
 from harness.training_config import TrainingConfig
+from harness.training_learner import Learner, learning_rate_at, mixed_precision
 from harness.training_split import Split, SplitError, resident, scored_windows
 from harness.training_state import (
-    CheckpointError,
     EpochReport,
     FitResult,
+    Place,
     Progress,
     Snapshot,
     Stopped,
     copy_state,
     fit_result,
-    load_checkpoint,
-    save_checkpoint,
 )
 from models.augmentation import Augmentation, EpochAugmentation
 
@@ -51,6 +57,7 @@ __all__ = [
 ]
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
+_log = logging.getLogger(__name__)
 
 
 class DivergedError(ValueError):
@@ -68,7 +75,7 @@ class DivergedError(ValueError):
 
 
 class _InterruptedTraining(Exception):  # noqa: N818 - a way out, not an error
-    """`should_stop` said so in the middle of an epoch."""
+    """`should_stop` said so, between two steps or two batches of an evaluation."""
 
 
 def fit(
@@ -83,7 +90,9 @@ def fit(
     augmentation: Augmentation | None = None,
     on_epoch: Callable[[EpochReport], bool] = lambda report: False,
     checkpoints: Path | None = None,
+    checkpoint_s: float = CHECKPOINT_S,
     should_stop: Callable[[], bool] = lambda: False,
+    on_restart: Callable[[str], None] = _log.warning,
 ) -> FitResult:
     """Train `model`, in place, and return the weights of the epoch that holds the score.
 
@@ -102,7 +111,10 @@ def fit(
         unless it was the last epoch). After a resume an epoch may be reported again: equal numbers
         except ``windows_per_s``
     checkpoints : folder of ``last.pt``, from which the training goes on where it is present
-    should_stop : asked at every step; true ends the training (``interrupted``)
+    checkpoint_s : seconds of training that a kill may cost
+    should_stop : asked at every step and batch; true ends the training (``interrupted``) with a checkpoint
+    on_restart : hears why the training begins at its start although there is a ``last.pt``: it is damaged. Its epochs
+        are reported again, with equal numbers
 
     Raises
     ------
@@ -115,51 +127,32 @@ def fit(
     """
     model.to(device)
     run = _Training(model, train, val, config, seed, device, transform, augmentation, should_stop)
-    progress = run.resume(checkpoints)
+    kept = Checkpoints(checkpoints, checkpoint_s)
+    progress, begun = run.resume(kept, on_restart)
     stopped: Stopped = ""
     cuda = list(range(torch.cuda.device_count())) if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         for epoch in range(len(progress.reports), config.epochs):
             best = progress.best
+            place, augmented = run.begin(epoch, begun)
+            begun = None
             try:
-                report = progress.add(*run.epoch(epoch))
+                for _ in run.steps_of(place, augmented):
+                    if kept.due:
+                        kept.write(run.content(progress, place))
+                report = progress.add(*run.judge(place, augmented))
             except _InterruptedTraining:
+                if progress.reports or place.step:
+                    kept.write(run.content(progress, place))
                 stopped = "interrupted"
                 break
             if on_epoch(report) and epoch + 1 < config.epochs:
                 stopped = "pruned"
                 break
-            due = (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs or should_stop()
-            if checkpoints is not None and (due or progress.best is not best):
-                raw = copy_state(model) if run.average else None
-                save_checkpoint(checkpoints, progress, run.optimizer, run.scaler, run.identity, raw)
+            due = (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs
+            if due or kept.due or progress.best is not best:
+                kept.write(run.content(progress))
     return fit_result(progress, run.scored, stopped)
-
-
-def learning_rate_at(step: int, steps: int, config: TrainingConfig) -> float:
-    """Rate of the 0-based `step` of `steps`: a straight climb, then half a cosine.
-
-    ::
-
-        rate |    /-----.
-             |  /         `-.
-             |/               `-._
-             +-----------------------> step
-              warm-up   cosine
-    """
-    warmup = round(config.warmup_share * steps)
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / (steps - warmup)
-    return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
-
-
-def mixed_precision(device: torch.device, config: TrainingConfig) -> torch.dtype | None:
-    """Type to autocast to, or None for fp32; emulated bf16 is slower than fp16 and does not count."""
-    if device.type != "cuda" or config.precision == "fp32":
-        return None
-    real = torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if real else torch.float16
 
 
 class _Training:
@@ -185,13 +178,8 @@ class _Training:
         self.scored = scored_windows(train.labels.cpu(), config.train_score_windows)
         self.batch = min(config.batch_size, len(train))
         self.steps = len(train) // self.batch
-        self.dtype = mixed_precision(device, config)
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        self.scaler = GradScaler(device.type, enabled=self.dtype == torch.float16)
-        self.average = WeightAverage(model, config.ema_decay) if config.ema_decay is not None else None
-        self.judged = self.average.module if self.average else model  # scored, kept and exported
+        self.learner = Learner(model, config, config.epochs * self.steps, device)
+        self.judged = self.learner.judged
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -200,20 +188,85 @@ class _Training:
         identity = {"seed": self.seed, "config": config, "windows": [len(self.train), len(self.val)]}
         return identity | ({"augmentation": asdict(self.augmentation)} if self.augmentation else {})
 
-    def resume(self, checkpoints: Path | None) -> Progress:
-        if checkpoints is None:
-            return Progress()
-        progress = load_checkpoint(checkpoints, self.model, self.optimizer, self.scaler, self.identity)
-        if self.average and progress.reports:
-            self.average.restore(progress.recent[-1].state, len(progress.reports) * self.steps)
-        return progress
+    def content(self, progress: Progress, place: Place | None = None) -> dict[str, Any]:
+        """What a checkpoint holds, between two epochs or at a place within one."""
+        last = None if place else progress.recent[-1].state
+        return {
+            "identity": self.identity,
+            **progress.kept(),
+            **self.learner.kept(last),
+            "place": place.kept() if place else None,
+        }
 
-    def epoch(self, epoch: int) -> tuple[Snapshot, dict[str, float]]:
+    def resume(
+        self, kept: Checkpoints, on_restart: Callable[[str], None]
+    ) -> tuple[Progress, dict[str, Any] | None]:
+        """Take the checkpoint on; the epochs so far, and the place in the one that is begun."""
+        try:
+            content = kept.read(self.identity)
+        except DamagedCheckpointError as damaged:
+            on_restart(f"{damaged}; the training begins again from its start")
+            return Progress(), None
+        if content is None:
+            return Progress(), None
+        try:
+            return self._restored(content)
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # it was made up
+            why = " ".join(str(error).split())
+            raise CheckpointError(
+                f"the checkpoint in {kept.folder} does not fit this training ({why}); remove it to start over"
+            ) from error
+
+    def _restored(self, content: dict[str, Any]) -> tuple[Progress, dict[str, Any] | None]:
+        progress, begun = Progress.of(content), content["place"]
+        self.learner.restore(content, len(progress.reports) * self.steps + (begun["step"] if begun else 0))
+        return progress, begun
+
+    def begin(self, epoch: int, begun: dict[str, Any] | None) -> tuple[Place, EpochAugmentation | None]:
+        """Draw what happens to each window of an epoch, in their order; its start, or the place where it stopped."""
         torch.manual_seed(_derived(self.seed, epoch, "draws"))
+        generators = {"steps, cpu": torch.default_generator}
+        if self.device.type == "cuda":
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            generators["steps, cuda"] = torch.cuda.default_generators[index]
+        augmented = None
+        if self.augmentation is not None:
+            seed = _derived(self.seed, epoch, "augmentation")
+            augmented = EpochAugmentation(self.augmentation, self.steps * self.batch, seed, self.device)
+            generators[f"augmentation, {self.device.type}"] = augmented.generator
+        place = Place(epoch, torch.zeros(self.steps, device=self.device), generators)
+        if begun is not None:
+            place.restore(begun)
+        return place, augmented
+
+    def steps_of(self, place: Place, augmented: EpochAugmentation | None) -> Iterator[None]:
+        """Take the steps that are left of an epoch, and pause before each."""
+        self.model.train()
+        generator = torch.Generator().manual_seed(_derived(self.seed, place.epoch, "order"))
+        order = torch.randperm(len(self.train), generator=generator).to(self.train.labels.device)
+        while place.step < self.steps:
+            if self.should_stop():
+                raise _InterruptedTraining
+            yield
+            start, first = time.perf_counter(), place.step * self.batch
+            index = order[first : first + self.batch]
+            features, labels = self.features(self.train, index, (augmented, first) if augmented else None)
+            number = place.epoch * self.steps + place.step
+            place.losses[place.step] = self.learner.step(features, labels, number)
+            if self.device.type == "cpu":  # free there, and a raw epoch can take an hour
+                _require_finite(place.losses[place.step : place.step + 1], place.epoch, place.step)
+            place.step += 1
+            place.seconds += time.perf_counter() - start
         start = time.perf_counter()
-        augmented = self.augmented(epoch)
-        running_loss = self.pass_over_train(epoch, augmented)
-        seconds = time.perf_counter() - start
+        _require_finite(place.losses, place.epoch, 0)  # an accelerator is waited for here
+        place.seconds += time.perf_counter() - start
+
+    def judge(self, place: Place, augmented: EpochAugmentation | None) -> tuple[Snapshot, dict[str, float]]:
+        """Score the weights after an epoch; its snapshot and its metrics."""
+        epoch = place.epoch
+        torch.manual_seed(_derived(self.seed, epoch, "scores"))  # wherever the epoch was interrupted
         train_logits = self.logits(self.train, self.scored, epoch)
         val_logits = self.logits(self.val, torch.arange(len(self.val)), epoch)
         train = binary_metrics(train_logits.numpy(), self.train.labels.cpu()[self.scored].numpy())
@@ -222,52 +275,14 @@ class _Training:
         metrics = {f"train/{name}": value for name, value in train.items()}
         metrics |= {f"val/{name}": value for name, value in val.items()}
         metrics |= {
-            "train/running_loss": running_loss,
+            "train/running_loss": float(place.losses.mean()),
             "gap": train["balanced_accuracy"] - val["balanced_accuracy"],
             "learning_rate": learning_rate_at(last_step, self.config.epochs * self.steps, self.config),
-            "windows_per_s": self.steps * self.batch / seconds,
+            "windows_per_s": self.steps * self.batch / place.seconds,
         }
         if augmented is not None:
             metrics |= {f"augment/{name}": value for name, value in augmented.means.items()}
         return Snapshot(epoch, copy_state(self.judged), val_logits, train_logits), metrics
-
-    def augmented(self, epoch: int) -> EpochAugmentation | None:
-        """Draw what happens to each window of the epoch, in the order in which they will come."""
-        if self.augmentation is None:
-            return None
-        seed = _derived(self.seed, epoch, "augmentation")
-        return EpochAugmentation(self.augmentation, self.steps * self.batch, seed, self.device)
-
-    def pass_over_train(self, epoch: int, augmented: EpochAugmentation | None) -> float:
-        """One epoch of steps; the mean loss. On an accelerator nothing waits for a result until the end."""
-        self.model.train()
-        generator = torch.Generator().manual_seed(_derived(self.seed, epoch, "order"))
-        order = torch.randperm(len(self.train), generator=generator).to(self.train.labels.device)
-        losses = torch.zeros(self.steps, device=self.device)
-        for step in range(self.steps):
-            if self.should_stop():
-                raise _InterruptedTraining
-            index = order[step * self.batch : (step + 1) * self.batch]
-            place = (augmented, step * self.batch) if augmented else None
-            losses[step] = self.step(self.features(self.train, index, place), epoch * self.steps + step)
-            if self.device.type == "cpu":  # free there, and a raw epoch can take an hour
-                _require_finite(losses[step : step + 1], epoch, step)
-        _require_finite(losses, epoch, 0)
-        return float(losses.mean())
-
-    def step(self, batch: tuple[torch.Tensor, torch.Tensor], number: int) -> torch.Tensor:
-        features, labels = batch
-        with self.autocast():
-            loss = F.cross_entropy(self.model(features), labels)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(number, self.config.epochs * self.steps, self.config)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.average:
-            self.average.update(self.model, number)
-        return loss.detach()
 
     def logits(self, split: Split, index: torch.Tensor, epoch: int) -> torch.Tensor:
         """Logits (window, 2) in evaluation mode and fp32, as the exported model will give them."""
@@ -295,9 +310,6 @@ class _Training:
         if self.transform and split.features.dtype == self.train.features.dtype:
             batch = self.transform(batch)
         return (place[0].features(batch, place[1]) if place else batch), labels
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
 
 
 def _require_finite(losses: torch.Tensor, epoch: int, first_step: int) -> None:

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MIN_BATCH_SIZE = 2  # of one window nothing is normalised
+
 
 class TrainingConfig(BaseModel):
     """Hyper-parameters of one training; the seed and the device are not among them."""
@@ -18,7 +20,7 @@ class TrainingConfig(BaseModel):
     )
     batch_size: int = Field(
         default=32,
-        ge=2,
+        ge=MIN_BATCH_SIZE,
         le=65_536,
         description="Windows a step. A last batch that is not full is left out of its epoch.",
     )

@@ -1,34 +1,24 @@
-"""What a training carries from epoch to epoch, and its one checkpoint file.
+"""What a training carries from step to step and from epoch to epoch; `training_checkpoint` keeps it.
 
-The score is a trailing median of three epochs, so the weights of the last three epochs and of the best
-one so far are kept. Nothing else needs keeping: the learning rate is a function of the step, and every
-epoch draws its random numbers from the seed and its own number.
+The score is a trailing median of three epochs, so the weights of the last three epochs and of the best one so far are
+carried. Of an epoch that is begun they are its `Place`. Functions of (seed, epoch, step), and so nowhere kept: the
+learning rate, the order of the windows, which windows are augmented how, and what an evaluation draws.
 """
 
-import io
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.amp.grad_scaler import GradScaler
 
 from harness.statistics import Score, lower_median, trailing_median_score
 
-CHECKPOINT = "last.pt"
 SCORED = "val/balanced_accuracy"
 SCORE_WINDOW = 3  # epochs
-_FORMAT = 2
 
 State = dict[str, torch.Tensor]
 Stopped = Literal["", "pruned", "interrupted"]
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that belongs to another training."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +50,23 @@ class Progress:
     recent: list[Snapshot] = field(default_factory=list)
     best: Snapshot | None = None
 
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> "Progress":
+        """What `kept` gave."""
+        best = kept["best"]
+        return cls(
+            [EpochReport(**one) for one in kept["reports"]], [Snapshot(**one) for one in kept["recent"]],
+            None if best is None else Snapshot(**best),
+        )  # fmt: skip
+
+    def kept(self) -> dict[str, Any]:
+        """Give it as plain values and tensors; tensors that are shared (best is mostly one of recent) stay shared."""
+        return {
+            "reports": [{"epoch": one.epoch, "metrics": one.metrics} for one in self.reports],
+            "recent": [dict(vars(one)) for one in self.recent],
+            "best": None if self.best is None else dict(vars(self.best)),
+        }
+
     @property
     def score(self) -> Score:
         """Best trailing median so far; at least one epoch must be finished."""
@@ -76,6 +83,37 @@ class Progress:
         kept = [*self.recent, *([self.best] if self.best else [])]
         self.best = next(one for one in kept if one.epoch == score.epoch)
         return report
+
+
+@dataclass
+class Place:
+    """How far the training pass of an epoch has come.
+
+    step : steps done, of this epoch; losses : (steps,) float32 on the device, of those done
+    seconds : spent in them
+    generators : by name, what the steps draw from; a name says the device, for states of one kind fit no other
+    """
+
+    epoch: int
+    losses: torch.Tensor
+    generators: Mapping[str, torch.Generator]
+    step: int = 0
+    seconds: float = 0.0
+
+    def kept(self) -> dict[str, Any]:
+        """Give it as plain values and tensors on the CPU."""
+        return {
+            "epoch": self.epoch, "step": self.step, "seconds": self.seconds, "losses": self.losses.cpu(),
+            "draws": {name: generator.get_state() for name, generator in self.generators.items()},
+        }  # fmt: skip
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from what `kept` gave, for the same epoch."""
+        self.step, self.seconds = int(kept["step"]), float(kept["seconds"])
+        self.losses.copy_(kept["losses"])
+        for name, generator in self.generators.items():
+            if name in kept["draws"]:
+                generator.set_state(kept["draws"][name])
 
 
 @dataclass(frozen=True)
@@ -124,88 +162,3 @@ def of_last_epoch(result: FitResult) -> FitResult:
 def copy_state(module: torch.nn.Module) -> State:
     """Weights and buffers of a module, copied to the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
-
-
-def save_checkpoint(
-    folder: Path,
-    progress: Progress,
-    optimizer: torch.optim.Optimizer,
-    scaler: GradScaler,
-    identity: Mapping[str, Any],
-    raw: State | None = None,
-) -> None:
-    """Write ``last.pt`` aside, then rename it: a reader sees the old one or the new one, whole.
-
-    `raw` are the weights that the training goes on with, where they are not those of the last snapshot.
-    """
-    assert progress.best is not None, "a checkpoint is written after an epoch"
-    content = {
-        "format": _FORMAT,
-        "identity": dict(identity),
-        "reports": [{"epoch": one.epoch, "metrics": one.metrics} for one in progress.reports],
-        # shared tensors (best is mostly one of recent) are stored once
-        "recent": [vars(one) for one in progress.recent],
-        "best": vars(progress.best),
-        "raw": raw,
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{CHECKPOINT}.{os.getpid()}"
-    try:
-        with aside.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(folder / CHECKPOINT)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def load_checkpoint(
-    folder: Path,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: GradScaler,
-    identity: Mapping[str, Any],
-) -> Progress:
-    """Restore model and optimizer from ``last.pt``; a fresh `Progress` where there is none to use.
-
-    A file that cannot be read counts as none: starting over gives the same numbers, only later.
-
-    Raises
-    ------
-    CheckpointError
-        It is whole, and of another training (seed, configuration or number of windows differ).
-    """
-    content = _read(folder / CHECKPOINT)
-    if content is None:
-        return Progress()
-    if content["identity"] != dict(identity):
-        raise CheckpointError(_difference(folder / CHECKPOINT, content["identity"], identity))
-    recent = [Snapshot(**one) for one in content["recent"]]
-    model.load_state_dict(recent[-1].state if content["raw"] is None else content["raw"])
-    optimizer.load_state_dict(content["optimizer"])
-    scaler.load_state_dict(content["scaler"])
-    return Progress([EpochReport(**one) for one in content["reports"]], recent, Snapshot(**content["best"]))
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception:  # damaged bytes make the reader raise nearly anything
-        return None
-    known = isinstance(content, dict) and content.get("format") == _FORMAT
-    return content if known else None
-
-
-def _difference(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    names = sorted({*found, *wanted})
-    parts = [
-        f"{n} {found.get(n)!r} there, {wanted.get(n)!r} here" for n in names if found.get(n) != wanted.get(n)
-    ]
-    return f"{path} is the checkpoint of another training ({'; '.join(parts)}); remove it to start over"

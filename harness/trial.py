@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +18,15 @@ import torch
 from data.manifest import label_histogram
 from data.plugins import load_plugins
 from data.prepare import Prepared, load_prepared
-from data.store import build_once
+from data.store import build_once, reserve
 from data.tasks import TASKS
 from harness.controls import judge, permuted_labels
+from harness.durable import sync_tree
 from harness.executors.protocol import Job
+from harness.failpoints import failpoint
 from harness.figures import confusion_figure, label_histogram_image, roc_figure
 from harness.guards import Predictions
+from harness.privacy import to_share
 from harness.spool import TrialSpool, sha256_of, write_json
 from harness.statistics import clustered_interval, lag1_correlation
 from harness.subsets import scores_by_subset
@@ -70,10 +75,12 @@ def run_trial(
     device: torch.device,
     on_epoch: Callable[[int, dict[str, float]], bool],
     should_stop: Callable[[], bool],
+    training: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[str, Any]:
     """Train one configuration and write its outputs into the spool.
 
     Returns the outcome: `state` is complete, pruned or interrupted (the checkpoint stays, nothing else).
+    `should_stop` is asked at every step of anything long; `training` is entered for what it can interrupt.
     """
     spool = TrialSpool(Path(job.spool))
     stored = spool.read("outcome")
@@ -83,8 +90,11 @@ def run_trial(
     prepared = load_prepared(Path(job.prepared))
     augmentation = config.augmentation.build(config.feature.num_features, config.feature.num_frames())
     raw = augmentation is not None and augmentation.on_waveforms
-    train, transform = load_split(prepared, "train", config.feature, Path(job.cache), device, waveforms=raw)
-    val, _ = load_split(prepared, "val", config.feature, Path(job.cache), device)
+    cache = Path(job.cache)
+    train, transform = load_split(
+        prepared, "train", config.feature, cache, device, waveforms=raw, step=should_stop
+    )
+    val, _ = load_split(prepared, "val", config.feature, cache, device, step=should_stop)
     if config.control == "shuffled_labels":
         train = replace(train, labels=torch.from_numpy(permuted_labels(train.labels.numpy(), job.seed)))
     torch.manual_seed(job.seed)
@@ -92,14 +102,20 @@ def run_trial(
 
     def report(epoch: EpochReport) -> bool:
         spool.append_epoch(epoch.epoch, epoch.metrics)
+        failpoint("worker.spooled")
         return on_epoch(epoch.epoch, epoch.metrics)
 
-    result = fit(
-        model, train, val, config.training,
-        seed=job.seed, device=device, transform=transform, augmentation=augmentation,
-        on_epoch=report, checkpoints=spool.folder, should_stop=should_stop,
-    )  # fmt: skip
-    if result.stopped == "interrupted":
+    def restarted(reason: str) -> None:
+        print(f"trial {job.number}: {reason}", file=sys.stderr, flush=True)  # the worker's log
+        spool.note(reason)
+
+    with training():
+        result = fit(
+            model, train, val, config.training,
+            seed=job.seed, device=device, transform=transform, augmentation=augmentation,
+            on_epoch=report, checkpoints=spool.folder, should_stop=should_stop, on_restart=restarted,
+        )  # fmt: skip
+    if result.stopped == "interrupted" or should_stop():  # the outputs are made from the last checkpoint
         return {"state": "interrupted"}
     result = of_last_epoch(result) if config.control else result
     outcome = summarise(result, prepared, device)
@@ -110,7 +126,11 @@ def run_trial(
     if result.stopped != "pruned" and not config.control:  # nobody ever wants a control's model
         outcome["promotable"] = _write_model(spool, job, config, prepared, result, model)
     outcome["sha256"] = _write_outputs(spool, config, prepared, result, train.labels)
+    outcome["notes"] = spool.notes()
+    sync_tree(spool.outputs)  # the outcome speaks of them
+    failpoint("worker.outputs")
     spool.write("outcome", outcome)
+    failpoint("worker.outcome")
     return outcome
 
 
@@ -122,8 +142,12 @@ def load_split(
     device: torch.device,
     *,
     waveforms: bool = False,
+    step: Callable[[], object] = lambda: None,
 ) -> tuple[Split, Transform | None]:
-    """A split's stored features; for waveforms the int16 windows, and the front end that reads them."""
+    """A split's stored features; for waveforms the int16 windows, and the front end that reads them.
+
+    `step` is called again and again while they are made, here or by another process.
+    """
     part = prepared.splits[split]
     labels = torch.from_numpy(part.manifest.labels())
     clusters = part.manifest.clusters()
@@ -133,20 +157,25 @@ def load_split(
     key = hashlib.sha256(f"{part.manifest.digest}/{front_end.digest()}".encode()).hexdigest()[:32]
 
     def build(folder: Path) -> None:
-        write_features(part.windows(), front_end, folder / "features.npy")
+        write_features(part.windows(), front_end, folder / "features.npy", step)
 
-    folder = build_once(cache / "features" / key, build)
-    stored = np.load(folder / "features.npy", mmap_mode="c")
+    with to_share():
+        folder = build_once(cache / "features" / key, build, step, intact=True)
+    stored = np.load(folder / "features.npy", mmap_mode="c", allow_pickle=False)
     return Split(torch.from_numpy(stored), labels, clusters), None
 
 
-def write_features(windows: Any, front_end: FrontEnd, path: Path) -> None:
+def write_features(
+    windows: Any, front_end: FrontEnd, path: Path, step: Callable[[], object] = lambda: None
+) -> None:
     """Featurise every window once, on the CPU, (window, sample) int16 -> (window, feature, frame) float32."""
     module = front_end.build().eval()
     shape = (len(windows), front_end.num_features, front_end.num_frames())
     stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    reserve(path)
     with torch.no_grad():
         for start in range(0, len(windows), FEATURE_BATCH):
+            step()
             batch = torch.from_numpy(np.asarray(windows[start : start + FEATURE_BATCH])).float() / 32768
             stored[start : start + len(batch)] = module(batch).numpy()
     stored.flush()

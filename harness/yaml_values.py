@@ -25,9 +25,12 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
     StreamEndEvent,
 )
+from ruamel.yaml.reader import ReaderError
 
 MAX_DEPTH = 20
+MAX_VALUES = 1_000  # keys and items; each may be a mistake that takes a moment to explain
 MAX_DIGITS = 40
+_REMEDY = "YAML does not allow: save the file as plain text in UTF-8"
 
 Location = tuple[str | int, ...]
 
@@ -66,13 +69,17 @@ def parse_yaml(text: str) -> Document:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of ruamel, about directives
             _Reader(text, document).read()
-    except _TooDeepError as error:
-        where = error.location[:1]
-        document.mistakes.append(Mistake(where, error.line, f"nested more than {MAX_DEPTH} levels deep"))
+    except _TooMuchError as error:
+        document.mistakes.append(Mistake(error.location[:1], error.line, str(error)))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         said = str(error.problem or error.context or "cannot be read").split("\n")[0]
         document.mistakes.append(Mistake((), line, f"not valid YAML: {said}"))
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        document.mistakes.append(
+            Mistake((), line, f"holds the character U+{error.character:04X}, which {_REMEDY}")
+        )
     except (YAMLError, ValueError, IndexError, AttributeError, AssertionError) as error:
         # The last ones are ruamel's own slips on hopeless text.
         said = (str(error).splitlines() or ["cannot be read"])[0][:200]
@@ -80,9 +87,9 @@ def parse_yaml(text: str) -> Document:
     return document
 
 
-class _TooDeepError(Exception):
-    def __init__(self, location: Location, line: int) -> None:
-        super().__init__()
+class _TooMuchError(Exception):
+    def __init__(self, location: Location, line: int, message: str) -> None:
+        super().__init__(message)
         self.location, self.line = location, line
 
 
@@ -92,6 +99,7 @@ class _Reader:
     def __init__(self, text: str, document: Document) -> None:
         self._events = YAML(typ="safe", pure=True).parse(StringIO(text))
         self._document = document
+        self._values = 0
 
     def read(self) -> None:
         next(self._events)  # the start of the stream
@@ -105,7 +113,12 @@ class _Reader:
 
     def _node(self, event: Any, here: Location) -> Any:
         if len(here) > MAX_DEPTH:
-            raise _TooDeepError(here, _line(event))
+            raise _TooMuchError(here, _line(event), f"nested more than {MAX_DEPTH} levels deep")
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _TooMuchError(
+                here, _line(event), f"more than {MAX_VALUES} values; no sweep file has so many"
+            )
         if isinstance(event, AliasEvent):
             # Aliases can make 300 bytes hang every later walk, and a sweep file needs none.
             self._refuse(here, event, f"the alias *{event.anchor} is not allowed: write it out")

@@ -8,6 +8,9 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+# No model of ours has a tenth of it; a file is parsed in memory, twice.
+MAX_BYTES = 1_000_000_000
+
 
 class OnnxFileError(ValueError):
     """A file that is no ONNX model, or refers to data outside itself."""
@@ -19,9 +22,13 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file that must be there."""
+    """Read a file that must be there, and must not fill the memory."""
     if not path.is_file():
         raise OnnxFileError(f"no ONNX file at {path}")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise OnnxFileError(
+            f"{path} has {size / 1e9:.1f} GB, more than {MAX_BYTES / 1e9:.0f} GB: no model of ours"
+        )
     return path.read_bytes()
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from data.corpora.ami_partition import OFFICIAL, OFFICIAL_PARTITION, PARTS
-from data.corpora.base import FileStamp, Request, Scan
+from data.corpora.base import FileStamp, Request, Scan, stamp_of
 from data.corpora.meetings import Meeting, check_disjoint, check_official, is_official, scan_meetings
 from data.errors import DataError, listed, unknown
 from data.reference import read_meetings, read_speakers, reference
@@ -61,7 +61,7 @@ class AmiReader:
         folder = _Folder(root, self._official)
         of_meetings = [(m.audio, m.rttm, m.uem) for m in folder.meetings(parts)]
         paths = [*folder.lists.values(), *(path for files in of_meetings for path in files if path)]
-        return sorted(_stamp(path, root) for path in paths)
+        return sorted(stamp_of(path, root) for path in paths)
 
     def scan(self, root: Path, files: Sequence[FileStamp]) -> Scan:
         """Read headers and references of the meetings that were listed; ``files`` is what `listing` gave."""
@@ -188,8 +188,3 @@ def _no_meeting(part: str, folder: _Folder) -> str:
         f"{folder.root} has no meeting of part {part} by {partition} (it has {listed(counts)}); fetch "
         "them, or name parts that are there in the sweep file, as in data: {parts: {ami: [train]}}"
     )
-
-
-def _stamp(path: Path, root: Path) -> FileStamp:
-    status = path.stat()
-    return FileStamp(path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns)

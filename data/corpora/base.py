@@ -97,6 +97,15 @@ class FileStamp:
     mtime_ns: int
 
 
+def stamp_of(path: Path, root: Path) -> FileStamp:
+    """Return the stamp of a file below ``root``; of a link that leads nowhere, its own."""
+    try:
+        status = path.stat()
+    except OSError:
+        status = path.lstat()
+    return FileStamp(path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns)
+
+
 @dataclass(frozen=True)
 class Request:
     """What is wanted of a corpus, so that a reader which fetches can fetch only that.

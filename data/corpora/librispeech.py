@@ -15,8 +15,10 @@ from data.corpora.base import (
     Request,
     Scan,
     Segment,
+    stamp_of,
 )
 from data.errors import AudioError, DataError, listed, nearest
+from data.files import read_text
 
 SUFFIXES = (".flac", ".wav")
 TABLE = "SPEAKERS.TXT"
@@ -70,7 +72,7 @@ def read_speakers(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     sexes: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+    for line in read_text(path, encoding="utf-8-sig", errors="replace").splitlines():
         if line.lstrip().startswith(";") or "|" not in line:
             continue
         speaker, sex, *_ = (column.strip() for column in line.split("|", 4))
@@ -80,14 +82,18 @@ def read_speakers(path: Path) -> dict[str, str]:
 
 
 def _walk(folder: Path, root: Path) -> Iterator[FileStamp]:
+    """Yield all that is named like audio, folders and dead links too: `scan` says what is wrong with them."""
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
-        if path.is_dir():
+        if path.suffix.lower() in SUFFIXES:
+            yield stamp_of(path, root)
+        elif path.is_dir():
+            if path.is_symlink() and path.resolve() in {
+                above.resolve() for above in (folder, *folder.parents)
+            }:
+                raise DataError(f"{path} is a link to a folder that holds it; remove it")
             yield from _walk(path, root)
-        elif path.suffix.lower() in SUFFIXES:
-            status = path.stat()
-            yield FileStamp(path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns)
 
 
 def _printable(path: str) -> str:

@@ -43,9 +43,11 @@ def command(
     trial's fields and replicate), baseline, beats_baseline, trials_since, conclusion; with --dry-run: study, dry_run,
     seeds, trainings, done, seconds, disk_bytes, finalists.
     """
+    from harness.executors.local import patience_s
     from harness.record import Record
     from harness.study import load_study
 
+    patience_s()  # a wrong HARNESS_HANG_S is told now, not after the preparation
     where = settings(**options)
     record = Record(where.record).require()
     study, baseline = study_and_baseline(record, study)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from harness.commands.options import common, print_json, program
+from harness.privacy import to_share
 
 TEMPLATE = """\
 # harness sweep {file}
@@ -50,7 +51,7 @@ def command(file: Path, as_json: bool, quiet: bool) -> None:
         raise click.UsageError(f"there is no folder {file.parent}")
     text = template(file)
     try:
-        with file.open("x", encoding="utf-8") as target:
+        with to_share(), file.open("x", encoding="utf-8") as target:
             target.write(text)
     except FileExistsError:
         raise click.UsageError(f"{file} exists already; name another file") from None

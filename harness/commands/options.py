@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 from click.core import ParameterSource
 
+from harness.privacy import private_files
 from harness.signals import Stopped
+from harness.telemetry import keep_quiet
 
 if TYPE_CHECKING:
     from harness.parameters import Scalar
@@ -28,7 +30,7 @@ EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED = 1, 2, 3
 FAILURES = (
     "OutOfSpaceError", "WorkersFailedError", "PromotionError", "ArtifactError", "ServerError", "ExportError",
     "WeightsError",
-    "ConfirmationFailedError",
+    "ConfirmationFailedError", "DvcError", "AlteredError", "DatabaseUnreadableError",
 )  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -189,18 +191,12 @@ def _signals_raise() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def apply_environment() -> None:
-    """Nothing of a run is told to third parties."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-
-
 def _ending(function: Command) -> Command:
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> Any:
-        apply_environment()
+        keep_quiet()
         as_json = bool(options.get("as_json", False))
-        with _signals_raise():
+        with _signals_raise(), private_files():
             try:
                 return function(*args, **options)
             except click.ClickException:
@@ -232,11 +228,12 @@ def exit_code_of(error: Exception) -> int | None:
         "GuardRefusedError",
         "DataChangedError",
         "SeenMeetingsError",
+        "RestoreRefusedError",
     ):
         return EXIT_REFUSED
     if name in FAILURES or _of_mlflow(error) or _disk_is_full(error):
         return EXIT_FAILED
-    if name in ("DeviceRefusedError", "DeviceError"):
+    if name in ("DeviceRefusedError", "DeviceError") or _not_permitted(error):
         return EXIT_INPUT
     module = type(error).__module__
     ours = module.split(".")[0] in ("harness", "data", "models")
@@ -252,6 +249,8 @@ def message_of(error: Exception) -> str:
         return (
             f"no space left on {error.filename or 'the disk'}: free some space and run the same command again"
         )
+    if _not_permitted(error) and isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}: give yourself the right to it, or name another place"
     return str(error)
 
 
@@ -263,6 +262,12 @@ def _of_mlflow(error: Exception) -> bool:
 
 def _disk_is_full(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _not_permitted(error: Exception) -> bool:
+    """Whether a file or a folder is not this user's, or is on a disk that may only be read."""
+    codes = (errno.EACCES, errno.EPERM, errno.EROFS)
+    return isinstance(error, OSError) and error.errno in codes and error.filename is not None
 
 
 def _leave(message: str, code: int, *, as_json: bool) -> NoReturn:

@@ -40,13 +40,16 @@ def command(
     fingerprint), skipped (arms whose file is missing or altered: feature, data, path, reason), data (the
     audits), unstored, problem.
     """
-    from harness.launch import launch, summary_json
+    from harness.executors.local import patience_s
     from harness.sweep import load_sweep
-    from harness.view import open_view
 
+    patience_s()  # a wrong HARNESS_HANG_S is told now, not after the preparation
     budget = (f"budget.trials={trials}",) if trials else ()
     naming = (f"name={name}",) if name else ()
     sweep = load_sweep(file, (*overrides, *budget, *naming))
+    from harness.launch import launch, summary_json  # a wrong file does not wait for them
+    from harness.view import open_view
+
     where = settings(**options)
     result = launch(sweep, where, open_view(quiet=quiet or as_json))
     with reader_may_be_gone():
@@ -56,7 +59,7 @@ def command(
             click.echo("\n".join(_closing(result, file)))
     if result.signal is not None:
         sys.exit(128 + result.signal)
-    if result.best is None:
+    if result.best is None or result.unstored:
         sys.exit(1)
 
 

@@ -22,17 +22,24 @@ SHOWN = 10
 
 @click.command()
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="Port of 127.0.0.1.  [default: 5000, or a free one]"
+    "--port", type=click.IntRange(1, 65535), help="Port to listen on.  [default: 5000, or a free one]"
 )
+@click.option(
+    "--host", default="127.0.0.1", show_default=True,
+    help="Address to listen on; another one needs a password in HARNESS_UI_PASSWORD.",
+)  # fmt: skip
 @common("record", "json", "quiet")
-def command(port: int | None, as_json: bool, quiet: bool, **options: Any) -> None:
+def command(port: int | None, host: str, as_json: bool, quiet: bool, **options: Any) -> None:
     """Open MLflow on the record at 127.0.0.1 until Ctrl-C.
+
+    Where HARNESS_UI_PASSWORD is set, everybody must bring it (any user name).
 
     Prints the address of every study's trials, best score first. Where MLFLOW_TRACKING_URI names
     a team's server, prints its addresses and starts none.
 
     --json prints url, record and studies (name: address of its trials) once MLflow answers.
     """
+    from harness.mlflow_server import PASSWORD
     from harness.record import Record
     from harness.server import TrackingServer, is_free
     from harness.tracking import connect, study_links
@@ -45,10 +52,14 @@ def command(port: int | None, as_json: bool, quiet: bool, **options: Any) -> Non
         _show(f"MLFLOW_TRACKING_URI is set; the runs are on {url}", url, record, links, as_json, quiet)
         return
     record.require()
-    if port is not None and not is_free(port):
-        raise click.UsageError(f"port {port} of 127.0.0.1 is taken; leave --port out for a free one")
+    password = os.environ.get(PASSWORD) or None
+    server = TrackingServer(record, port, prefer=5000, host=host, password=password)
+    if port is not None and not is_free(port, host):
+        raise click.UsageError(f"port {port} of {host} is taken; leave --port out for a free one")
+    if password is not None:  # this process is a client of its own server
+        os.environ |= {"MLFLOW_TRACKING_USERNAME": "harness", "MLFLOW_TRACKING_PASSWORD": password}
     stopped: list[int] = []
-    with TrackingServer(record, port, prefer=5000) as server:
+    with server:
         url = server.uri
         links = study_links(connect(url), url)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # until here a signal raises

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,6 +27,7 @@ from harness.executors.protocol import (
     WorkerLost,
     WorkersFailedError,
 )
+from harness.privacy import user_umask
 
 # One thread of arithmetic a worker: two workers with two threads each are 4-23x slower (spinning barriers).
 THREADS = dict.fromkeys(
@@ -40,6 +44,17 @@ THREADS = dict.fromkeys(
 
 # Workers that die before they are ready, in a row, before the sweep gives up.
 MAX_DEATHS = 3
+# A worker that makes no step for so many seconds hangs; a step takes seconds, whatever it trains.
+HANG = "HARNESS_HANG_S"
+HANG_S = 600.0
+# The same while it starts, takes its first step or writes a model: that is longer, and not made of steps.
+UNWATCHED_S = 1800.0
+# What one poll may add to a worker's silence: while the coordinator itself was stopped, nobody listened.
+MAX_SILENCE_S = 5.0
+
+
+class PatienceError(ValueError):
+    """HARNESS_HANG_S is no number of seconds."""
 
 
 class DeviceRefusedError(RuntimeError):
@@ -59,11 +74,14 @@ class _Worker:
                 stderr=out,
                 start_new_session=True,  # Ctrl-C in the terminal is the coordinator's to pass on
                 env={**os.environ, **THREADS, "HARNESS_WORKER": str(index)},
+                umask=user_umask(),  # the worker keeps the record private itself, and shares the cache
             )
         self.index = index
         self.connection: Connection[Any, Any] = Connection(ours.detach())
         self.ready = False
         self.number: int | None = None
+        self.training = False
+        self.silent_s = 0.0
 
     def send(self, message: dict[str, Any]) -> None:
         with suppress(OSError):  # it died; `poll` sees the end of its socket
@@ -71,23 +89,30 @@ class _Worker:
 
     def end(self) -> None:
         self.connection.close()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once, with whatever it forked: it leads a group of its own."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 class LocalExecutor:
     """`slots` worker processes on one device."""
 
-    def __init__(self, slots: int, device: str, logs: Path) -> None:
+    def __init__(self, slots: int, device: str, logs: Path, hang_s: float | None = None) -> None:
         self._slots = slots
         self._device = device
         self._logs = logs
+        self._hang_s = hang_s if hang_s is not None else patience_s()
+        self._polled = time.monotonic()
         logs.mkdir(parents=True, exist_ok=True)
         self._waiting: deque[Job] = deque()
         self._deaths_in_a_row = 0
+        self._interrupted = False
         self._workers = [self._start(index) for index in range(slots)]
 
     def _start(self, index: int) -> _Worker:
@@ -101,7 +126,7 @@ class LocalExecutor:
     @property
     def idle(self) -> int:
         """Slots without a trial; a worker that is still starting counts, its trial waits for it."""
-        return sum(worker.number is None for worker in self._workers) - len(self._waiting)
+        return self._slots - sum(worker.number is not None for worker in self._workers) - len(self._waiting)
 
     def submit(self, job: Job) -> None:
         """Give a trial to an idle slot."""
@@ -113,26 +138,50 @@ class LocalExecutor:
         for worker in self._workers:
             if self._waiting and worker.ready and worker.number is None:
                 job = self._waiting.popleft()
-                worker.number = job.number
+                worker.number, worker.silent_s, worker.training = job.number, 0.0, False
                 worker.send({"kind": "job", "job": asdict(job)})
 
     def poll(self, timeout_s: float) -> Iterator[Event]:
         """What happened since the last call, waiting at most this long for something."""
-        by_connection = {worker.connection: worker for worker in self._workers}
-        for connection in wait(list(by_connection), timeout_s):
-            worker = by_connection[connection]  # type: ignore[index]
-            try:
-                message = json.loads(worker.connection.recv_bytes())
-            except (EOFError, OSError):
-                yield self._replace(worker)
-                continue
-            event = self._receive(worker, message)
+        heard = wait([worker.connection for worker in self._workers], timeout_s)
+        passed = min(time.monotonic() - self._polled, timeout_s + MAX_SILENCE_S)
+        self._polled = time.monotonic()
+        for worker in list(self._workers):
+            event = self._hear(worker) if worker.connection in heard else self._miss(worker, passed)
             if event is not None:
                 yield event
         self._dispatch()
 
+    def _hear(self, worker: _Worker) -> Event | None:
+        worker.silent_s = 0.0
+        try:
+            message = json.loads(worker.connection.recv_bytes())
+        except (EOFError, OSError):
+            return self._replace(worker)
+        return self._receive(worker, message)
+
+    def _miss(self, worker: _Worker, passed: float) -> WorkerLost | None:
+        """A worker that said nothing: it died (what it forked may hold its socket open), works on, or hangs."""
+        if worker.process.poll() is not None and not worker.connection.poll():
+            return self._replace(worker)
+        if worker.ready and worker.number is None:
+            return None
+        worker.silent_s += passed
+        if worker.silent_s < self._patience_s(worker):
+            return None
+        worker.kill()
+        return self._replace(worker, hung=True)
+
+    def _patience_s(self, worker: _Worker) -> float:
+        return self._hang_s if worker.training else max(self._hang_s, UNWATCHED_S)
+
     def _receive(self, worker: _Worker, message: dict[str, Any]) -> Event | None:
-        kind = message.pop("kind")
+        kind = message.pop("message")  # a failure has a kind of its own
+        if kind == "beat":
+            return None
+        if kind == "training":
+            worker.training = bool(message["on"])
+            return None
         if kind == "ready":
             worker.ready = True
             self._deaths_in_a_row = 0
@@ -142,20 +191,37 @@ class LocalExecutor:
         if kind == "epoch":
             return EpochDone(**message)
         worker.number = None
-        return TrialDone(**message) if kind == "done" else TrialFailed(**message)
+        if kind == "done":
+            return TrialDone(**message)
+        if message.pop("spent", False):  # before anything is given to it; that it ends is no event
+            worker.end()
+            self._renew(worker)
+        return TrialFailed(**message)
 
-    def _replace(self, worker: _Worker) -> WorkerLost:
+    def _renew(self, worker: _Worker) -> None:
+        """Have another in the place of one that ended, unless no trial comes any more."""
+        if self._interrupted:
+            self._workers.remove(worker)
+        else:
+            self._workers[worker.index] = self._start(worker.index)
+
+    def _replace(self, worker: _Worker, *, hung: bool = False) -> WorkerLost:
         worker.end()
         code = worker.process.returncode
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         how += ": out of memory, perhaps" if code == -9 else ""
+        how = f"hang: no step for {self._patience_s(worker):g} s" if hung else how
+        if self._interrupted:  # no trial comes any more
+            self._renew(worker)
+            return WorkerLost(worker.number, "stopped")
         self._deaths_in_a_row += not worker.ready
         if self._deaths_in_a_row > MAX_DEATHS:
             raise WorkersFailedError(
                 f"workers do not start ({how}); the log {worker.log} ends:\n{_tail(worker.log)}"
             )
-        self._workers[worker.index] = self._start(worker.index)
-        return WorkerLost(worker.number, f"worker {worker.index} died ({how}); its log: {worker.log}")
+        self._renew(worker)
+        reason = how if hung else f"worker {worker.index} died ({how})"
+        return WorkerLost(worker.number, f"{reason}; its log: {worker.log}", hung)
 
     def reply(self, number: int, *, stop: bool) -> None:
         """Answer an `EpochDone`."""
@@ -165,9 +231,11 @@ class LocalExecutor:
 
     def interrupt(self) -> None:
         """Ask every trial to stop at its next step and keep its checkpoint."""
+        self._interrupted = True
         self._waiting.clear()
         for worker in self._workers:
-            worker.send({"kind": "interrupt"})
+            if worker.number is not None:
+                worker.send({"kind": "interrupt"})
 
     def close(self) -> None:
         """End every worker; a trial that still runs keeps its checkpoint."""
@@ -179,6 +247,24 @@ class LocalExecutor:
 
 def _tail(log: Path, lines: int = 8) -> str:
     return "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-lines:])
+
+
+def patience_s() -> float:
+    """How long a worker may make no step, in seconds: HARNESS_HANG_S, else HANG_S.
+
+    Raises
+    ------
+    PatienceError
+        It is no positive number.
+    """
+    told = os.environ.get(HANG, "").strip()
+    try:
+        seconds = float(told or HANG_S)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise PatienceError(f"{HANG} is {told!r}: give seconds, more than 0 ({HANG_S:g} without it)")
+    return seconds
 
 
 def default_slots(device: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-FailureKind = Literal["configuration", "diverged", "out_of_memory", "infrastructure"]
+FailureKind = Literal["configuration", "diverged", "out_of_memory", "out_of_space", "infrastructure"]
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,11 @@ class TrialFailed:
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """The worker died; `number` is the trial it was running, if any."""
+    """The worker died, or was ended because it `hung`; `number` is the trial it was running, if any."""
 
     number: int | None
     reason: str
+    hung: bool = False
 
 
 class WorkersFailedError(RuntimeError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ CORPORA = ROOT.parent / "shared" / "corpora"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # A developer's own record and corpora are none of the tests' business.
 FOREIGN = ("HARNESS_RECORD", "HARNESS_DATA", "HARNESS_PLUGINS", "MLFLOW_TRACKING_URI")
+# Of the fault matrix. The processes of a run inherit the seed of its controller: all collect the same tests.
+FULL = os.environ.get("HARNESS_FAULTS") == "full"
+os.environ.setdefault("HARNESS_FAULT_SEED", str(time.time_ns() % 1_000_000) if FULL else "1")
 
 
 def find_corpora() -> Path | None:

@@ -29,7 +29,10 @@ README = (ROOT / "README.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 # Set by the harness for its own children, and by tests.
-INTERNAL_VARIABLES = {"HARNESS_WORKER", "HARNESS_FAILPOINT"}
+INTERNAL_VARIABLES = {
+    "HARNESS_WORKER", "HARNESS_FAILPOINT", "HARNESS_FAILPOINT_ONCE", "HARNESS_LEDGER",
+    "HARNESS_FAULTS", "HARNESS_FAULT_SEED", "HARNESS_REQUIRE_ALL",
+}  # fmt: skip
 
 
 def blocks(text: str, language: str) -> list[str]:

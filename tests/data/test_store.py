@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from data.store import build_once, is_complete
+from data.store import MARKER, build_once, is_complete, is_intact
 
 
 def build(aside):
@@ -65,3 +65,39 @@ def test_a_folder_that_was_copied_badly_is_built_again(tmp_path, damage):
         (folder / "complete.json").write_text("{")
     assert not is_complete(folder)
     assert (build_once(folder, build) / "deep" / "content").read_text() == "content"
+
+
+@pytest.mark.parametrize("place", range(len("content")))
+def test_a_flipped_byte_is_found_and_the_folder_is_built_again(tmp_path, place):
+    folder = build_once(tmp_path / "folder", build, intact=True)
+    assert is_intact(folder)
+    content = folder / "deep" / "content"
+    flipped = bytearray(content.read_bytes())
+    flipped[place] ^= 1
+    content.write_bytes(flipped)
+    assert is_complete(folder), "its size is the same"
+    assert not is_intact(folder)
+    assert is_intact(build_once(folder, build, intact=True))
+    assert content.read_text() == "content"
+
+
+def test_a_process_reads_a_file_for_its_digest_once(tmp_path, monkeypatch):
+    folder = build_once(tmp_path / "folder", build, intact=True)
+    monkeypatch.setattr("hashlib.file_digest", None)
+    assert is_intact(folder)
+
+
+@pytest.mark.parametrize("marker", ["", "[]", "{", '{"deep/content": 7}', '{"deep/content": ["7"]}', "7"])
+def test_a_marker_without_digests_proves_nothing(tmp_path, marker):
+    folder = build_once(tmp_path / "folder", build)
+    (folder / "complete.json").write_text(marker)
+    assert not is_intact(folder)
+
+
+@pytest.mark.parametrize(
+    "marker", ["", "[]", "{", '{"a": [1, null]}', '{"a": null}', '{"a": "1"}', '{"../a": [1, ""]}']
+)
+def test_a_marker_of_another_form_marks_nothing(tmp_path, marker):
+    folder = build_once(tmp_path / "x", lambda aside: (aside / "a").write_text("1"))
+    (folder / MARKER).write_text(marker)
+    assert not is_complete(folder)

@@ -9,21 +9,20 @@ from __future__ import annotations
 import json
 import os
 import random
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from filelock import FileLock
 
-from tests.faults.matrix import KEPT_SEEDS, write_results
+from tests.data.conftest import make_corpus  # noqa: F401  # a fixture
+from tests.faults.matrix import KEPT_SEEDS, keep_seed, write_results
+from tests.faults.sweeps import own_server, place_of, warm  # noqa: F401  # fixtures
 from tests.harness.conftest import sealed, swept, told  # noqa: F401  # fixtures
 
 FULL = os.environ.get("HARNESS_FAULTS") == "full"
-# The controller of a run makes the seed, its processes inherit it: every one of them collects the same tests.
-SEED = int(os.environ.setdefault("HARNESS_FAULT_SEED", str(time.time_ns() % 1_000_000) if FULL else "1"))
-_parts = pytest.StashKey[dict[str, Any]]()
+SEED = int(os.environ["HARNESS_FAULT_SEED"])
+_COMMON = pytest.StashKey[Path]()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -70,15 +69,20 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """A row whose test failed does not hold, whether it came to its figure or not."""
     report = yield
     marker = item.get_closest_marker("row")
-    if marker is not None and report.failed and isinstance(item, pytest.Function):
-        common = item._request.getfixturevalue("common")
+    common = item.config.stash.get(_COMMON, None)
+    if marker is not None and report.failed and common is not None:
         _note(common, marker.args[0], item.nodeid, f"{item.name} failed", holds=False)
+        drawn = getattr(item, "callspec", None)
+        if FULL and drawn is not None and "seed" in drawn.params:
+            with FileLock(common / "faults.lock"):
+                keep_seed(item.nodeid.partition("[")[0].rpartition("::")[2], drawn.params["seed"])
     return report
 
 
 @pytest.fixture(scope="session", autouse=True)
-def written_down(common: Path) -> Iterator[None]:
+def written_down(common: Path, pytestconfig: pytest.Config) -> Iterator[None]:
     """After the full sizes: the figures into faults.json and README.md (every process that ran some, the last wins)."""
+    pytestconfig.stash[_COMMON] = common
     yield
     figures = common / "faults.jsonl"
     if FULL and figures.exists():

@@ -13,6 +13,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "faults.json"
+FIGURES = HERE / "figures.json"  # what each test measured last, from which the rows are made
 README = HERE / "README.md"
 KEPT_SEEDS = HERE / "kept_seeds.json"
 BEGIN, END = "<!-- matrix -->", "<!-- end of the matrix -->"
@@ -41,7 +42,7 @@ ROWS = (
     Row(11, "tracking server killed 20 s, 60 s, stopped 20 s, never back", "0 epochs lost, training not blocked, true status"),
     Row(12, "response lost after commit", "one run a trial, one model version"),
     Row(14, "database locked 8 s, 25 s, 60 s", "no failed trial"),
-    Row(15, "worker stopped for 30 s (SIGSTOP)", "no duplicate, no crash"),
+    Row(15, "worker, coordinator, both stopped for 30 s and more (SIGSTOP)", "no duplicate, no crash"),
     Row(16, "INT, TERM, HUP, double INT x train, log, artifact, idle", "the right exit code within 5 s + one step, nothing RUNNING, resumable"),
     Row(17, "disk full in artifacts, database, study, WAL, spool", "stops clearly, no corruption, resumes"),
     Row(18, "two coordinators; doctor and restore while a sweep lives", "refused, live trials untouched"),
@@ -55,19 +56,35 @@ ROWS = (
 )  # fmt: skip
 
 
-def merged(before: list[dict[str, Any]], parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`before` (rows of faults.json) with the rows that were measured now replaced, in order of id.
+def remembered(before: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Figures by test, those of the tests that ran now replaced; a test that is no more has none.
 
-    `parts` are {"id", "test", "figure", "holds"}, in the order of the tests; several make one row.
+    `parts` are {"id", "test", "figure", "holds"}; a test that ran for several parameters has several.
     """
-    by_id = {row["id"]: row for row in before}
+    now: dict[str, list[dict[str, Any]]] = {}
+    for part in sorted(parts, key=lambda part: str(part["test"])):
+        test = str(part["test"]).partition("[")[0].rpartition("/")[2]
+        now.setdefault(test, []).append({key: part[key] for key in ("id", "figure", "holds")})
+    return {test: found for test, found in sorted({**before, **now}.items()) if is_there(test)}
+
+
+def is_there(test: str) -> bool:
+    """Whether `FILE::FUNCTION` is a test here."""
+    file, _, function = test.partition("::")
+    return (HERE / file).is_file() and f"def {function}(" in (HERE / file).read_text("utf-8")
+
+
+def rows_of(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of faults.json, in order of id; several figures make one row, which holds where they all do."""
+    parts = [part for test in sorted(figures) for part in figures[test]]
+    rows = []
     for row in ROWS:
-        mine = sorted((part for part in parts if part["id"] == row.id), key=lambda part: part["test"])
+        mine = [part for part in parts if part["id"] == row.id]
         if mine:
             figure = "; ".join(dict.fromkeys(part["figure"] for part in mine))
             holds = all(part["holds"] for part in mine)
-            by_id[row.id] = {"id": row.id, "fault": row.fault, "figure": figure, "holds": holds}
-    return [by_id[row.id] for row in ROWS if row.id in by_id]
+            rows.append({"id": row.id, "fault": row.fault, "figure": figure, "holds": holds})
+    return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -88,8 +105,15 @@ def with_table(readme: str, rows: list[dict[str, Any]]) -> str:
 
 
 def write_results(parts: list[dict[str, Any]]) -> None:
-    """Put the rows that were measured into faults.json and README.md; the others stay as they are."""
-    before = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else []
-    rows = merged(before, parts)
-    RESULTS.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    README.write_text(with_table(README.read_text("utf-8"), rows), "utf-8")
+    """Put what was measured into figures.json, faults.json and README.md; what was not stays as it was."""
+    figures = remembered(json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}, parts)
+    for path, content in ((FIGURES, figures), (RESULTS, rows_of(figures))):
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    README.write_text(with_table(README.read_text("utf-8"), rows_of(figures)), "utf-8")
+
+
+def keep_seed(function: str, seed: int) -> None:
+    """Have a test run with this seed from now on: it failed once."""
+    kept = json.loads(KEPT_SEEDS.read_text("utf-8")) if KEPT_SEEDS.exists() else {}
+    kept[function] = sorted({*kept.get(function, []), seed})
+    KEPT_SEEDS.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", "utf-8")

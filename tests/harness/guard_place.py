@@ -184,12 +184,11 @@ def with_audio(case: Case, split: Any, exchanged: Callable[[int], bool]) -> Case
     """The case where some windows of a split hold the audio of a neighbour, who is of the other class."""
     prepared = case.candidate.shared
     part = prepared.splits[split]
-    folder = case.model.parent / f"{split} exchanged"
-    folder.mkdir()
     sound, labels = np.array(part.windows()), part.manifest.labels()
     for index in filter(exchanged, range(len(sound))):
         sound[index] = part.windows()[next(k for k in range(len(sound)) if labels[k] != labels[index])]
-    np.save(folder / "windows.npy", sound)
+    folder = case.model.parent / f"{split} exchanged"
+    build_once(folder, lambda aside: np.save(aside / "windows.npy", sound))
     splits = {**prepared.splits, split: SplitData(part.manifest, folder)}
     candidate = replace(case.candidate, prepared=(replace(prepared, splits=splits),), folder=folder)
     return scored(replace(case, candidate=candidate))

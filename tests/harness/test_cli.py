@@ -71,7 +71,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(tmp_path: Path, words: li
 def test_help_imports_no_command_at_all() -> None:
     program = "import sys; from harness.cli import cli; cli(['--help'], standalone_mode=False); print([m for m in sys.modules if m.startswith(('harness.', 'pydantic', 'ruamel', 'rich'))])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "['harness.cli']"
+    assert done.stdout.splitlines()[-1] == "['harness.signals', 'harness.cli']"
 
 
 def test_the_first_help_shows_the_everyday_commands_first() -> None:
@@ -201,6 +201,15 @@ def test_a_bad_override_ends_with_2_and_names_itself(elsewhere: Path, override: 
     assert result.exit_code == 2
     assert "--set" in result.stderr
     assert override.split("=")[0] in result.stderr
+
+
+@pytest.mark.parametrize("words", [("sweep", "s.yaml"), ("confirm", "s")])
+def test_a_patience_that_is_none_ends_with_2_at_once(elsewhere: Path, words: tuple[str, ...]) -> None:
+    (elsewhere / "s.yaml").write_text("name: x\n")
+    result = run(*words, HARNESS_HANG_S="abc")
+    assert result.exit_code == 2
+    assert "HARNESS_HANG_S is 'abc': give seconds" in result.stderr
+    assert [path.name for path in elsewhere.iterdir()] == ["s.yaml"]
 
 
 def test_a_bad_study_name_ends_with_2(elsewhere: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,23 @@ from harness.confirmation_record import (
 from harness.confirmation_runs import ConfirmationRuns, header_of
 from harness.cost import estimate_trainings, training_s
 from harness.ensemble_record import EnsembleSummary, remember
-from harness.executors.protocol import EpochDone, Event, Job, TrialDone, TrialFailed, WorkerLost
+from harness.executors.protocol import (
+    EpochDone,
+    Event,
+    Job,
+    TrialDone,
+    TrialFailed,
+    WorkerLost,
+    WorkersFailedError,
+)
 from harness.finalists import ConfirmationError, arms_of
 from harness.jobs import Jobs
 from harness.provenance import provenance
 from harness.ranking import median_seed, ranking, spread_of, winner_of
 from harness.record import Record
 from harness.replicate import replicate_of
+from harness.room import OutOfSpaceError
 from harness.statistics import StatisticsError
-from harness.stopping import OutOfSpaceError
 from harness.study import Study, StudyError
 from harness.trial_config import TrialConfig, derived_seed
 from harness.view import View
@@ -460,8 +469,8 @@ def test_a_training_that_the_machine_spoilt_is_tried_again_and_a_bad_one_is_not(
 class Scripted:
     """An executor whose trainings end as their seed says: 1 well after a worker's death, 2 badly, 3 lost for good."""
 
-    def __init__(self, slots: int = 1, full: bool = False) -> None:
-        self.slots, self.full = slots, full
+    def __init__(self, slots: int = 1, full: bool = False, events: Sequence[Event] = ()) -> None:
+        self.slots, self.full, self.events = slots, full, list(events)
         self.jobs: list[Job] = []
         self.submitted: list[Job] = []
         self.replies: list[bool] = []
@@ -475,11 +484,15 @@ class Scripted:
         self.submitted.append(job)
 
     def poll(self, timeout_s: float) -> Iterator[Event]:
+        if not self.jobs:
+            return
         job = self.jobs.pop(0)
         times = sum(one.spool == job.spool for one in self.submitted)
         seed = int(job.specification["run_id"].rpartition("/")[2])
-        if self.full:
-            yield TrialFailed(job.number, "infrastructure", "[Errno 28] No space left on device", "")
+        if self.events:
+            yield replace(self.events.pop(0), number=job.number)
+        elif self.full:
+            yield TrialFailed(job.number, "out_of_space", "[Errno 28] No space left on device", "")
         elif seed == 2:
             yield TrialFailed(job.number, "diverged", "the loss is nan", "Traceback: ...")
         elif seed == 3 or times == 1:
@@ -498,6 +511,8 @@ class Scripted:
 
 class Poked:
     """A writer that only notes what it is shown."""
+
+    behind, unreachable_since, problem = False, None, None
 
     def __init__(self) -> None:
         self.folders: list[str] = []
@@ -548,6 +563,97 @@ def test_a_full_disk_stops_the_trainings_and_fails_none(record: Record, demo_cac
     with pytest.raises(OutOfSpaceError, match="run the same command again"):
         runs.run()
     assert results_of(study) == {}
+
+
+def test_a_full_disk_of_mlflow_stops_the_trainings(record: Record, demo_cache: Path) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 3)
+    writer: Any = Poked()
+    writer.unreachable_since, writer.problem = 1.0, "OSError: [Errno 28] No space left on device"
+    executor = Scripted(events=[EpochDone(0, 0, {})])
+    runs = ConfirmationRuns(jobs_of(study, record, demo_cache), executor, writer, View(), planned.left({}), 3)
+    assert runs.must_leave()
+    with pytest.raises(OutOfSpaceError, match="run the same command again"):
+        runs.run()
+    assert len(executor.submitted) == 1
+    assert results_of(study) == {}
+
+
+def test_no_training_begins_while_mlflow_is_behind(record: Record, demo_cache: Path) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 2)
+    executor, began = Scripted(), []
+
+    class Behind(Poked):
+        behind = True
+
+        def news(self) -> None:  # asked once a round
+            began.append(len(executor.submitted))
+            self.behind = len(began) < 3
+
+    writer: Any = Behind()
+    ConfirmationRuns(
+        jobs_of(study, record, demo_cache), executor, writer, View(), planned.left({}), 2
+    ).run()  # fmt: skip
+    assert began[:3] == [0, 0, 0]
+    assert len(results_of(study)) == 2
+
+
+BROKEN = TrialFailed(0, "configuration", "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED", "")
+DIVERGED = TrialFailed(0, "diverged", "the loss is nan", "")
+
+
+@pytest.mark.parametrize(
+    ("events", "trained"),
+    [([BROKEN] * 6, 5), ([DIVERGED] * 6, 6), ([BROKEN] * 4 + [TrialDone(0, outcome(0.7)), BROKEN], 6)],
+)
+def test_trainings_that_fail_alike_stop_a_confirmation(
+    record: Record, demo_cache: Path, events: list[Event], trained: int
+) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 6)
+    writer: Any = Poked()
+    runs = ConfirmationRuns(
+        jobs_of(study, record, demo_cache), Scripted(events=events), writer, View(), planned.left({}), 6
+    )
+    with pytest.raises(WorkersFailedError, match="5 trainings in a row") if trained < 6 else nullcontext():
+        runs.run()
+    assert len(results_of(study)) == trained
+
+
+@pytest.mark.parametrize("state", ["complete", "pruned"])
+def test_a_trial_that_ends_clears_the_failures_of_a_sweep(
+    record: Record, demo_cache: Path, state: str
+) -> None:
+    from harness.coordinator import Coordinator
+
+    space: Any = {"feature": ["mfcc"], "dropout": {"float": [0.0, 0.5]}}
+    study = told_study(record, [], budget={"trials": 11}, parameters=space)
+    ended = TrialDone(0, {"windows_per_s": 1.0, **outcome(0.7, state=state)})
+    events: list[Event] = [BROKEN, DIVERGED, BROKEN, BROKEN, BROKEN, ended, *[BROKEN] * 5]
+    writer: Any = Poked()
+    jobs = jobs_of(study, record, demo_cache)
+    executor = Scripted(events=events)
+    with pytest.raises(WorkersFailedError, match="5 trainings in a row failed the same way"):
+        Coordinator(
+            study, record, jobs.prepared, executor, writer, View(), provenance("cpu"), demo_cache
+        ).run()  # fmt: skip
+    assert len(executor.submitted) == len(events)
+
+
+def test_a_confirmation_without_room_is_refused_before_anything_is_set_out(
+    record: Record, demo_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    prepared = prepare(study.sweep.data, data_root=None, cache=demo_cache)
+    digests = {split: part.manifest.digest for split, part in prepared.splits.items()}
+    study.optuna_study.set_user_attr("manifests", {study.sweep.data.digest(): digests})
+    monkeypatch.setattr("harness.room.MIN_FREE_BYTES", 10**18)
+    place = ("--record", str(record.root), "--cache", str(demo_cache), "--workers", "1")
+    done = CliRunner().invoke(cli, ["confirm", "told", *place])
+    assert done.exit_code == 1
+    assert "and this needs about" in done.stderr
+    assert definition_of(study) is None
 
 
 def test_a_later_sweep_replays_what_ended_and_leaves_what_did_not(record: Record, demo_cache: Path) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from harness.metrics import binary_metrics
 from harness.training import CheckpointError, EpochReport, FitResult, Split, fit
 from harness.training_average import WeightAverage, decay_at
+from harness.training_checkpoint import read_checkpoint
 from harness.training_config import TrainingConfig
 
 CPU = torch.device("cpu")
@@ -165,10 +166,13 @@ def test_checkpoints_hold_both_and_none_twice(tmp_path: Path) -> None:
     raw = model()
     run(ON, raw, checkpoints=tmp_path / "on")
     run(OFF, checkpoints=tmp_path / "off")
-    on, off = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("on", "off"))
-    assert off["raw"] is None
-    assert torch.equal(on["raw"]["head.1.weight"], raw.state_dict()["head.1.weight"])
-    assert not torch.equal(on["raw"]["head.1.weight"], on["recent"][-1]["state"]["head.1.weight"])
+    on, off = (read_checkpoint(tmp_path / name / "last.pt") for name in ("on", "off"))
+    assert torch.equal(on["weights"]["head.1.weight"], raw.state_dict()["head.1.weight"])
+    assert off["average"] is None
+    for kept, twice in ((on["average"], on), (off["weights"], off)):
+        last = twice["recent"][-1]["state"]["head.1.weight"]
+        assert kept["head.1.weight"].data_ptr() == last.data_ptr()
+    assert not torch.equal(on["weights"]["head.1.weight"], on["average"]["head.1.weight"])
 
 
 def test_a_checkpoint_without_the_average_is_another_training(tmp_path: Path) -> None:

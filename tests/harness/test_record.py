@@ -1,9 +1,9 @@
-import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.record import Record, RecordError, repair_tail
+from harness.journal import repair_tail
+from harness.record import Record, RecordError
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -25,55 +26,20 @@ def child(program: str, *arguments: object) -> "subprocess.Popen[str]":
     )
 
 
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Record:
-    """One empty record, met by four processes at once."""
-    root = tmp_path_factory.mktemp("record") / "mlruns"
-    program = "import sys; from pathlib import Path; from harness.record import Record; Record(Path(sys.argv[1])).open()"
-    children = [child(program, root) for _ in range(4)]
-    said = [one.communicate(timeout=120) for one in children]
-    assert [one.returncode for one in children] == [0, 0, 0, 0], said
-    return Record(root)
-
-
-# The database
+# The database; that many may meet it empty, and that its making may be killed, is in tests/faults/test_first_use.py
 
 
 @pytest.mark.slow
-def test_four_processes_that_meet_an_empty_record_make_it_once(opened: Record) -> None:
-    assert opened.exists
+def test_opening_again_changes_nothing(new_record: Callable[[Path], Record], tmp_path: Path) -> None:
+    opened = new_record(tmp_path / "mlruns")
     with sqlite3.connect(opened.database) as database:
-        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
         assert database.execute("SELECT artifact_location FROM experiments").fetchone() == (
             "mlflow-artifacts:/0",
         )
     database.close()
-    assert not list(opened.root.glob(".creating-*"))
-
-
-@pytest.mark.slow
-def test_opening_again_changes_nothing(opened: Record) -> None:
     before = opened.database.read_bytes()
     assert opened.open().require() is opened
     assert opened.database.read_bytes() == before
-
-
-@pytest.mark.slow
-def test_a_creation_that_dies_leaves_no_database_and_the_next_start_makes_one(tmp_path: Path) -> None:
-    root = tmp_path / "mlruns"
-    program = "import sys; from pathlib import Path; from harness.record import Record; Record(Path(sys.argv[1])).open()"
-    dying = subprocess.Popen([sys.executable, "-c", program, str(root)], start_new_session=True)
-    deadline = time.monotonic() + 30
-    while not list(root.glob(".creating-*/mlflow.db")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(dying.pid, signal.SIGKILL)
-    dying.wait()
-    assert not Record(root).exists
-    with pytest.raises(RecordError, match="no record at"):
-        Record(root).require()
-    assert Record(root).open().exists
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
@@ -137,6 +103,20 @@ def test_a_study_with_a_torn_last_line_goes_on(record: Record) -> None:
     again.tell(again.ask(), 0.7)
     final = optuna.load_study(study_name="x", storage=record.storage())
     assert [trial.value for trial in final.trials] == [0.5, 0.7]
+
+
+def test_a_line_that_another_process_tore_is_cut_off_by_who_goes_on(record: Record) -> None:
+    one = optuna.create_study(study_name="x", storage=record.storage())
+    other = optuna.create_study(study_name="y", storage=record.storage())
+    other.tell(other.ask(), 0.1)
+    with record.journal.open("ab") as journal:  # a third, killed in the middle of its line
+        journal.write(b'{"op_code": 6, "wor')
+    one.tell(one.ask(), 0.5)
+    other.tell(other.ask(), 0.2)
+    assert [trial.value for trial in one.trials] == [0.5]
+    fresh = record.storage()
+    assert [trial.value for trial in optuna.load_study(study_name="x", storage=fresh).trials] == [0.5]
+    assert [trial.value for trial in optuna.load_study(study_name="y", storage=fresh).trials] == [0.1, 0.2]
 
 
 def test_the_journals_lock_dies_with_its_holder(record: Record) -> None:

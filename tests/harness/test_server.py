@@ -4,6 +4,8 @@ import http.server
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.record import Record
+from harness import doctor_record
+from harness.record import Record, RecordError
+from harness.record_copy import copy_record
+from harness.restore_place import RestoreRefusedError, hold_unused, place_of
 from harness.server import ServerError, TrackingServer, free_port
 from harness.tracking import connect
 
@@ -48,7 +53,6 @@ def test_the_whole_group_goes_with_the_mlflow_process(record: Record) -> None:
         assert server.uri.startswith("http://127.0.0.1:")
         supervisor = server._process.pid
         [mlflow] = psutil.Process(supervisor).children()
-        assert mlflow.children(), "MLflow serves from a child of its own"
         mlflow.send_signal(signal.SIGKILL)
         wait_until_gone(supervisor)
         assert not server.alive
@@ -65,12 +69,50 @@ def test_stopping_ends_what_a_killed_supervisor_left(record: Record) -> None:
     wait_until_gone(supervisor)
 
 
-def test_a_server_that_cannot_start_names_its_log(record: Record, tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_names_its_log(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # no Python starts from here
+    with TrackingServer(record) as server, pytest.raises(ServerError, match=r"its log: .*server\.log"):
+        _ = server.uri
+
+
+def test_a_damaged_database_is_said_at_once_and_left_alone(tmp_path: Path) -> None:
     broken = Record(tmp_path / "broken")
     broken.root.mkdir()
     broken.database.write_text("no database")
-    with TrackingServer(broken) as server, pytest.raises(ServerError, match=r"its log: .*server\.log"):
-        _ = server.uri
+    with pytest.raises(
+        RecordError, match=r"mlflow\.db is damaged \(file is not a database\): `harness restore`"
+    ):
+        TrackingServer(broken).__enter__()
+    assert broken.database.read_text() == "no database"
+
+
+def test_while_a_server_is_open_its_record_is_not_replaced(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the environment asks of other servers; and it is no study that is being run."""
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    with TrackingServer(record) as first, TrackingServer(record) as second:
+        assert first.uri != second.uri
+        first.stop()
+        with pytest.raises(
+            RestoreRefusedError, match=r"locks/server\.lock: an MLflow server of it, as of `harness ui`"
+        ):
+            hold_unused(record)
+        assert list(doctor_record.locks(record)) == []
+        copy_record(record, tmp_path / "copy")
+        assert not (tmp_path / "copy" / "locks").exists()
+    assert place_of(record, [tmp_path]) == record.root, "a server leaves nothing that no record has"
+    with hold_unused(record):
+        command = [sys.executable, "-P", "-m", "harness.mlflow_server", "127.0.0.1", str(free_port())]
+        late = subprocess.run(
+            command, cwd=record.root, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert (late.returncode, late.stderr) == (
+        1,
+        "a record is being restored here; try again when it is done\n",
+    )
 
 
 def test_no_letter_of_a_records_path_is_part_of_a_url(tmp_path: Path) -> None:

@@ -94,9 +94,10 @@ def test_every_acknowledged_epoch_survives_kill_9(tmp_path: Path) -> None:
             [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
         )
         assert child.stdout is not None
-        time.sleep(0.3)
+        first = child.stdout.readline()  # however long it takes to start
+        time.sleep(0.2)
         child.send_signal(signal.SIGKILL)
-        heard = [int(line) for line in child.stdout.read().split("\n") if line.isdigit()]
+        heard = [int(line) for line in (first + child.stdout.read()).split("\n") if line.isdigit()]
         child.wait()
         child.stdout.close()
         # The last line heard may itself be torn, the one before it is not.

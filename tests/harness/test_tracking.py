@@ -23,7 +23,6 @@ from harness.spool import TrialSpool
 from harness.study import open_study
 from harness.sweep import Sweep
 from harness.tracking import Tracking, connect
-from harness.writer import Writer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -242,33 +241,6 @@ def test_the_server_listens_on_loopback_only(server: TrackingServer) -> None:
         assert {one.laddr.ip for one in _listening(process) if one.laddr.port == server.port} == {"127.0.0.1"}
 
 
-def test_a_killed_server_is_started_again_and_everything_arrives(
-    server: TrackingServer, tmp_path: Path
-) -> None:
-    opened: list[Tracking] = []
-
-    def open_tracking(uri: str) -> Tracking:
-        opened.append(Tracking(connect(uri), "killed"))
-        return opened[-1]
-
-    writer = Writer(server, open_tracking)
-    spools = [spooled(tmp_path, number) for number in range(3)]
-    writer.poke(spools[0])
-    assert writer.drain(60) == []
-    for process in listeners(server.port):
-        process.kill()
-    for spool in spools:
-        ended(spool, "FINISHED", "complete")
-        writer.poke(spool)
-    assert writer.drain(120) == []
-    writer.stop(5.0)
-    rows = everything(connect(server.uri), opened[-1])
-    assert sorted(row["name"] for row in rows) == ["000 mfcc", "001 mfcc", "002 mfcc"]
-    assert {row["status"] for row in rows} == {"FINISHED"}
-    assert all([step for step, _, _ in row["metrics"]["score"]] == [0, 1, 2] for row in rows)
-    assert not any(spool.folder.exists() for spool in spools)
-
-
 def test_the_server_ends_when_its_owner_is_killed(owner: "subprocess.Popen[str]") -> None:
     assert owner.stdout is not None
     told = json.loads(owner.stdout.readline())
@@ -325,9 +297,12 @@ def test_orphaned_launches_are_ended_and_trials_left_alone(client: MlflowClient)
     tracking = Tracking(client, "orphans")
     launch = tracking.run("k1", "launch", {"harness.kind": "launch"})
     trial = tracking.run("k2", "000", {"harness.kind": "trial"})
-    tracking.end_orphans("launch")
+    assert tracking.end_orphans("launch") == ["launch"]
     assert client.get_run(launch).info.status == "KILLED"
     assert client.get_run(trial).info.status == "RUNNING"
+    assert tracking.pause_orphans("trial") == ["000"]
+    assert client.get_run(trial).info.status == "SCHEDULED"
+    assert tracking.end_orphans("launch") == tracking.pause_orphans("trial") == []
 
 
 def test_a_sweep_ends_what_a_killed_launch_or_ensemble_of_its_study_left_running(
@@ -341,7 +316,7 @@ def test_a_sweep_ends_what_a_killed_launch_or_ensemble_of_its_study_left_running
     for _ in range(2):  # the second time is after a lost connection: its own launch goes on
         own = open_tracking(server.uri, study, provenance("cpu"), [], launched).parent
         status = {kind: client.get_run(run).info.status for kind, run in left.items()}
-        assert status == {"launch": "KILLED", "ensemble": "KILLED", "trial": "RUNNING"}
+        assert status == {"launch": "KILLED", "ensemble": "KILLED", "trial": "SCHEDULED"}
         assert client.get_run(own).info.status == "RUNNING"
     assert client.get_run(left["ensemble"]).data.tags["harness.state"] == "abandoned"
     study.release()

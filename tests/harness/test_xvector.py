@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from harness.arms import ArmsRefusedError, retire_interrupted, skip_arms, skipped_arms
+from harness.arms import ArmsRefusedError, skip_arms, skipped_arms
 from harness.asking import Asking
 from harness.cli import cli
 from harness.commands.options import EXIT_REFUSED, exit_code_of
+from harness.reconciler import settle
 from harness.record import Record
 from harness.search_space import SearchSpace
 from harness.serving_guards import promotable_guard
@@ -157,7 +158,8 @@ def test_an_interrupted_trial_of_a_skipped_arm_fails_with_the_reason(
     study.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
     Path(speaker["xvector.path"]).unlink()
     study = opened(record, definition)
-    retire_interrupted(study)
+    assert len(settle(study, record)) == 1
+    assert settle(study, record) == []
     (failed,) = study.trials()
     assert failed.state == "failed"
     assert failed.reason.startswith("skipped: no embedding file at")

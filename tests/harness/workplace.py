@@ -103,9 +103,6 @@ class Workplace:
         return Record(self.folder / "mlruns")
 
 
-LONG = SWEEP.replace("epochs: 5", "epochs: 14").replace("trials: 3", "trials: 2")
-
-
 def copied(place: Workplace, folder: Path) -> Workplace:
     """A workplace of one's own with the record, the bundles and what was printed of another."""
     shutil.copytree(place.folder, folder, dirs_exist_ok=True)

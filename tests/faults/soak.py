@@ -1,0 +1,203 @@
+"""A long run: thousands of short trials under random kills; memory, handles, disk and latency must stay flat.
+
+    python -m tests.faults.soak --minutes 120 --folder DIR
+
+One sweep of very small trials runs in DIR. Every 15 to 45 s a worker is killed with SIGKILL, every 5 to 10 min the
+coordinator, and the same command goes on. Every 20 s a line of figures goes to DIR/samples.jsonl; at the end a table of
+their medians by sixths of the time is printed, and what was lost or doubled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+SWEEP = """\
+name: soak
+data: {corpus: demo, train_windows: 240, val_windows: 96, test_windows: 96}
+parameters:
+  feature: mfcc
+  learning_rate: {float: [1e-4, 3e-2], log: true}
+  width: 0.125
+  epochs: 6
+sampler: random
+pruner: median
+budget: {trials: 100000}
+"""
+SAMPLE_S = 20.0
+
+
+class Soak:
+    """A sweep that is killed and gone on with until its time is over."""
+
+    def __init__(self, folder: Path, workers: int, seed: int) -> None:
+        self.folder, self.workers = folder, workers
+        self.rng = random.Random(seed)
+        self.kills: Counter[str] = Counter()
+        self.began = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "soak.yaml").write_text(SWEEP, "utf-8")
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """The sweep, from where it stands."""
+        command = ["harness.cli", "sweep", "soak.yaml", "--workers", str(self.workers), "--quiet"]
+        with (self.folder / "out.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", *command], cwd=self.folder, stdout=log, stderr=log
+            )
+
+    def run(self, seconds: float) -> None:
+        """Kill and sample until the time is over, then stop politely."""
+        worker_dies, coordinator_dies = self.soon(15, 45), self.soon(300, 600)
+        while (now := time.monotonic()) - self.began < seconds:
+            assert self.process.poll() is None, f"the sweep ended with {self.process.returncode}: see out.log"
+            self.sample()
+            if now > worker_dies:
+                self.kill_worker()
+                worker_dies = self.soon(15, 45)
+            if now > coordinator_dies:
+                self.process.kill()
+                self.process.wait()
+                self.kills["coordinator"] += 1
+                self.process = self.start()
+                coordinator_dies = self.soon(300, 600)
+            time.sleep(max(0.0, SAMPLE_S - (time.monotonic() - now)))
+        self.process.terminate()
+        self.process.wait(timeout=120)
+
+    def soon(self, low: float, high: float) -> float:
+        """A drawn moment from now on."""
+        return time.monotonic() + self.rng.uniform(low, high)
+
+    def family(self) -> dict[str, list[psutil.Process]]:
+        """The processes of the sweep by what they are."""
+        found: dict[str, list[psutil.Process]] = {"coordinator": [], "worker": [], "server": []}
+        with suppress(psutil.Error):
+            coordinator = psutil.Process(self.process.pid)
+            found["coordinator"].append(coordinator)
+            for child in coordinator.children(recursive=True):
+                with suppress(psutil.Error):
+                    words = child.cmdline()
+                    kind = "worker" if "harness.executors.worker" in words else "server"
+                    found[kind].append(child)
+        return found
+
+    def kill_worker(self) -> None:
+        """Kill one of the workers."""
+        if workers := self.family()["worker"]:
+            with suppress(psutil.Error):
+                self.rng.choice(workers).kill()
+                self.kills["worker"] += 1
+
+    def sample(self) -> None:
+        """One line of figures: resident memory [MB], open files, disk [MB], spooled trials, trials told."""
+        row: dict[str, Any] = {"t": time.monotonic() - self.began}
+        for kind, processes in self.family().items():
+            with suppress(psutil.Error):
+                row[f"{kind}_mb"] = sum(one.memory_info().rss for one in processes) / 1e6
+                row[f"{kind}_files"] = sum(one.num_fds() for one in processes)
+        record = self.folder / "mlruns"
+        row["disk_mb"] = disk_bytes(record) / 1e6
+        row["spooled"] = sum(1 for _ in record.glob("spool/soak/*"))
+        row["age_s"] = time.time() - psutil.Process(self.process.pid).create_time()
+        with (self.folder / "samples.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def disk_bytes(folder: Path) -> int:
+    """Bytes of the files in a folder that others write."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += (Path(root) / name).stat().st_size
+    return total
+
+
+def summary(folder: Path) -> str:
+    """The curves as a table of medians, each column a sixth of the time; then what was lost or doubled."""
+    from harness.record import Record
+    from harness.server import TrackingServer
+    from harness.study import load_study
+    from harness.tracking import connect
+
+    record = Record(folder / "mlruns")
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text("utf-8").splitlines()]
+    trials = load_study(record, "soak").optuna_study.get_trials(deepcopy=False)
+    first = min(trial.datetime_start for trial in trials if trial.datetime_start)
+    end = samples[-1]["t"]
+    took: list[tuple[float, float]] = []
+    for trial in trials:
+        if trial.datetime_start and trial.datetime_complete:
+            took.append(((trial.datetime_start - first).total_seconds(), trial.duration.total_seconds()))  # type: ignore[union-attr]
+    lines = [f"{'':22}" + "".join(f"{sixth * end / 360:8.0f} min" for sixth in range(1, 7))]
+    keys = [key for key in samples[-1] if key not in ("t", "age_s")]
+    for key in keys:
+        rows = [(row["t"], row[key]) for row in samples if key in row and row["age_s"] > 60]
+        lines.append(f"{key:22}" + "".join(f"{value:12.1f}" for value in by_sixth(rows, end)))
+    lines.append(f"{'seconds a trial':22}" + "".join(f"{value:12.2f}" for value in by_sixth(took, end)))
+    states = Counter(trial.state.name for trial in trials)
+    with TrackingServer(record) as server:
+        client = connect(server.uri)
+        experiment = client.get_experiment_by_name("soak")
+        assert experiment is not None
+        runs, token = [], None
+        while token != "":
+            page = client.search_runs(
+                [experiment.experiment_id],
+                "tags.`harness.kind` = 'trial'",
+                max_results=1000,
+                page_token=token,
+            )
+            runs += list(page)
+            token = page.token or ""
+    numbers = Counter(run.data.tags["harness.trial"] for run in runs)
+    status = Counter(run.info.status for run in runs)
+    lines.append(
+        f"trials {dict(states)}; runs {dict(status)}; doubled {sum(n > 1 for n in numbers.values())}"
+    )
+    return "\n".join(lines)
+
+
+def by_sixth(rows: list[tuple[float, float]], end: float) -> list[float]:
+    """Median of the values in each sixth of the time."""
+    parts: list[list[float]] = [[] for _ in range(6)]
+    for when, value in rows:
+        parts[min(5, int(6 * when / end))].append(value)
+    return [statistics.median(part) if part else float("nan") for part in parts]
+
+
+def main() -> None:
+    """Run, then print the table."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--minutes", type=float, default=120.0)
+    words.add_argument("--folder", type=Path, required=True)
+    words.add_argument("--workers", type=int, default=2)
+    words.add_argument("--seed", type=int, default=1)
+    given = words.parse_args()
+    print(f"seed {given.seed}, {datetime.now().astimezone():%H:%M}", flush=True)
+    soak = Soak(given.folder, given.workers, given.seed)
+    try:
+        soak.run(given.minutes * 60)
+    finally:
+        soak.process.kill()
+    print(f"kills {dict(soak.kills)}")
+    print(summary(given.folder))
+
+
+if __name__ == "__main__":
+    main()

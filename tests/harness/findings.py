@@ -1,0 +1,12 @@
+"""What `harness doctor` finds, as tests look at it."""
+
+from collections.abc import Iterable
+
+from harness.finding import Finding
+
+
+def unwell(findings: Iterable[Finding]) -> list[Finding]:
+    """What is wrong; each of it says what to do, in one line."""
+    found = [finding for finding in findings if finding.level != "ok"]
+    assert all(finding.fix and "\n" not in finding.fix + finding.message for finding in found)
+    return found

@@ -1,0 +1,90 @@
+"""The writer beside a server that is slow, or away."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from harness.spool import TrialSpool
+from harness.writer import MAX_BEHIND, Writer
+
+
+class Door:
+    """A server and its tracking, which store a trial when they are let, or are away."""
+
+    uri, alive, team_uri = "here", True, None
+
+    def __init__(self) -> None:
+        self.open, self.away, self.asked = threading.Event(), False, threading.Semaphore(0)
+
+    def store_trial(self, spool: TrialSpool) -> bool:
+        self.asked.release()
+        if self.away:
+            raise ConnectionError("away")
+        assert self.open.wait(60)
+        return True
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+@pytest.fixture
+def writer(door: Door) -> Iterator[Writer]:
+    writer = Writer(cast(Any, door), lambda uri: cast(Any, door))
+    yield writer
+    door.open.set()
+    writer.stop(10)
+
+
+def spools(folder: Path, count: int) -> list[TrialSpool]:
+    made = [TrialSpool(folder / f"{number:05d}") for number in range(count)]
+    for spool in made:
+        spool.write("trial", {"number": int(spool.folder.name)})
+    return made
+
+
+def test_a_slow_server_holds_new_trials_back_until_it_has_caught_up(
+    writer: Writer, door: Door, tmp_path: Path
+) -> None:
+    ended = spools(tmp_path, MAX_BEHIND + 2)
+    for spool in ended[:-1]:
+        writer.poke(spool)
+    assert door.asked.acquire(timeout=60)  # one is being stored, the others wait
+    assert not writer.behind
+    assert writer.news() is None
+    writer.poke(ended[-1])
+    assert writer.behind
+    assert [writer.news(), writer.news()] == [
+        f"MLflow stores more slowly than trials end: the next begins when at most {MAX_BEHIND} wait", None
+    ]  # fmt: skip
+    door.open.set()
+    assert writer.drain(60) == []
+    assert not writer.behind
+
+
+def test_a_server_that_is_away_holds_nothing_back(writer: Writer, door: Door, tmp_path: Path) -> None:
+    door.away = True
+    for spool in spools(tmp_path, MAX_BEHIND + 2):
+        writer.poke(spool)
+    for _ in range(2):  # the second try comes after the first was found to fail
+        assert door.asked.acquire(timeout=60)
+    assert not writer.behind
+
+
+def test_the_last_deed_comes_after_what_is_being_stored_and_nothing_comes_after_it(
+    writer: Writer, door: Door, tmp_path: Path
+) -> None:
+    done: list[str] = []
+    for spool in spools(tmp_path, 3):
+        writer.poke(spool)
+    assert door.asked.acquire(timeout=60)  # one is being stored, two wait
+    threading.Timer(0.2, lambda: (done.append("stored"), door.open.set())).start()
+    writer.stop(60, lambda tracking: done.append("closed"))
+    assert done == ["stored", "closed"]
+    assert not door.asked.acquire(blocking=False)

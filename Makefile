@@ -2,7 +2,7 @@
 # PYTHON=python3.12 make sweep    the same, with an interpreter of your choice
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv .venv-dev sweep ui test lint
+.PHONY: help .venv .venv-dev sweep ui test lint faults
 
 BIN := .venv/bin
 
@@ -10,6 +10,7 @@ help:
 	@echo "make sweep   install into .venv, run sweeps/quickstart.yaml, promote its best model"
 	@echo "make ui      compare the runs in MLflow at 127.0.0.1, until Ctrl-C"
 	@echo "make test    install what development needs, lint, then run every test"
+	@echo "make faults  the fault matrix at its full sizes (about two hours); writes tests/faults/faults.json"
 	@echo "make lint    ruff, mypy and import-linter alone"
 	@echo "make .venv   install, and nothing else"
 
@@ -36,6 +37,9 @@ lint: .venv-dev
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+faults: .venv-dev
+	HARNESS_FAULTS=full $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
 
 define FOUND
 import json, pathlib

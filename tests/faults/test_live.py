@@ -20,6 +20,7 @@ from harness.record import Record
 from tests.faults.conftest import FULL
 from tests.harness.workplace import (
     Workplace,
+    before_others,
     epochs_spooled,
     running_children,
     trial_is_stored,
@@ -182,9 +183,7 @@ def test_a_clock_that_was_set_back_keeps_order_and_exactly_once(
     steps = [DAY_S, -rng.randrange(DAY_S), rng.randrange(DAY_S, 9 * DAY_S)] if full else [DAY_S]
     place = lived.place
     for step in steps:
-        earlier = {
-            "PYTHONPATH": f"{stepped_clock(tmp_path, step)}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-        }
+        earlier = {"PYTHONPATH": before_others(stepped_clock(tmp_path, step))}
         process = place.start("sweep", "tiny.yaml", "--workers", "1", **earlier)
         if step is not steps[-1]:
             goal = epochs_spooled(place) + 3

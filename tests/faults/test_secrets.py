@@ -1,6 +1,5 @@
 """Row 25: twelve secrets are planted where people have them; none is in what is kept or printed."""
 
-import os
 import re
 import subprocess
 import threading
@@ -15,7 +14,7 @@ from harness.redaction import HIDDEN, holds_secret, redact
 from harness.server import free_port
 from harness.telemetry import OFF
 from tests.faults.test_doors import listeners
-from tests.harness.workplace import Workplace
+from tests.harness.workplace import Workplace, before_others
 
 IN_ENVIRONMENT = {
     "HF_TOKEN": "hf_PlantedPlantedPlanted01",
@@ -93,7 +92,7 @@ def test_no_secret_is_kept_or_printed(
         ["commit", "-qm", "x"],
     ):
         subprocess.run([*git, *words], check=True)
-    path = os.pathsep.join([str(tmp_path / "plugins"), os.environ.get("PYTHONPATH", "")])
+    path = before_others(tmp_path / "plugins")
     extra = {
         **IN_ENVIRONMENT, "HARNESS_PLUGINS": "planting", "PYTHONPATH": path, "NO_PROXY": "*",
         "HTTPS_PROXY": f"http://me:{PROXY}@127.0.0.1:9",

@@ -61,6 +61,11 @@ def inside(folder: Path, cache: Path, *words: str, code: int = 0, **extra: str) 
     return done.stdout
 
 
+def before_others(folder: Path) -> str:
+    """A PYTHONPATH with this folder first; an empty entry would be the working folder, with its wrong `models.py`."""
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
 class Workplace:
     """A folder with a sweep file, a record, and the command line run in it."""
 

@@ -35,7 +35,7 @@ parameters:
   epochs: 6
 sampler: random
 pruner: median
-budget: {trials: 100000}
+budget: {trials: 20000}
 """
 SAMPLE_S = 20.0
 

@@ -31,10 +31,10 @@ from harness.jobs import Jobs, count_attempt
 from harness.provenance import Provenance
 from harness.reconciler import ended_spools, settle
 from harness.record import Record
+from harness.retries import Retries
 from harness.room import require_room, require_space, why_unstored
 from harness.run_page import run_name, verdict_of
 from harness.search_space import Values
-from harness.side_runs import why_given_up
 from harness.signals import handling_signals
 from harness.spool import TrialSpool
 from harness.stopping import AlikeFailures, Stopping
@@ -60,7 +60,7 @@ class _Running:
     name: str
     spool: TrialSpool
     job: Job
-    retries: int = 0
+    retries: Retries
 
 
 class Coordinator:
@@ -204,7 +204,7 @@ class Coordinator:
     def _dispatch(self, trial: optuna.Trial, config: TrialConfig, name: str) -> None:
         spool = self.jobs.spool(f"{trial.number:05d}")
         job = self.jobs.make(trial.number, name, config, spool)
-        self.running[trial.number] = _Running(trial, config, name, spool, job)
+        self.running[trial.number] = _Running(trial, config, name, spool, job, Retries(spool))
         self.executor.submit(job)
         failpoint("coordinator.dispatched")
         self.writer.poke(spool)
@@ -235,7 +235,7 @@ class Coordinator:
         if event.epoch not in stored and math.isfinite(event.metrics["smoothed"]):
             run.trial.report(event.metrics["smoothed"], event.epoch)
             failpoint("coordinator.reported")
-            run.retries = 0  # a retry that came further was worth it
+            run.retries.came_further()
         # Optuna judges the last epoch that it knows: one that is repeated after a kill was not the trial's end.
         last = event.epoch >= max(stored, default=-1)
         due = last and event.epoch + 1 >= self.study.sweep.pruner.warmup_epochs
@@ -290,12 +290,11 @@ class Coordinator:
 
         if self.signal is not None:
             return
-        given_up = why_given_up(event, run.retries)
+        given_up = run.retries.another(event)
         if given_up is not None:
             self._end(run, TrialState.FAIL, None, given_up)
             self._alike.add("infrastructure", event.reason)
             return
-        run.retries += 1
         run.trial.set_user_attr("retries", run.trial.user_attrs.get("retries", 0) + 1)
         self.view.message(f"trial {run.trial.number}: {event.reason}; going on from its checkpoint")
         count_attempt(run.spool)

@@ -20,27 +20,11 @@ from harness.executors.protocol import (
     WorkerLost,
 )
 from harness.jobs import count_attempt
+from harness.retries import Retries
 from harness.spool import TrialSpool
 from harness.trial_config import TrialConfig
 from harness.view import View
 from harness.writer import Writer
-
-# A training whose worker dies is tried again this often without a new epoch, from its checkpoint.
-MAX_RETRIES = 2
-# One that hangs takes its time to be found out.
-MAX_HANGS = 1
-
-
-def why_given_up(event: TrialFailed | WorkerLost, retries: int) -> str | None:
-    """Why a training that was spoilt by the machine fails for good; None where it is tried again."""
-    hung = isinstance(event, WorkerLost) and event.hung
-    if retries < (MAX_HANGS if hung else MAX_RETRIES):
-        return None
-    return (
-        f"{event.reason} ({retries + 1} times)"
-        if hung
-        else f"infrastructure, {retries + 1} times: {event.reason}"
-    )
 
 
 class Host(Protocol):
@@ -63,8 +47,10 @@ class SideRun:
     config: TrialConfig
     spool: TrialSpool
     job: Job
-    retries: int = 0
     furthest: int = -1
+
+    def __post_init__(self) -> None:
+        self.retries = Retries(self.spool)
 
 
 RunT = TypeVar("RunT", bound=SideRun)
@@ -90,8 +76,9 @@ class SideRuns(Generic[RunT]):
         if run is None:
             return False
         if isinstance(event, EpochDone):
-            if event.epoch > run.furthest:  # a retry that came further was worth it
-                run.furthest, run.retries = event.epoch, 0
+            if event.epoch > run.furthest:
+                run.furthest = event.epoch
+                run.retries.came_further()
             self._host.executor.reply(event.number, stop=False)
             self._host.writer.poke(run.spool)
         elif isinstance(event, TrialDone):
@@ -122,11 +109,10 @@ class SideRuns(Generic[RunT]):
     def _retry(self, run: RunT, event: TrialFailed | WorkerLost) -> None:
         if self._host.signal is not None:
             return
-        given_up = why_given_up(event, run.retries)
+        given_up = run.retries.another(event)
         if given_up is not None:
             self.failed(run, "infrastructure", given_up)
             return
-        run.retries += 1
         self._host.view.message(f"{run.label}: {event.reason}; going on from its checkpoint")
         count_attempt(run.spool)
         self._host.executor.submit(run.job)  # its own slot is the free one

@@ -27,6 +27,7 @@ from harness.failpoints import failpoint
 
 # Metrics that differ when an epoch is repeated.
 CLOCKED = ("windows_per_s",)
+CHECKPOINT = "last.pt"
 
 
 class TrialSpool:
@@ -91,6 +92,13 @@ class TrialSpool:
         with self.events_file.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
+
+    def checkpoint_written(self) -> int:
+        """When the training's checkpoint was last replaced, in ns; 0 where there is none."""
+        try:
+            return (self.folder / CHECKPOINT).stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Write `NAME.json` aside, then rename it."""

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
+from harness.spool import CHECKPOINT
 from models.files import write_aside
 
-CHECKPOINT = "last.pt"
 CHECKPOINT_S = 300.0
 _MAGIC = b"harness checkpoint 3\n"
 _HEADER = len(_MAGIC) + 64 + 1

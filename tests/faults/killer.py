@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from harness.side_runs import MAX_RETRIES
+from harness.retries import MAX_RETRIES
 from tests.faults.sweeps import Running, acknowledged
 from tests.harness.workplace import Workplace
 

@@ -25,9 +25,10 @@ from data.reference import read_meetings, read_rttm, read_uem
 from data.reference import read_speakers as read_turners
 from data.store import MARKER
 from harness.parameters import places
+from harness.spool import CHECKPOINT
 from harness.sweep import Sweep, load_sweep, sweep_from
 from harness.sweep_file import SweepError, SweepFile
-from harness.training_checkpoint import CHECKPOINT, CheckpointError, Checkpoints, DamagedCheckpointError
+from harness.training_checkpoint import CheckpointError, Checkpoints, DamagedCheckpointError
 from tests.data.conftest import MakeCorpus
 from tests.faults.bad_sweeps import MALFORMED
 from tests.faults.mutation import bent, mutated

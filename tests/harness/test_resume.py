@@ -30,10 +30,10 @@ from data.prepare import prepare
 from harness import training_checkpoint
 from harness.executors.protocol import Job
 from harness.run_page import verdict_of
-from harness.spool import TrialSpool
+from harness.spool import CHECKPOINT, TrialSpool
 from harness.study import TrialSummary
 from harness.training import CheckpointError, EpochReport, FitResult, Split, fit
-from harness.training_checkpoint import CHECKPOINT, DamagedCheckpointError, read_checkpoint
+from harness.training_checkpoint import DamagedCheckpointError, read_checkpoint
 from harness.training_config import TrainingConfig
 from harness.trial import run_trial
 from harness.trial_config import TrialConfig

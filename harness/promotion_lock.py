@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.record import Record
+from harness.record import PROBE_S, Record
 
 
 class PromotionError(RuntimeError):
@@ -40,7 +40,7 @@ def only_promotion(record: Record, output: Path | None = None) -> Iterator[None]
 @contextmanager
 def _file_locked(path: Path, what: Path) -> Iterator[None]:
     try:
-        with FileLock(path, timeout=0):
+        with FileLock(path, timeout=PROBE_S, poll_interval=PROBE_S / 10):
             yield
     except Timeout:
         raise _busy(what) from None

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 LAYOUT_VERSION = "1"
 MIN_FREE_BYTES = 500_000_000
+# Longer than `is_locked` of a bystander holds a lock: it is not mistaken for a holder.
+PROBE_S = 0.3
 
 
 class RecordError(ValueError):
@@ -186,7 +188,7 @@ class Record:
         lock = FileLock(self.locks / f"study-{study}.lock")
         owner = self.locks / f"study-{study}.pid"
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=PROBE_S, poll_interval=PROBE_S / 10)
         except Timeout:
             holder = owner.read_text("utf-8").strip() if owner.is_file() else "unknown"
             raise RecordError(

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 
 import optuna
 import pytest
@@ -133,6 +134,27 @@ def test_the_journals_lock_dies_with_its_holder(record: Record) -> None:
     began = time.monotonic()
     optuna.create_study(study_name="x", storage=record.storage())
     assert time.monotonic() - began < 20  # seconds; a dead holder is waited for 30
+
+
+def test_a_study_that_a_bystander_asks_about_can_be_locked(record: Record) -> None:
+    asking = Event()
+
+    def ask() -> None:
+        while not asking.is_set():
+            record.is_run("x")
+
+    bystander = Thread(target=ask)
+    bystander.start()
+    try:
+        for _ in range(100):
+            record.lock_study("x").release()
+    finally:
+        asking.set()
+        bystander.join()
+    with record.lock_study("x"):
+        assert record.is_run("x")
+        with pytest.raises(RecordError, match="study x is being run by process"):
+            record.lock_study("x")
 
 
 def test_two_processes_write_one_journal(record: Record) -> None:

@@ -33,17 +33,16 @@ class Killer:
     def kill(self, wanted: int) -> None:
         """Kill so many workers, or as many as the sweep lives for."""
         fruitless: Counter[tuple[int, int]] = Counter()
-        known, starting = 0, 0
+        starting, last = 0, 0.0  # kills of starting workers since one that was born after them began a trial
         while self.kills < wanted and self.running.code is None:
             time.sleep(self.rng.uniform(0, self.pause_s))
             epochs = set(acknowledged(self.place))
-            if len(epochs) > known:
-                known, starting = len(epochs), 0
-            victims = self.running.workers()
+            victims = {worker: _trained_by(worker) for worker in self.running.workers()}
             if not victims:
                 continue
-            victim = self.rng.choice(victims)
-            trial = _trained_by(victim)
+            if any(trial is not None and _born(worker) > last for worker, trial in victims.items()):
+                starting = 0
+            victim, trial = self.rng.choice(list(victims.items()))
             reached = sum(number == trial for number, _ in epochs)
             if trial is None:
                 allowed = starting < MAX_RETRIES and time.time() - _born(victim) < 1.0  # it imports still
@@ -55,7 +54,7 @@ class Killer:
                 victim.kill()
                 self.kills += 1
                 if trial is None:
-                    starting += 1
+                    starting, last = starting + 1, time.time()
                 else:
                     fruitless[trial, reached] += 1
 

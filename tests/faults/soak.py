@@ -3,8 +3,9 @@
     python -m tests.faults.soak --minutes 120 --folder DIR
 
 One sweep of very small trials runs in DIR. Every 15 to 45 s a worker is killed with SIGKILL, every 5 to 10 min the
-coordinator, and the same command goes on. Every 20 s a line of figures goes to DIR/samples.jsonl; at the end a table of
-their medians by sixths of the time is printed, and what was lost or doubled.
+coordinator, and the same command goes on; also where so many workers died before they were ready that the sweep gave
+up. Every 20 s a line of figures goes to DIR/samples.jsonl; at the end a table of their medians by sixths of the time
+is printed, and what was lost or doubled.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ pruner: median
 budget: {trials: 20000}
 """
 SAMPLE_S = 20.0
+GAVE_UP = "error: workers do not start"
 
 
 class Soak:
@@ -47,6 +50,7 @@ class Soak:
         self.folder, self.workers = folder, workers
         self.rng = random.Random(seed)
         self.kills: Counter[str] = Counter()
+        self.told = 0  # characters of out.log that were read
         self.began = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "soak.yaml").write_text(SWEEP, "utf-8")
@@ -64,7 +68,8 @@ class Soak:
         """Kill and sample until the time is over, then stop politely."""
         worker_dies, coordinator_dies = self.soon(15, 45), self.soon(300, 600)
         while (now := time.monotonic()) - self.began < seconds:
-            assert self.process.poll() is None, f"the sweep ended with {self.process.returncode}: see out.log"
+            if self.process.poll() is not None:
+                self.go_on()
             self.sample()
             if now > worker_dies:
                 self.kill_worker()
@@ -78,6 +83,14 @@ class Soak:
             time.sleep(max(0.0, SAMPLE_S - (time.monotonic() - now)))
         self.process.terminate()
         self.process.wait(timeout=120)
+
+    def go_on(self) -> None:
+        """Start again after four workers in a row were killed before they were ready, which ends a sweep."""
+        said = (self.folder / "out.log").read_text("utf-8")[self.told :]
+        assert GAVE_UP in said, f"the sweep ended with {self.process.returncode}: see out.log"
+        self.told += len(said)
+        self.kills["gave up"] += 1
+        self.process = self.start()
 
     def soon(self, low: float, high: float) -> float:
         """A drawn moment from now on."""
@@ -110,6 +123,7 @@ class Soak:
             with suppress(psutil.Error):
                 row[f"{kind}_mb"] = sum(one.memory_info().rss for one in processes) / 1e6
                 row[f"{kind}_files"] = sum(one.num_fds() for one in processes)
+                row[f"{kind}_cpu_s"] = sum(sum(one.cpu_times()[:2]) for one in processes)
         record = self.folder / "mlruns"
         row["disk_mb"] = disk_bytes(record) / 1e6
         row["spooled"] = sum(1 for _ in record.glob("spool/soak/*"))
@@ -145,11 +159,18 @@ def summary(folder: Path) -> str:
         if trial.datetime_start and trial.datetime_complete:
             took.append(((trial.datetime_start - first).total_seconds(), trial.duration.total_seconds()))  # type: ignore[union-attr]
     lines = [f"{'':22}" + "".join(f"{sixth * end / 360:8.0f} min" for sixth in range(1, 7))]
-    keys = [key for key in samples[-1] if key not in ("t", "age_s")]
+    keys = [key for key in samples[-1] if key not in ("t", "age_s") and not key.endswith("_cpu_s")]
     for key in keys:
         rows = [(row["t"], row[key]) for row in samples if key in row and row["age_s"] > 60]
         lines.append(f"{key:22}" + "".join(f"{value:12.1f}" for value in by_sixth(rows, end)))
     lines.append(f"{'seconds a trial':22}" + "".join(f"{value:12.2f}" for value in by_sixth(took, end)))
+    told = Counter(sixth_of(when + seconds, end) for when, seconds in took)
+    for key in ("coordinator_cpu_s", "server_cpu_s"):  # unlike wall time, hardly the neighbours'
+        spent = spent_by_sixth(samples, key, end)
+        costs = [1000 * spent[sixth] / max(1, told[sixth]) for sixth in range(6)]
+        lines.append(
+            f"{key.removesuffix('_s') + ' ms a trial':22}" + "".join(f"{cost:12.0f}" for cost in costs)
+        )
     states = Counter(trial.state.name for trial in trials)
     with TrackingServer(record) as server:
         client = connect(server.uri)
@@ -173,11 +194,25 @@ def summary(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def sixth_of(when: float, end: float) -> int:
+    """In which sixth of the time a moment lies, 0 to 5."""
+    return min(5, int(6 * when / end))
+
+
+def spent_by_sixth(samples: list[dict[str, Any]], key: str, end: float) -> list[float]:
+    """CPU seconds of a kind of process in each sixth; what was spent while one was replaced is not known."""
+    spent = [0.0] * 6
+    for before, after in pairwise(samples):
+        if after["age_s"] > before["age_s"] and key in before and key in after:
+            spent[sixth_of(after["t"], end)] += max(0.0, after[key] - before[key])
+    return spent
+
+
 def by_sixth(rows: list[tuple[float, float]], end: float) -> list[float]:
     """Median of the values in each sixth of the time."""
     parts: list[list[float]] = [[] for _ in range(6)]
     for when, value in rows:
-        parts[min(5, int(6 * when / end))].append(value)
+        parts[sixth_of(when, end)].append(value)
     return [statistics.median(part) if part else float("nan") for part in parts]
 
 

@@ -12,7 +12,7 @@ from harness.finalists import ConfirmationError, arms_of
 from harness.study import StudyError
 from tests.faults.small_study import bare_record, ill, run, sweep
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 # NaN, inf and -inf in the loss, in the logits of a judged network, in the score.
 SHORT = (

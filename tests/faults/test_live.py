@@ -27,7 +27,7 @@ from tests.harness.workplace import (
     wait_for,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 EPOCHS = 24
 ONE_LONG = f"""\

@@ -27,7 +27,7 @@ from tests.faults.outages import (
 )
 from tests.harness.workplace import Workplace, inside, trial_is_stored, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 HOLD_DATABASE = (
     "import sqlite3, sys\n"

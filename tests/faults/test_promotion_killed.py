@@ -165,7 +165,7 @@ def place(swept: Workplace, children: Children, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.row(8)
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_stopped_on_the_way_and_run_again(place: Place, full: bool, measured: Any, root: Path) -> None:
     """Here a run finds what several others left."""
     walk = WALK if full else WALK[::2]
@@ -271,7 +271,7 @@ def altered_in(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.row(7)
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 def test_what_the_registry_holds_is_refused_when_it_was_altered(
     place: Place, full: bool, measured: Any, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from harness.study import load_study
 from tests.faults.sweeps import Place, Warm, found_in, stored_epochs, sweep_of
 from tests.harness.workplace import epochs_spooled, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 TRIALS = 2
 

@@ -27,7 +27,7 @@ from tests.harness.registry_place import WARM, write_bundle
 from tests.harness.test_tracking import ended, everything, spooled
 from tests.harness.workplace import SWEEP, inside
 
-pytestmark = [pytest.mark.slow, pytest.mark.row(12), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # A trial's own, and what differs between two studies.
 PRIVATE = ("harness.key", "mlflow.parentRunId")
@@ -96,6 +96,7 @@ def stored(study: str, server: TrackingServer, template: Path, folder: Path) -> 
     return sorted(rows, key=lambda row: str(row["name"]))
 
 
+@pytest.mark.row(12)
 def test_a_lost_answer_makes_no_second_run(
     proxy: Proxy, server: TrackingServer, tmp_path: Path, full: bool, rng: random.Random, seed: int,
     measured: Callable[..., None],
@@ -140,6 +141,7 @@ def beyond_one(client: MlflowClient, name: str) -> int:
     return len(versions) + len(runs) + len(models) - 3
 
 
+@pytest.mark.row(12)
 def test_a_lost_answer_makes_no_second_version(
     proxy: Proxy, server: TrackingServer, tmp_path: Path, full: bool, rng: random.Random, seed: int,
     measured: Callable[..., None],
@@ -168,6 +170,7 @@ def test_a_lost_answer_makes_no_second_version(
     )
 
 
+@pytest.mark.row(12)
 def test_a_sweep_on_a_line_that_loses_answers(
     proxy: Proxy, server: TrackingServer, tmp_path: Path, demo_cache: Path, full: bool, rng: random.Random, seed: int,
     measured: Callable[..., None],

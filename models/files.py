@@ -7,14 +7,14 @@ import secrets
 from pathlib import Path
 
 
-def write_aside(path: Path, content: bytes) -> None:
-    """Write beside ``path``, flush to the disk, then rename, so that nobody ever sees half a file."""
+def write_aside(path: Path, *parts: bytes | memoryview) -> None:
+    """Write ``parts``, one after the other, beside ``path``, flush to the disk, then rename: never half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # who may read it, the umask says
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

@@ -71,3 +71,8 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(
         write_aside(path, b"new")
     assert path.read_bytes() == b"old"
     assert [child.name for child in tmp_path.iterdir()] == ["file"]
+
+
+def test_parts_are_written_one_after_the_other(tmp_path: Path) -> None:
+    write_aside(tmp_path / "file", b"head\n", b"", b"body")
+    assert (tmp_path / "file").read_bytes() == b"head\nbody"

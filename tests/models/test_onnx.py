@@ -18,6 +18,7 @@ from models.onnx_export import ExportError, Pipeline, export_onnx
 from models.onnx_files import OnnxFileError, read_onnx
 from models.onnx_runtime import ProviderError
 from models.onnx_session import Parity, open_session, parity, run_onnx
+from models.onnx_template import Template
 from models.specification import Specification, SpecificationError
 from tests import learned_network
 
@@ -125,6 +126,27 @@ def test_the_export_leaves_random_numbers_alone_and_traces_a_template_once(
     export_onnx(
         front_end, config.build(20), specification(front_end, config), tmp_path / "m.onnx", template=True
     )
+
+
+def test_a_filled_template_is_the_model_that_onnx_would_write(tmp_path: Path) -> None:
+    front_end = LogMel()
+    for seed in (0, 1):
+        cnn, stated = network(front_end, seed=seed), specification(front_end, SMALL)
+        export_onnx(front_end, cnn, stated, tmp_path / "m.onnx", template=True)
+        model = read_onnx(tmp_path / "m.onnx")
+        onnx.checker.check_model(model, full_check=True)
+        assert model.SerializeToString() == (tmp_path / "m.onnx").read_bytes()
+        assert {entry.key: entry.value for entry in model.metadata_props} == stated.to_metadata()
+        stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        for name, weight in cnn.fused_state().items():
+            np.testing.assert_array_equal(stored[f"cnn.{name}"], weight.numpy())
+
+
+def test_a_graph_is_not_cut_where_two_tensors_are_alike() -> None:
+    twins = [onnx.numpy_helper.from_array(np.zeros(8, np.float32), name) for name in ("a", "b")]
+    graph = onnx.helper.make_graph([], "twins", [], [], initializer=twins)
+    with pytest.raises(ExportError, match="the values of a"):
+        Template.cut(onnx.helper.make_model(graph), {"a", "b"})
 
 
 def test_the_export_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

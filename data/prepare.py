@@ -15,12 +15,13 @@ from data.digests import digest_of
 from data.errors import DataError
 from data.files import usable
 from data.labels import LabelMap, build_label_map
+from data.leases import build_and_hold, hold
 from data.manifest import Manifest, Window
 from data.manifest import Source as Excerpt
 from data.parts import SPLITS, Split
 from data.prepared import LABEL_MAP, RECORD, Prepared, SplitData, load_prepared, manifest_path
 from data.sources import Source, described, open_sources, places, scan_all
-from data.store import build_once, is_intact
+from data.store import is_intact
 from data.tasks import TASKS
 from data.tasks.base import Draw, Plan, PlannedWindow, Pool
 from data.variants import IMPLEMENTATION as VARIANTS
@@ -56,18 +57,25 @@ def prepare(
     """
     cache = cache.expanduser().absolute()
     sources = open_sources(config, data_root.expanduser() if data_root else None, cache, progress)
-    state = [IMPLEMENTATION, VARIANTS, config.digest(), [source.state for source in sources]]
-    folder = cache / "prepared" / digest_of(state)[:32]
+    folder = cache / "prepared" / digest_of(state_of(config, sources))[:32]
     job = _Preparation(config, sources, cache, progress)
     with usable(f"cache {cache}"):
-        build_once(folder, job.run, intact=True)
+        if config.voice_variants:
+            hold(cache, [cache / "variants"])
+        build_and_hold(cache, folder, job.run, intact=True)
+        hold(cache, job.windows_folders(folder))
         gone = [windows for windows in job.windows_folders(folder) if not is_intact(windows)]
         if gone:
             # Somebody cleaned the window store, or altered it: the manifests alone are of no use.
             progress(f"windows are gone or altered in {', '.join(map(str, gone))}: they are made again")
             (folder / RECORD).unlink(missing_ok=True)
-            build_once(folder, job.run)
+            build_and_hold(cache, folder, job.run)
     return load_prepared(folder)
+
+
+def state_of(config: DataConfig, sources: Sequence[Source]) -> list[object]:
+    """Return what decides the windows: implementations, configuration and files, as a prepared folder is named."""
+    return [IMPLEMENTATION, VARIANTS, config.digest(), [source.state for source in sources]]
 
 
 @dataclass(frozen=True)
@@ -127,8 +135,7 @@ class _Preparation:
     def _pool(self, scan: Scan) -> Pool:
         config = self.config
         parts = {s: config.parts_of(s) for s in sorted({config.subset, *config.evaluated})}
-        varied = partial(_varied, config)
-        return Pool(config.subset, config.evaluated, parts, scan.recordings, varied=varied)
+        return Pool(config.subset, config.evaluated, parts, scan.recordings, varied=partial(varied, config))
 
     def _plan(self, pool: Pool, label_map: LabelMap, examiner: Examiner) -> Plan:
         """Plan until every planned recording is known: what is lost or ambiguous is planned around.
@@ -171,7 +178,8 @@ class _Preparation:
             name = digest_of([IMPLEMENTATION, VARIANTS, manifest.digest])[:32]
             self.progress(f"storing {len(planned)} {split} windows")
             maker = Maker(examiner.sha256, self.cache, self.progress)
-            build_once(self.cache / "windows" / name, partial(maker.write, planned), intact=True)
+            folder = self.cache / "windows" / name
+            build_and_hold(self.cache, folder, partial(maker.write, planned), intact=True)
             stored[split] = {
                 "manifest_digest": manifest.digest,
                 "windows": f"../../windows/{name}",
@@ -180,7 +188,7 @@ class _Preparation:
         return stored
 
 
-def _varied(config: DataConfig, recording: Recording) -> list[Recording]:
+def varied(config: DataConfig, recording: Recording) -> list[Recording]:
     """Return the voice variants of an utterance, each a recording of the same speaker and chapter.
 
     All utterances of a speaker have the same variants: a shifted voice has more than one utterance too.

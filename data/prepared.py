@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +15,10 @@ from data.corpora.base import WINDOW_SAMPLES, LostRecording
 from data.errors import DataError
 from data.files import read_json
 from data.labels import LabelMap
+from data.leases import hold
 from data.manifest import Manifest
 from data.parts import SPLITS, Split
-from data.store import altered, is_complete
+from data.store import MARKER, altered, is_complete
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,6 +153,18 @@ def load_prepared(folder: Path) -> Prepared:
         An unfinished or changed folder (digests are compared), or windows that are gone.
     """
     _require_unchanged(folder)
+    prepared = _parsed(folder.absolute(), (folder / MARKER).read_bytes())
+    hold(folder.parent.parent, [folder, *(part.folder for part in prepared.splits.values())])
+    for split, part in prepared.splits.items():
+        if not is_complete(part.folder):
+            raise DataError(f"the {split} windows are not in {part.folder} any more; prepare the data again")
+    return prepared
+
+
+@lru_cache(maxsize=4)
+def _parsed(folder: Path, marker: bytes) -> Prepared:
+    """Read a folder whose files are those of its ``marker``, which names their sha256: so once is enough."""
+    del marker
     record = read_json(folder / RECORD, _STORED)
     splits: dict[Split, SplitData] = {}
     for split in SPLITS:
@@ -159,10 +173,7 @@ def load_prepared(folder: Path) -> Prepared:
         if manifest.digest != stored.manifest_digest:
             raise DataError(f"{folder}: the {split} manifest is not the recorded one; prepare the data again")
         # Relative, so that a cache can be moved as a whole.
-        windows = (folder / stored.windows).resolve()
-        if not is_complete(windows):
-            raise DataError(f"the {split} windows are not in {windows} any more; prepare the data again")
-        splits[split] = SplitData(manifest, windows)
+        splits[split] = SplitData(manifest, (folder / stored.windows).resolve())
     return Prepared(
         folder=folder,
         config=record.config,

@@ -29,6 +29,19 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
+def missing(folder: Path) -> str:
+    """Say what a folder that is not complete lacks."""
+    try:
+        stored = _stored(folder)
+    except (OSError, ValueError):
+        return f"{MARKER} is missing or cannot be read"
+    sizes = {name: (folder / name).stat().st_size if (folder / name).is_file() else None for name in stored}
+    wrong = [name for name, (size, _) in stored.items() if sizes[name] != size]
+    return ", ".join(
+        f"{name} {'is missing' if sizes[name] is None else 'has another size'}" for name in wrong
+    )
+
+
 def is_intact(folder: Path) -> bool:
     """Tell whether ``folder`` was finished, and every file still is what was stored; read once by a process."""
     return is_complete(folder) and not altered(folder)

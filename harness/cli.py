@@ -8,8 +8,6 @@ from typing import Any
 
 import click
 
-from harness.signals import ignore_signals
-
 FIRST = {
     "init": ("harness.commands.init", "Write a sweep file to start from."),
     "sweep": ("harness.commands.sweep", "Run a sweep file; run it again to go on."),
@@ -131,6 +129,8 @@ def main() -> None:
         cli()
     except SystemExit as ending:
         if isinstance(ending.code, int) and ending.code > 128:
+            from harness.signals import ignore_signals
+
             ignore_signals()
         raise
 

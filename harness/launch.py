@@ -19,6 +19,7 @@ from harness.cost import Cost, estimate
 from harness.executors.local import LocalExecutor, default_slots
 from harness.gate import Inspection, inspect, require
 from harness.provenance import Provenance, provenance
+from harness.quota import keep_within_quota
 from harness.reconciler import settle_runs
 from harness.record import Record
 from harness.room import naming_full_disks, require_expected
@@ -78,6 +79,7 @@ def launch(sweep: Sweep, settings: Settings, view: View) -> Launch:
     team_uri()
     skip_arms(space, view.message)
     inspections = _pass_gate(space, settings, view)
+    keep_within_quota(settings.cache, view.message)  # what this launch needs is in use by now
     record.open()
     with naming_full_disks((record.root, settings.cache)), TrackingServer(record) as server:
         study = open_study(record, sweep)

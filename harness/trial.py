@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -18,15 +17,14 @@ import torch
 from data.manifest import label_histogram
 from data.plugins import load_plugins
 from data.prepare import Prepared, load_prepared
-from data.store import build_once, reserve
 from data.tasks import TASKS
 from harness.controls import judge, permuted_labels
 from harness.durable import sync_tree
 from harness.executors.protocol import Job
 from harness.failpoints import failpoint
+from harness.feature_store import stored_features
 from harness.figures import confusion_figure, label_histogram_image, roc_figure
 from harness.guards import Predictions
-from harness.privacy import to_share
 from harness.spool import TrialSpool, sha256_of, write_json
 from harness.statistics import clustered_interval, lag1_correlation
 from harness.subsets import scores_by_subset
@@ -37,9 +35,6 @@ from models.checkpoints import save_weights
 from models.front_ends import FrontEnd
 from models.onnx_export import ExportError, export_onnx
 from models.specification import Specification
-
-# Windows featurised at once; fixed, so that stored features do not depend on who built them.
-FEATURE_BATCH = 64
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
@@ -67,6 +62,9 @@ def open_device(name: str) -> torch.device:
         raise DeviceError(f"the GPU cannot be used: {reason}. Use --device cpu, or mend it") from error
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = (
+        False  # on by default; 10 bits of mantissa are no fp32, in which scores are taken
+    )
     return torch.device("cuda")
 
 
@@ -154,31 +152,8 @@ def load_split(
     if waveforms or front_end.kind == "waveform":
         module = front_end.build().to(device).eval()
         return Split(torch.from_numpy(part.windows()), labels, clusters), module
-    key = hashlib.sha256(f"{part.manifest.digest}/{front_end.digest()}".encode()).hexdigest()[:32]
-
-    def build(folder: Path) -> None:
-        write_features(part.windows(), front_end, folder / "features.npy", step)
-
-    with to_share():
-        folder = build_once(cache / "features" / key, build, step, intact=True)
-    stored = np.load(folder / "features.npy", mmap_mode="c", allow_pickle=False)
+    stored = stored_features(part, front_end, cache, step)
     return Split(torch.from_numpy(stored), labels, clusters), None
-
-
-def write_features(
-    windows: Any, front_end: FrontEnd, path: Path, step: Callable[[], object] = lambda: None
-) -> None:
-    """Featurise every window once, on the CPU, (window, sample) int16 -> (window, feature, frame) float32."""
-    module = front_end.build().eval()
-    shape = (len(windows), front_end.num_features, front_end.num_frames())
-    stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    reserve(path)
-    with torch.no_grad():
-        for start in range(0, len(windows), FEATURE_BATCH):
-            step()
-            batch = torch.from_numpy(np.asarray(windows[start : start + FEATURE_BATCH])).float() / 32768
-            stored[start : start + len(batch)] = module(batch).numpy()
-    stored.flush()
 
 
 def summarise(result: FitResult, prepared: Prepared, device: torch.device) -> dict[str, Any]:
@@ -283,9 +258,11 @@ def write_evidence(spool: TrialSpool, prepared: Prepared, logits: Any, train: Pr
     counts = {name: _counts(manifest.labels()) for name, manifest in manifests.items()}
     label_histogram_image(
         counts["train"], counts["val"], counts["test"], _counts(predicted), title=title, class_names=names
-    ).save(images / "labels.png")
-    roc_figure(logits, labels, title).save(artifacts / "figures" / "roc.png")
-    confusion_figure(logits, labels, names, title).save(artifacts / "figures" / "confusion.png")
+    ).save(images / "labels.png", compress_level=1)  # a tenth larger than at 6, in two thirds of the time
+    roc_figure(logits, labels, title).save(artifacts / "figures" / "roc.png", compress_level=1)
+    confusion_figure(logits, labels, names, title).save(
+        artifacts / "figures" / "confusion.png", compress_level=1
+    )
     histograms: dict[str, Any] = {
         name: label_histogram(manifest) for name, manifest in sorted(manifests.items())
     }

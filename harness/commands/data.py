@@ -1,4 +1,4 @@
-"""`harness data prepare | audit`."""
+"""`harness data prepare | audit | gc | verify`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.commands.data_store import gc, verify
 from harness.commands.options import EXIT_REFUSED, common, print_json, settings
 
 if TYPE_CHECKING:
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Prepare or audit the data of a sweep file, without training."""
+    """Prepare or audit the data of a sweep file, without training; look after the store of prepared data."""
+
+
+command.add_command(gc)
+command.add_command(verify)
 
 
 @command.command()

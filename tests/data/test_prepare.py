@@ -103,6 +103,19 @@ def test_what_was_changed_by_hand_is_not_loaded(prepared, name):
         load_prepared(prepared.folder)
 
 
+def test_unchanged_manifests_are_read_once_and_rewritten_ones_again(prepared):
+    first = load_prepared(prepared.folder)
+    assert load_prepared(prepared.folder) is first
+    for path in prepared.folder.iterdir():  # the same bytes in other files: as after a copy
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    assert load_prepared(prepared.folder) is first
+    shutil.rmtree(prepared.folder)
+    with pytest.raises(DataError, match="not a finished prepared folder"):
+        load_prepared(prepared.folder)
+
+
 def test_a_stranger_folder_is_not_loaded(tmp_path):
     with pytest.raises(DataError, match="not a finished prepared folder"):
         load_prepared(tmp_path)

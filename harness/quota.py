@@ -1,0 +1,64 @@
+"""How much the store of prepared data may take, and keeping it within that: `harness data gc`, and every launch."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from data.collect import Item, collect, inventory, surplus
+
+VARIABLE = "HARNESS_CACHE_SIZE"
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+         "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+_SIZE = re.compile(r"(\d+(?:\.\d*)?)\s*([A-Za-z]*)")
+
+
+class SizeError(ValueError):
+    """A size that is none."""
+
+
+def bytes_of(text: str) -> int:
+    """Bytes that `20GB`, `1.5 TB`, `512MiB` or `0` mean.
+
+    Raises
+    ------
+    SizeError
+        It is no such thing.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or match[2].upper() not in UNITS:
+        raise SizeError(f"{text[:40]!r} is no size: write a number and B, KB, MB, GB or TB, such as 20GB")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def size_text(num_bytes: float) -> str:
+    """Bytes as people read them: `512 B`, `1.5 GB`."""
+    power = min(4, max(0, int(math.log10(max(num_bytes, 1)) / 3)))
+    value = num_bytes / 1000**power
+    return f"{value:.0f} B" if power == 0 else f"{value:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
+
+
+def keep_within_quota(cache: Path, say: Callable[[str], None]) -> list[Item]:
+    """Delete what was used longest ago where the store takes more than HARNESS_CACHE_SIZE; without it, nothing.
+
+    Raises
+    ------
+    SizeError
+        The variable holds no size.
+    """
+    quota = os.environ.get(VARIABLE)
+    if not quota:
+        return []
+    most = bytes_of(quota)
+    items = inventory(cache)
+    gone = list(collect(cache, surplus(items, most)))
+    left = sum(item.num_bytes for item in items) - sum(item.num_bytes for item in gone)
+    if gone:
+        freed = size_text(sum(item.num_bytes for item in gone))
+        say(f"store: {len(gone)} folders used longest ago deleted, {freed}, to keep within {size_text(most)}")
+    if left > most:
+        say(f"store: {size_text(left)} are in use, more than the {size_text(most)} of {VARIABLE}")
+    return gone

@@ -1,0 +1,132 @@
+"""`harness data verify`: whether what the store holds is what its sources give.
+
+Every file is held against its stored sha256; of every prepared split a few windows, and of every folder of features a
+few batches, are made again and compared. What cannot be made again here (a corpus that is elsewhere) is told.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from data.collect import Item, inventory
+from data.errors import DataError
+from data.parts import SPLITS
+from data.prepared import WINDOWS_FILE
+from data.recompute import open_recomputer
+from data.store import altered, is_complete, missing
+from harness.feature_store import FEATURE_BATCH, FEATURES_FILE, SOURCE, featurise
+from harness.settings import Settings
+from models.front_ends import parse_front_end
+
+# Features are float32: another machine or another number of threads may round them otherwise.
+TOLERANCE = 1e-4
+
+State = Literal["ok", "differs", "skipped"]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One stored folder. `text` says what was compared, what differs, or why nothing could be."""
+
+    folder: Path
+    state: State
+    text: str
+
+    def as_json(self) -> dict[str, str]:
+        """The fields that `--json` prints."""
+        return {"folder": str(self.folder), "state": self.state, "text": self.text}
+
+
+class _Source(BaseModel):
+    front_end: dict[str, Any]
+    front_end_digest: str
+    manifest_digest: str
+    windows: str
+    count: int
+
+
+def check_store(settings: Settings, sample: int, seed: int) -> Iterator[Checked]:
+    """Check everything stored in the cache; `sample` windows of each split and as many of each folder of features."""
+    draw = random.Random(seed)
+    for item in sorted(inventory(settings.cache), key=lambda item: item.path):
+        checked = _digests(item)
+        if checked.state == "ok" and item.kind == "prepared":
+            checked = _windows(item.path, settings, sample, draw)
+        elif checked.state == "ok" and item.kind == "features":
+            checked = _features(item.path, sample, draw)
+        yield checked
+
+
+def _digests(item: Item) -> Checked:
+    if not is_complete(item.path):
+        return Checked(item.path, "differs", f"it is not whole: {missing(item.path)}")
+    if changed := altered(item.path):
+        return Checked(item.path, "differs", "; ".join(changed))
+    return Checked(item.path, "ok", "digests")
+
+
+def _windows(folder: Path, settings: Settings, sample: int, draw: random.Random) -> Checked:
+    """Cut windows of a prepared folder again."""
+    try:
+        again = open_recomputer(folder, settings.data_root, settings.cache)
+        compared = 0
+        for split in SPLITS:
+            part = again.prepared.splits[split]
+            rows = sorted(draw.sample(range(len(part.manifest)), min(sample, len(part.manifest))))
+            with tempfile.TemporaryDirectory(prefix="harness-verify-") as place:
+                made = again.windows(split, rows, Path(place))
+            stored = part.windows()[rows]
+            if wrong := [row for row, one, two in zip(rows, made, stored, strict=True) if (one != two).any()]:
+                at = part.folder / WINDOWS_FILE
+                return Checked(folder, "differs", f"{at}: {split} {_rows(wrong)} differ from the corpus")
+            compared += len(rows)
+    except (DataError, OSError) as error:
+        return Checked(folder, "skipped", f"digests; windows cannot be made again here: {error}")
+    return Checked(folder, "ok", f"digests, and {compared} windows made again")
+
+
+def _features(folder: Path, sample: int, draw: random.Random) -> Checked:
+    """Compute batches again: whole ones, as they were made."""
+    try:
+        source = _Source.model_validate_json((folder / SOURCE).read_bytes())
+    except (OSError, ValidationError):
+        return Checked(folder, "skipped", "digests; an earlier version made it, and did not say of what")
+    windows = folder / source.windows
+    if not is_complete(windows):
+        return Checked(folder, "skipped", f"digests; its windows are not in {windows.resolve()} any more")
+    try:
+        front_end = parse_front_end(source.front_end)
+        if front_end.digest() != source.front_end_digest:
+            return Checked(folder, "skipped", "digests; another implementation made it, and no trial uses it")
+        module = front_end.build().eval()
+    except ValueError as error:
+        return Checked(folder, "skipped", f"digests; its front end cannot be computed here: {error}")
+    samples = np.load(windows / WINDOWS_FILE, mmap_mode="c", allow_pickle=False)
+    stored = np.load(folder / FEATURES_FILE, mmap_mode="r", allow_pickle=False)
+    if len(samples) != len(stored):
+        return Checked(folder, "differs", f"{len(stored)} rows of features, {len(samples)} windows")
+    starts = range(0, len(samples), FEATURE_BATCH)
+    chosen = sorted(draw.sample(starts, min(len(starts), -(-sample // FEATURE_BATCH))))
+    for start in chosen:
+        made = featurise(module, samples[start : start + FEATURE_BATCH])
+        beyond = np.abs(made - stored[start : start + FEATURE_BATCH]) > TOLERANCE * (1 + np.abs(made))
+        if beyond.any():
+            wrong = [start + int(row) for row in np.flatnonzero(beyond.reshape(len(made), -1).any(axis=1))]
+            text = f"{folder / FEATURES_FILE}: {_rows(wrong)} differ from {front_end.kind} of the windows"
+            return Checked(folder, "differs", text)
+    count = sum(min(FEATURE_BATCH, len(samples) - start) for start in chosen)
+    return Checked(folder, "ok", f"digests, and {front_end.kind} of {count} windows made again")
+
+
+def _rows(rows: list[int]) -> str:
+    shown = ", ".join(map(str, rows[:5]))
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    return f"window{'s' * (len(rows) > 1)} {shown}{more}"

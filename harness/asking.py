@@ -6,20 +6,19 @@ from typing import TYPE_CHECKING
 
 from harness.arms import SKIPPED
 from harness.failpoints import failpoint
+from harness.search_rules import build_sampler
 from harness.search_space import SearchSpace, Values
-from harness.study import Study, TrialSummary, build_sampler
+from harness.study import Study, TrialSummary
+from harness.tally import SMALLER, SMALLER_OF, Tally, is_queued
 from harness.training_config import MIN_BATCH_SIZE
 from harness.trial_config import TrialConfig
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial
 
 # After so many duplicates in a row a finite space is walked for what is left.
 MAX_REPEATS = 20
 BATCH_SIZE = "batch_size"
-# On a trial that ran out of memory: the batch size to try; on the trial that tries it: the number of the first.
-SMALLER, SMALLER_OF = "smaller", "smaller_of"
 
 
 class Asking:
@@ -32,6 +31,7 @@ class Asking:
         self._numbers: dict[str, int] = {}  # fingerprint -> the trial that runs or ran it
         self._twins: dict[int, list[optuna.Trial]] = {}  # duplicates of trials that still run
         self._unseen = study.space.combinations()
+        self._tally = Tally()
 
     def remember(self, fingerprint: str, number: int) -> None:
         """A configuration that this trial runs or ran."""
@@ -99,27 +99,26 @@ class Asking:
         """Queue the next trial that ran out of memory, smaller; whether one is queued."""
         study = self.study.optuna_study
         trials = study.get_trials(deepcopy=False)
-        if any(_is_queued(trial) and SMALLER_OF in trial.user_attrs for trial in trials):
+        if any(is_queued(trial) and SMALLER_OF in trial.user_attrs for trial in self._tally.rest(trials)):
             return True
-        begun = {trial.user_attrs.get(SMALLER_OF) for trial in trials if not _is_given_up(trial)}
-        for trial in trials:
-            if SMALLER in trial.user_attrs and trial.number not in begun:
-                size = trial.user_attrs[SMALLER]
-                reason = f"as trial {trial.number}, which ran out of memory, with {BATCH_SIZE} {size}"
-                marks = {SMALLER_OF: trial.number, BATCH_SIZE: size, "reason": reason}
-                searched = {BATCH_SIZE: size} if BATCH_SIZE in trial.params else {}
-                study.enqueue_trial({**trial.params, **searched}, user_attrs=marks)
-                return True
-        return False
+        number = self._tally.next_smaller(trials)
+        if number is None:
+            return False
+        trial = trials[number]
+        size = trial.user_attrs[SMALLER]
+        reason = f"as trial {number}, which ran out of memory, with {BATCH_SIZE} {size}"
+        marks = {SMALLER_OF: number, BATCH_SIZE: size, "reason": reason}
+        searched = {BATCH_SIZE: size} if BATCH_SIZE in trial.params else {}
+        study.enqueue_trial({**trial.params, **searched}, user_attrs=marks)
+        return True
 
     def _asked(self) -> int:
-        """Trials asked for before, less those given up before they began: the next one stands for such a one."""
-        trials = self.study.optuna_study.get_trials(deepcopy=False)
-        return sum(not _is_given_up(trial) for trial in trials if not _is_queued(trial))
+        return self._tally.number_asked(self.study.optuna_study.get_trials(deepcopy=False))
 
     def _enqueue_unseen(self) -> None:
         """Queue the next configuration of a finite space that nobody ran, unless one is queued still."""
-        if any(_is_queued(trial) for trial in self.study.optuna_study.get_trials(deepcopy=False)):
+        trials = self.study.optuna_study.get_trials(deepcopy=False)
+        if any(is_queued(trial) for trial in self._tally.rest(trials)):
             return
         if self._unseen is None:
             return  # an infinite space: the sampler will come to something else
@@ -159,16 +158,6 @@ def smaller_batch(space: SearchSpace, config: TrialConfig, windows: int) -> int 
         int(size) for size in space.parameters[BATCH_SIZE].grid() if isinstance(size, int) and size <= half
     ]
     return max(fitting, default=None)
-
-
-def _is_given_up(trial: FrozenTrial) -> bool:
-    """Whether it was asked for and never began."""
-    return trial.user_attrs.get("state") == "abandoned"
-
-
-def _is_queued(trial: FrozenTrial) -> bool:
-    """Whether the next `ask` gets it; an interrupted trial waits too, and has its configuration."""
-    return trial.state.name == "WAITING" and "fingerprint" not in trial.user_attrs
 
 
 def tell_as(study: Study, twin: int, first: TrialSummary) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.asking import BATCH_SIZE, SMALLER, SMALLER_OF, Asking
+from harness.asking import BATCH_SIZE, Asking
 from harness.control_runs import ControlRuns
 from harness.executors.protocol import (
     EpochDone,
@@ -39,6 +39,7 @@ from harness.signals import handling_signals
 from harness.spool import TrialSpool
 from harness.stopping import AlikeFailures, Stopping
 from harness.study import Study, TrialSummary
+from harness.tally import SMALLER, SMALLER_OF
 from harness.trial_config import TrialConfig
 from harness.view import View
 from harness.writer import Writer

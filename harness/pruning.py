@@ -5,15 +5,18 @@ The pruner decides when an epoch is reported, on what others had told by then. T
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.record import Record
-from harness.study import Study, pruner_of
+from harness.search_rules import pruner_of
+from harness.study import Study
 
 if TYPE_CHECKING:
+    import optuna
+    from optuna.pruners import BasePruner
     from optuna.trial import FrozenTrial
 
 
@@ -21,12 +24,12 @@ if TYPE_CHECKING:
 class Pruned:
     """What the rule compared. `epoch` counts from 1.
 
-    value : the trial's smoothed validation score, of median its best until then
+    value : the trial's smoothed validation score, of median and patient its best until then
     bound : what it took to go on
     others : what `value` was held against, highest first
     """
 
-    rule: Literal["median", "hyperband"]
+    rule: Literal["median", "patient", "halving", "hyperband"]
     epoch: int
     value: float
     bound: float
@@ -54,15 +57,19 @@ def pruned_by(record: Record, study: Study, number: int) -> Pruned | None:
     if not trial.intermediate_values:
         return None
     seen = _seen(record, trial._trial_id)
-    if study.sweep.pruner.type == "median":
+    if study.sweep.pruner.type in ("median", "patient"):
         # An epoch that a resumed trial had reported before is judged again, later than the journal has it.
         found = (_by_median(study, trial, complete) for complete in (seen.reported, seen.told))
         return next((one for one in found if one is not None), None)
-    return _by_hyperband(study, trial, seen) if study.sweep.pruner.type == "hyperband" else None
+    halving = study.sweep.pruner.type in ("halving", "hyperband")
+    return _by_halving(study, trial, seen) if halving else None
 
 
 def _by_median(study: Study, trial: FrozenTrial, complete: frozenset[int]) -> Pruned | None:
-    """Optuna's MedianPruner: the best value so far against the median of the complete trials at this step."""
+    """Optuna's MedianPruner: the best value so far against the median of the complete trials at this step.
+
+    A PatientPruner asks it only where the best has not been reached again.
+    """
     step = max(trial.intermediate_values)
     others = _descending(
         one.intermediate_values[step] for one in study.optuna_study.get_trials(deepcopy=False)
@@ -74,30 +81,29 @@ def _by_median(study: Study, trial: FrozenTrial, complete: frozenset[int]) -> Pr
     if best >= bound:
         return None
     at_step = trial.intermediate_values[step]
+    patient = rule.type == "patient"
+    stale = f", and not reached again in its last {rule.patience + 1} epochs" if patient else ""
     text = (
-        f"rule median: its best smoothed validation score in {step + 1} epochs was {best:.3f} ({at_step:.3f} at epoch "
-        f"{step + 1}), below {bound:.3f}, the median at epoch {step + 1} of the {len(others)} trials that were "
-        f"complete by then and had trained that long (highest {others[0]:.3f}, lowest {others[-1]:.3f}). The rule "
+        f"rule {rule.type}: its best smoothed validation score in {step + 1} epochs was {best:.3f} ({at_step:.3f} at "
+        f"epoch {step + 1}{stale}), below {bound:.3f}, the median at epoch {step + 1} of the {len(others)} trials that "
+        f"were complete by then and had trained that long (highest {others[0]:.3f}, lowest {others[-1]:.3f}). The rule "
         f"judges from epoch {rule.warmup_epochs + 1} on, once {rule.startup_trials} trials are complete"
     )
-    return Pruned("median", step + 1, best, bound, others, text)
+    return Pruned("patient" if patient else "median", step + 1, best, bound, others, text)
 
 
-def _by_hyperband(study: Study, trial: FrozenTrial, seen: _Seen) -> Pruned | None:
-    """Optuna's HyperbandPruner: at each rung 1 in `reduction_factor` of the trials of its bracket goes on."""
-    from optuna.pruners import HyperbandPruner
-
+def _by_halving(study: Study, trial: FrozenTrial, seen: _Seen) -> Pruned | None:
+    """Optuna's SuccessiveHalvingPruner: at each rung 1 in `reduction_factor` goes on; HyperbandPruner: of a bracket."""
     if not seen.rungs:
         return None
     pruner, of = pruner_of(study.sweep), study.optuna_study
-    assert isinstance(pruner, HyperbandPruner)
-    pruner._try_initialization(of)
-    bracket, rung = pruner._get_bracket_id(of, trial), len(seen.rungs) - 1
+    bracket_of = _brackets(pruner, of)
+    bracket, rung = bracket_of(trial), len(seen.rungs) - 1
     key, factor = f"completed_rung_{rung}", study.sweep.pruner.reduction_factor
     value = float(trial.system_attrs[key])
     others = _descending(
         float(one.system_attrs[key]) for one in of.get_trials(deepcopy=False)
-        if one._trial_id in seen.rungs[key] and pruner._get_bracket_id(of, one) == bracket
+        if one._trial_id in seen.rungs[key] and bracket_of(one) == bracket
     )  # fmt: skip
     competing = _descending([*others, value])
     kept = max(1, len(competing) // factor)
@@ -105,12 +111,24 @@ def _by_hyperband(study: Study, trial: FrozenTrial, seen: _Seen) -> Pruned | Non
     if value >= bound:
         return None
     step = max(trial.intermediate_values)
+    rule: Literal["halving", "hyperband"] = "halving" if bracket is None else "hyperband"
+    place = f"rung {rung}" if bracket is None else f"rung {rung} of bracket {bracket}"
     text = (
-        f"rule hyperband: at epoch {step + 1}, rung {rung} of bracket {bracket}, its smoothed validation score was "
-        f"{value:.3f}; {len(others)} trials of the bracket had reached this rung, 1 in {factor} goes on, and that "
+        f"rule {rule}: at epoch {step + 1}, {place}, its smoothed validation score was {value:.3f}; {len(others)} "
+        f"trials{'' if bracket is None else ' of the bracket'} had reached this rung, 1 in {factor} goes on, and that "
         f"took {bound:.3f}"
     )
-    return Pruned("hyperband", step + 1, value, bound, others, text)
+    return Pruned(rule, step + 1, value, bound, others, text)
+
+
+def _brackets(pruner: BasePruner, study: optuna.Study) -> Callable[[FrozenTrial], int | None]:
+    """The bracket of a trial; None where there is only one."""
+    from optuna.pruners import HyperbandPruner
+
+    if not isinstance(pruner, HyperbandPruner):
+        return lambda trial: None
+    pruner._try_initialization(study)
+    return lambda trial: pruner._get_bracket_id(study, trial)
 
 
 def _seen(record: Record, trial_id: int) -> _Seen:

@@ -170,11 +170,10 @@ class Record:
 
     def storage(self) -> JournalStorage:
         """Optuna's storage of this record; a torn last line (a kill) is passed over, and cut off by who appends."""
-        from optuna.storages import JournalStorage
-
         from harness.journal import WholeLines
+        from harness.journal_load import QuickStorage
 
-        return JournalStorage(WholeLines(str(self.journal), lock_obj=_journal_lock(self.journal_lock)))
+        return QuickStorage(WholeLines(str(self.journal), lock_obj=_journal_lock(self.journal_lock)))
 
     def lock_study(self, study: str) -> FileLock:
         """Take the study's lock for this process, or say who holds it.

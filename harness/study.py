@@ -12,18 +12,15 @@ from filelock import BaseFileLock, FileLock
 
 from harness.failpoints import failpoint
 from harness.record import Record, RecordError
+from harness.search_rules import pruner_of
 from harness.search_space import SearchSpace
-from harness.sweep import Pruner, Sweep
+from harness.sweep import Sweep
 from harness.sweep_file import nearest
-from harness.training_config import TrainingConfig
-from harness.trial_config import derived_seed
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
-    from optuna.study import StudySummary
+    from optuna.study._frozen import FrozenStudy
     from optuna.trial import FrozenTrial
 
 
@@ -244,61 +241,16 @@ def names_in(storage: BaseStorage) -> list[str]:
     return _complete(_summaries(storage))
 
 
-def _summaries(storage: BaseStorage) -> dict[str, StudySummary]:
+def _summaries(storage: BaseStorage) -> dict[str, FrozenStudy]:
+    """Every study by its name, without its trials: `optuna.get_all_study_summaries` copies all of them, for seconds."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return {study.study_name: study for study in optuna.get_all_study_summaries(storage)}
+    return {study.study_name: study for study in storage.get_all_studies()}
 
 
-def _complete(summaries: Mapping[str, StudySummary]) -> list[str]:
+def _complete(summaries: Mapping[str, FrozenStudy]) -> list[str]:
     return [name for name, study in summaries.items() if "sweep_digest" in study.user_attrs]
-
-
-def build_sampler(sweep: Sweep, number: int, workers: int) -> BaseSampler:
-    """The sampler of one trial, seeded from (study seed, trial number): a resumed study repeats nothing."""
-    from optuna.samplers import RandomSampler, TPESampler
-
-    seed = derived_seed("sampler", sweep.seed, number)
-    if sweep.sampler.type == "tpe":
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # multivariate and group are marked experimental
-            return TPESampler(
-                seed=seed,
-                n_startup_trials=sweep.sampler.startup_trials,
-                multivariate=True,
-                group=True,
-                constant_liar=workers > 1,
-            )
-    return RandomSampler(seed=seed)
-
-
-def build_pruner(pruner: Pruner, longest: int) -> BasePruner:
-    """Optuna's pruner of this rule; it is shown smoothed values only."""
-    from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
-
-    if pruner.type == "median":
-        return MedianPruner(n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.warmup_epochs)
-    if pruner.type == "hyperband":
-        return HyperbandPruner(
-            min_resource=pruner.warmup_epochs,
-            max_resource=max(longest, pruner.warmup_epochs),
-            reduction_factor=pruner.reduction_factor,
-        )
-    return NopPruner()
-
-
-def pruner_of(sweep: Sweep) -> BasePruner:
-    """The pruner of a sweep's trials."""
-    return build_pruner(sweep.pruner, _longest(sweep))
-
-
-def _longest(sweep: Sweep) -> int:
-    epochs = sweep.parameters.get("epochs")
-    default = TrainingConfig.model_fields["epochs"].default
-    return max(int(value or 0) for value in (epochs.candidates() if epochs is not None else [default]))
 
 
 def summary_of(trial: FrozenTrial) -> TrialSummary:
@@ -335,6 +287,6 @@ def best_of(trials: list[TrialSummary]) -> TrialSummary | None:
 
 
 __all__ = [
-    "DataChangedError", "RecordError", "Study", "StudyError", "TrialSummary", "best_of", "build_pruner",
-    "build_sampler", "load_study", "open_study", "pruner_of", "study_names", "summary_of",
+    "DataChangedError", "RecordError", "Study", "StudyError", "TrialSummary", "best_of", "load_study", "open_study",
+    "study_names", "summary_of",
 ]  # fmt: skip

@@ -47,15 +47,22 @@ class Sampler(_Section):
 class Pruner(_Section):
     """Which trials are stopped early; it sees the median of the last three epochs, never one epoch."""
 
-    type: Literal["median", "hyperband", "none"] = Field(default="median", description="The rule.")
+    type: Literal["median", "patient", "halving", "hyperband", "none"] = Field(
+        default="median",
+        description="The rule. patient: median, for trials that have stopped improving. halving: 1 trial in "
+        "reduction_factor goes on from rung to rung, the first after the warm-up; hyperband: several such brackets.",
+    )
     startup_trials: int = Field(
-        default=5, ge=0, description="Trials that finish before any is pruned (median)."
+        default=5, ge=0, description="Trials that finish before any is pruned (median, patient)."
     )
     warmup_epochs: int = Field(
         default=3, ge=1, description="Epochs every trial may train before it is judged."
     )
     reduction_factor: int = Field(
-        default=3, ge=2, description="Share kept at each rung is 1 in this (hyperband)."
+        default=3, ge=2, description="Share kept at each rung is 1 in this (halving, hyperband)."
+    )
+    patience: int = Field(
+        default=2, ge=0, description="Epochs without a new best that a trial is forgiven (patient)."
     )
 
 
@@ -124,6 +131,8 @@ class Sweep(_Section):
             exclude={"name", "description", "budget", "controls", "baseline", "workers"},
             by_alias=True,
         )
+        if self.pruner.type != "patient":  # studies from before there was patience go on
+            del relevant["pruner"]["patience"]
         return digest_of(relevant)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from harness.record import Record, RecordError
+from harness.search_rules import build_pruner, build_sampler
 from harness.search_space import Values
 from harness.study import (
     DataChangedError,
@@ -15,8 +16,6 @@ from harness.study import (
     StudyError,
     TrialSummary,
     best_of,
-    build_pruner,
-    build_sampler,
     load_study,
     open_study,
     study_names,
@@ -221,7 +220,13 @@ def test_every_sampler_of_the_schema_can_be_built(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [("median", "MedianPruner"), ("hyperband", "HyperbandPruner"), ("none", "NopPruner")],
+    [
+        ("median", "MedianPruner"),
+        ("patient", "PatientPruner"),
+        ("halving", "SuccessiveHalvingPruner"),
+        ("hyperband", "HyperbandPruner"),
+        ("none", "NopPruner"),
+    ],
 )
 def test_every_pruner_of_the_schema_can_be_built(kind: Any, expected: str) -> None:
     assert type(build_pruner(Pruner(type=kind), longest=2)).__name__ == expected

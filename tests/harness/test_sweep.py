@@ -116,7 +116,8 @@ BASE = "name: x\nparameters:\n  feature: [mfcc, log_mel]\n  width: {float: [0.5,
 
 
 @pytest.mark.parametrize(
-    "change", ["name=y", "description=other", "budget.trials=7", "budget.hours=1", "workers=3"]
+    "change",
+    ["name=y", "description=other", "budget.trials=7", "budget.hours=1", "workers=3", "pruner.patience=5"],
 )
 def test_a_budget_or_a_name_leaves_the_study_the_same(tmp_path: Path, change: str) -> None:
     path = write(tmp_path, BASE)
@@ -130,6 +131,7 @@ def test_a_budget_or_a_name_leaves_the_study_the_same(tmp_path: Path, change: st
         "data.seed=1",
         "sampler=random",
         "pruner.warmup_epochs=4",
+        "pruner=patient",
         "parameters.epochs=3",
         "parameters.feature=[mfcc]",
     ],

@@ -113,13 +113,13 @@ def test_the_median_rule_is_told_with_what_it_saw(record: Record) -> None:
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data(), rule=st.sampled_from(["median", "hyperband"]))
+@given(data=st.data(), rule=st.sampled_from(["median", "patient", "halving", "hyperband"]))
 def test_whatever_optuna_prunes_is_explained_by_its_own_rule(
     tmp_path_factory: Any, data: Any, rule: str
 ) -> None:
     """The numbers that are found again decide as Optuna decided."""
     place = Place(tmp_path_factory.mktemp("pruned"))
-    pruner = {"type": rule, "startup_trials": 2, "warmup_epochs": 1, "reduction_factor": 2}
+    pruner = {"type": rule, "startup_trials": 2, "warmup_epochs": 1, "reduction_factor": 2, "patience": 1}
     study = study_of(
         place.record, pruner=pruner, parameters={"learning_rate": {"float": [1e-4, 1e-2]}, "epochs": 6}
     )
@@ -132,7 +132,7 @@ def test_whatever_optuna_prunes_is_explained_by_its_own_rule(
             assert found.rule == rule
             assert found.value < found.bound
             assert found.epoch == len(study.optuna_study.trials[number].intermediate_values)
-            if rule == "median":
+            if rule in ("median", "patient"):
                 assert found.bound == median(found.others)
 
 

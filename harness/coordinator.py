@@ -40,6 +40,7 @@ from harness.spool import TrialSpool
 from harness.stopping import AlikeFailures, Stopping
 from harness.study import Study, TrialSummary
 from harness.tally import SMALLER, SMALLER_OF
+from harness.trial_attributes import set_attributes
 from harness.trial_config import TrialConfig
 from harness.view import View
 from harness.writer import Writer
@@ -182,15 +183,13 @@ class Coordinator:
         if SMALLER_OF in trial.user_attrs and BATCH_SIZE not in shown:
             shown = (*shown, BATCH_SIZE)
         name = run_name(trial.number, values, shown)
-        fingerprint = config.fingerprint()
-        trial.set_user_attr("name", name)
-        trial.set_user_attr("values", dict(values))
-        trial.set_user_attr("config", config.model_dump(mode="json"))
-        trial.set_user_attr("fingerprint", fingerprint)  # last: from here on the trial exists
+        attributes = {"name": name, "values": dict(values), "config": config.model_dump(mode="json")}
+        # The fingerprint last: from there on the trial exists.
+        set_attributes(self.study, trial, {**attributes, "fingerprint": config.fingerprint()})
         failpoint("coordinator.started")
         self._spent += 1
         self.new_trials += 1
-        self._dispatch(trial, config, name)
+        self._dispatch(trial, config, name, begun=True)
 
     def _resume(self, frozen: optuna.trial.FrozenTrial) -> None:
         import optuna
@@ -202,13 +201,13 @@ class Coordinator:
         config = TrialConfig.model_validate(frozen.user_attrs["config"])
         self._dispatch(trial, config, frozen.user_attrs["name"])
 
-    def _dispatch(self, trial: optuna.Trial, config: TrialConfig, name: str) -> None:
+    def _dispatch(self, trial: optuna.Trial, config: TrialConfig, name: str, *, begun: bool = False) -> None:
         spool = self.jobs.spool(f"{trial.number:05d}")
         job = self.jobs.make(trial.number, name, config, spool)
         self.running[trial.number] = _Running(trial, config, name, spool, job, Retries(spool))
         self.executor.submit(job)
         failpoint("coordinator.dispatched")
-        self.writer.poke(spool)
+        self.writer.poke(spool, begun=begun)
         self.view.started(trial.number, name, config.training.epochs, len(spool.epochs()))
 
     # Hearing from trials

@@ -12,7 +12,6 @@ import re
 import sys
 from collections.abc import Mapping
 from functools import partial
-from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 HIDDEN = "[secret]"
 # What is shorter is as likely a word of the text.
@@ -79,6 +78,10 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
             found.add(value)
         if "://" in value and "@" in value:
             found.add(_password(value))
+    if not found:
+        return []
+    from urllib.parse import quote, quote_plus, unquote  # a sixth of what `harness --help` takes
+
     found |= {line for one in found for line in one.splitlines() if len(line) >= SHORTEST_LINE}
     quoted = {how(one) for one in found for how in (quote, partial(quote, safe=""), quote_plus)}
     lower = {_PERCENT.sub(lambda code: code[0].lower(), one) for one in quoted}
@@ -87,6 +90,8 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
 
 
 def _password(url: str) -> str:
+    from urllib.parse import urlsplit
+
     try:
         return urlsplit(url).password or ""
     except ValueError:

@@ -5,59 +5,31 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
-import uuid
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from harness.failpoints import failpoint
+from harness.mlflow_client import connect as connect
 from harness.once import once
 from harness.outage import ForeignServerError, TrackingError
-from harness.record import quiet_environment
+from harness.run_outputs import folder_of, place_outputs, upload_outputs
 from harness.spool import TrialSpool
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, Run
 
 # A tag's value and a parameter's may have at most this many characters.
 MAX_TAG = 5_000
 MAX_PARAM = 6_000
-BATCH_METRICS = 1_000
-BATCH_ROWS = 100
-# The tag by which the UI knows that a run has images.
-LOGGED_IMAGES = "mlflow.loggedImages"
-
-
-def connect(uri: str) -> MlflowClient:
-    """A client that gives up within seconds instead of minutes, and tells nobody about us."""
-    for name, value in quiet_environment().items():
-        if name.startswith("MLFLOW_") or name in ("DO_NOT_TRACK", "GIT_PYTHON_REFRESH"):
-            os.environ.setdefault(name, value)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-    # An MLflow server waits 20 s for its database: what it does after its client gave up would be done twice.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    _pass_by_proxies(uri)
-    import logging
-
-    from mlflow import MlflowClient
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # else a line for each repetition
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def _pass_by_proxies(uri: str) -> None:
-    """The web proxy of a company knows no server of this machine."""
-    host = urlsplit(uri).hostname
-    if host in ("127.0.0.1", "localhost"):
-        around = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-        if host not in around.split(","):
-            os.environ["no_proxy"] = ",".join(filter(None, (around, host)))
+# A request takes so many rows, and of them so many parameters.
+BATCH_ROWS = 1_000
+BATCH_PARAMS = 100
 
 
 def study_links(client: MlflowClient, url: str) -> dict[str, str]:
@@ -72,7 +44,10 @@ def study_links(client: MlflowClient, url: str) -> dict[str, str]:
 
 
 class Tracking:
-    """One study's runs in one MLflow experiment."""
+    """One study's runs in one MLflow experiment.
+
+    `served` is the folder from which the server serves artifacts, where it is the record's own; None elsewhere.
+    """
 
     def __init__(
         self, client: MlflowClient, study: str, description: str = "", identity: str | None = None
@@ -83,7 +58,11 @@ class Tracking:
         self.identity = identity or study
         self.experiment_id = self._experiment(description)
         self.parent: str | None = None
+        self.served: Path | None = None
         self._run_ids: dict[str, str] = {}
+        self._artifact_uris: dict[str, str] = {}  # by run
+        self._made: set[str] = set()  # runs made here, and ...
+        self._only: set[str] = set()  # ... those of which there can be no second one of their key
         self._described: set[str] = set()
         self._epochs_stored: dict[str, int] = {}
 
@@ -151,7 +130,12 @@ class Tracking:
             max_results=1,
             order_by=["attributes.start_time"],
         )
-        return str(runs[0].info.run_id) if runs else None
+        return self._known(runs[0]) if runs else None
+
+    def _known(self, run: Run) -> str:
+        run_id = str(run.info.run_id)
+        self._artifact_uris[run_id] = str(run.info.artifact_uri)
+        return run_id
 
     def has_run(self, run_id: str) -> bool:
         """Whether this is the id of a run of the study."""
@@ -183,54 +167,72 @@ class Tracking:
         key: str,
         name: str,
         tags: dict[str, str],
-        params: dict[str, Any] | None = None,
         start_ms: int | None = None,
+        *,
+        new: bool = False,
     ) -> str:
-        """The run of this key, made if it is not there yet (a lost answer must not make it twice)."""
-        from mlflow.entities import Param, RunTag
+        """The run of this key, made if it is not there yet (a lost answer must not make it twice).
 
-        run_id = self._run_ids.get(key) or self.find(key)
+        `new` says that nobody ever asked the record's own server for it: it is not looked for.
+        """
+        from mlflow.entities import RunTag
+
+        first = new and self.served is not None
+        run_id = self._run_ids.get(key) or (None if first else self.find(key))
         if run_id is None:
             parent = {"mlflow.parentRunId": self.parent} if self.parent else {}
             marks = {**{k: v[:MAX_TAG] for k, v in tags.items()}, **parent, "harness.key": key}
+            lost = False
 
             def create() -> str:
-                made = self.client.create_run(
-                    self.experiment_id, start_time=start_ms, run_name=name, tags=marks
+                made = self._known(
+                    self.client.create_run(self.experiment_id, start_time=start_ms, run_name=name, tags=marks)
                 )
-                return str(made.info.run_id)
+                self._made.add(made)
+                return made
 
-            run_id = once(create, lambda: self.find(key))
+            def find() -> str | None:
+                nonlocal lost
+                lost = True  # and what was asked for may still come
+                return self.find(key)
+
+            run_id = once(create, find)
+            if first and not lost:
+                self._only.add(run_id)
             failpoint("tracking.run_created")
         elif key not in self._run_ids:
             self.client.log_batch(run_id, tags=[RunTag(k, v[:MAX_TAG]) for k, v in tags.items()])
-        if key not in self._run_ids and params:
-            rows = [Param(name, str(value)[:MAX_PARAM]) for name, value in sorted(params.items())]
-            for start in range(0, len(rows), BATCH_ROWS):
-                self.client.log_batch(run_id, params=rows[start : start + BATCH_ROWS])
         self._run_ids[key] = run_id
         return run_id
 
-    def store_trial(self, spool: TrialSpool) -> bool:
-        """Bring the run of a spooled trial up to date; true when it is complete and ended."""
+    def store_trial(self, spool: TrialSpool, *, new: bool = False) -> bool:
+        """Bring the run of a spooled trial up to date; true when it is complete and ended.
+
+        `new` as in `run`: only whoever began the trial, and hands it over for the first time, may say so.
+        """
         trial = spool.read("trial")
         assert trial is not None, f"{spool.folder} has no trial.json"
         key = trial.get("key") or self.trial_key(trial["number"])  # an ensemble brings its own
-        run_id = self.run(key, trial["run_name"], trial["tags"], trial["params"], trial["time_ms"])
-        if key not in self._described:
+        run_id = self.run(key, trial["run_name"], trial["tags"], trial["time_ms"], new=new)
+        first = key not in self._described
+        self._log_epochs(key, run_id, spool, trial["params"] if first else {})
+        failpoint("tracking.epochs_stored")
+        if first:
             self._log_datasets(run_id, trial["datasets"])
-            self._set_running(run_id)
+            if run_id not in self._made:
+                self._set_running(run_id)
             self._described.add(key)
             failpoint("tracking.described")
-        self._log_epochs(key, run_id, spool)
-        failpoint("tracking.epochs_stored")
         verdict = spool.read("verdict")
         if verdict is None:
             return False
-        self._log_outputs(run_id, spool)
+        told = self._log_outputs(run_id, spool)
         failpoint("tracking.artifacts_stored")
-        self._keep_only(run_id, key)
-        self.end(run_id, verdict["status"], verdict["tags"], verdict["metrics"], verdict["time_ms"])
+        if run_id not in self._only:
+            self._keep_only(run_id, key)
+        self.end(
+            run_id, verdict["status"], {**verdict["tags"], **told}, verdict["metrics"], verdict["time_ms"]
+        )
         return True
 
     def end(
@@ -290,19 +292,30 @@ class Tracking:
         ]
         self.client.log_inputs(run_id, inputs)
 
-    def _log_epochs(self, key: str, run_id: str, spool: TrialSpool) -> None:
-        from mlflow.entities import Metric
+    def _log_epochs(self, key: str, run_id: str, spool: TrialSpool, params: dict[str, Any]) -> None:
+        """Log the parameters, and the epochs that are new."""
+        from mlflow.entities import Metric, Param
 
         events = spool.epochs()
         new = events[self._epochs_stored.get(key, 0) :]
-        rows = [
-            Metric(name, value, event["time_ms"], event["epoch"])
-            for event in new
-            for name, value in sorted(event["metrics"].items())
-        ]
-        for start in range(0, len(rows), BATCH_METRICS):
-            self.client.log_batch(run_id, metrics=rows[start : start + BATCH_METRICS])
+        self._log_rows(
+            run_id,
+            [Param(name, str(value)[:MAX_PARAM]) for name, value in sorted(params.items())],
+            [
+                Metric(name, value, event["time_ms"], event["epoch"])
+                for event in new
+                for name, value in sorted(event["metrics"].items())
+            ],
+        )
         self._epochs_stored[key] = len(events)
+
+    def _log_rows(self, run_id: str, params: Sequence[Param], metrics: Sequence[Metric]) -> None:
+        """In as few requests as it takes."""
+        while params or metrics:
+            now, params = params[:BATCH_PARAMS], params[BATCH_PARAMS:]
+            room = BATCH_ROWS - len(now)
+            self.client.log_batch(run_id, params=now, metrics=metrics[:room])
+            metrics = metrics[room:]
 
     def _keep_only(self, run_id: str, key: str) -> None:
         """Remove other runs of this key: a server that stood still made what its client had given up and made again."""
@@ -310,28 +323,10 @@ class Tracking:
             if run.info.run_id != run_id:
                 self.client.delete_run(run.info.run_id)
 
-    def _log_outputs(self, run_id: str, spool: TrialSpool) -> None:
-        if spool.artifacts.is_dir():
-            self.client.log_artifacts(run_id, str(spool.artifacts))
-        images = sorted(spool.images.glob("*.png")) if spool.images.is_dir() else []
-        if images:
-            with tempfile.TemporaryDirectory(prefix="harness-images-") as scratch:
-                for path in images:
-                    _write_image(path, Path(scratch))
-                self.client.log_artifacts(run_id, scratch, "images")
-            self.client.set_tag(run_id, LOGGED_IMAGES, "true")
-
-
-def _write_image(path: Path, folder: Path) -> None:
-    """A PNG in the two files that MLflow's image grid is made of.
-
-    As `MlflowClient.log_image`, whose names differ each time: what is stored once more would stand there twice.
-    """
-    from mlflow.tracking.multimedia import compress_image_size
-    from PIL import Image
-
-    name = f"{path.stem}+step+0+timestamp+0+{uuid.uuid5(uuid.NAMESPACE_URL, path.stem)}"
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
-    image.save(folder / f"{name}.png")
-    compress_image_size(image).save(folder / f"{name}+compressed.webp")
+    def _log_outputs(self, run_id: str, spool: TrialSpool) -> dict[str, str]:
+        """Store artifacts and images; tags that speak of them."""
+        uri = self._artifact_uris.get(run_id)
+        folder = folder_of(self.served, uri) if self.served is not None and uri is not None else None
+        if folder is None:
+            return upload_outputs(self.client, run_id, spool)
+        return place_outputs(folder, spool)

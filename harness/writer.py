@@ -54,6 +54,7 @@ class Writer:
         self._tracking: Tracking | None = None
         self._uri = ""
         self._dirty: dict[Path, None] = {}
+        self._new: set[Path] = set()  # trials that MLflow was never asked for
         self._refusals: dict[Path, int] = {}
         self._changed = threading.Condition()
         self._stopping = False
@@ -72,9 +73,14 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="mlflow-writer", daemon=True)
         self._thread.start()
 
-    def poke(self, spool: TrialSpool) -> None:
-        """Say that a trial has something new; returns at once."""
+    def poke(self, spool: TrialSpool, *, begun: bool = False) -> None:
+        """Say that a trial has something new; returns at once.
+
+        `begun` says that this process has just begun it: nobody can have stored anything of it yet.
+        """
         with self._changed:
+            if begun:
+                self._new.add(spool.folder)
             self._dirty[spool.folder] = None
             self._changed.notify_all()
 
@@ -135,6 +141,8 @@ class Writer:
         self._reached = True
         if self._tracking is None or uri != self._uri:  # a restarted server may have another port
             self._tracking, self._uri = self._open(uri), uri
+            if not self._server.team_uri:
+                self._tracking.served = self._server.record.artifacts
         return self._tracking
 
     def news(self) -> str | None:
@@ -227,7 +235,9 @@ class Writer:
         with unrepeated():  # what does not arrive is tried again here, after a pause
             tracking = self.tracking()
             self._at = (folder, time.monotonic())  # that a server starts slowly is no silence
-            stored = tracking.store_trial(spool)
+            new = folder in self._new
+            self._new.discard(folder)  # whatever comes of it, from here on its run may be there
+            stored = tracking.store_trial(spool, new=new)
         failpoint("writer.stored")
         if stored:
             failpoint("writer.complete")

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from harness.launch import open_tracking
@@ -149,6 +150,87 @@ def test_a_trial_is_stored_once_however_often_it_is_stored(client: MlflowClient,
     assert row["tags"]["harness.state"] == "complete"
     assert len(row["inputs"]) == 2
     assert {"model.onnx", "labels/labels.json"} <= set(row["artifacts"])
+
+
+def counting(client: MlflowClient, monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
+    """Which of these calls are made, in their order."""
+    made: list[str] = []
+
+    def watch(name: str) -> None:
+        call = getattr(client, name)
+        monkeypatch.setattr(client, name, lambda *words, **more: (made.append(name), call(*words, **more))[1])
+
+    for name in names:
+        watch(name)
+    return made
+
+
+CALLS = (
+    "create_run", "search_runs", "get_run", "log_batch", "log_inputs", "log_artifacts", "set_tag", "set_terminated",
+)  # fmt: skip
+
+
+def test_a_new_trial_of_the_records_own_server_takes_few_requests_and_leaves_the_same(
+    client: MlflowClient, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teams = Tracking(client, "uploaded")
+    assert teams.store_trial(ended(spooled(tmp_path / "teams"), "FINISHED", "complete"), new=True)
+    own = Tracking(client, "placed")
+    own.served = record.artifacts
+    spool = ended(spooled(tmp_path / "own"), "FINISHED", "complete")
+    with monkeypatch.context() as patch:
+        made = counting(client, patch, *CALLS)
+        assert own.store_trial(spool, new=True)
+    assert made == ["create_run", "log_batch", "log_batch", "log_inputs", "log_batch", "set_terminated"]
+    found = everything(client, own)
+    assert own.store_trial(spool)  # once more
+    again = Tracking(client, "placed")
+    again.served = record.artifacts
+    assert again.store_trial(spool)
+    assert everything(client, own) == found
+    [expected], [row] = everything(client, teams), found
+    for one in (expected, row):
+        del one["tags"]["harness.key"]
+        one["metrics"] = {name: [point[:2] for point in points] for name, points in one["metrics"].items()}
+    assert row == expected
+    [run] = client.search_runs([own.experiment_id])
+    assert run.data.tags["mlflow.loggedImages"] == "true"
+    for name in ("model.onnx", "labels/labels.json"):
+        got = client.download_artifacts(run.info.run_id, name, str(tmp_path))
+        assert Path(got).read_bytes() == (spool.artifacts / name).read_bytes()
+
+
+def test_a_new_trial_whose_answer_was_lost_is_looked_for(
+    client: MlflowClient, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking = Tracking(client, "answer-lost")
+    tracking.served = record.artifacts
+    create, calls = client.create_run, []
+
+    def losing(*words: Any, **more: Any) -> Any:
+        made = create(*words, **more)
+        calls.append(made)
+        if len(calls) == 1:
+            raise MlflowException("the connection breaks off")
+        return made
+
+    monkeypatch.setattr(client, "create_run", losing)
+    made = counting(client, monkeypatch, "search_runs", "get_run")
+    assert tracking.store_trial(ended(spooled(tmp_path), "FINISHED", "complete"), new=True)
+    assert made == ["search_runs", "get_run", "search_runs"]  # found; is it running; is there another one
+    assert len(calls) == len(client.search_runs([tracking.experiment_id])) == 1
+
+
+def test_databricks_is_not_looked_for_at_each_request(client: MlflowClient) -> None:
+    from mlflow.tracking.request_header.registry import (
+        _request_header_provider_registry,
+        resolve_request_headers,
+    )
+
+    names = [type(one).__name__ for one in _request_header_provider_registry]
+    assert "DefaultRequestHeaderProvider" in names
+    assert "DatabricksRequestHeaderProvider" not in names
+    assert "User-Agent" in resolve_request_headers()
 
 
 def test_datasets_carry_their_digests_and_images_their_keys(client: MlflowClient, tmp_path: Path) -> None:

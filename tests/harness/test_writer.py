@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from harness.record import Record
 from harness.spool import TrialSpool
 from harness.writer import MAX_BEHIND, Writer
 
@@ -17,11 +18,15 @@ class Door:
     """A server and its tracking, which store a trial when they are let, or are away."""
 
     uri, alive, team_uri = "here", True, None
+    record = Record(Path("nowhere"))
+    served: Path | None = None
 
     def __init__(self) -> None:
         self.open, self.away, self.asked = threading.Event(), False, threading.Semaphore(0)
+        self.told_new: list[bool] = []
 
-    def store_trial(self, spool: TrialSpool) -> bool:
+    def store_trial(self, spool: TrialSpool, *, new: bool = False) -> bool:
+        self.told_new.append(new)
         self.asked.release()
         if self.away:
             raise ConnectionError("away")
@@ -88,3 +93,20 @@ def test_the_last_deed_comes_after_what_is_being_stored_and_nothing_comes_after_
     writer.stop(60, lambda tracking: done.append("closed"))
     assert done == ["stored", "closed"]
     assert not door.asked.acquire(blocking=False)
+
+
+def test_a_trial_is_new_to_mlflow_the_first_time_only(writer: Writer, door: Door, tmp_path: Path) -> None:
+    door.away = True
+    begun, resumed = spools(tmp_path, 2)
+    writer.poke(begun, begun=True)
+    for _ in range(2):
+        assert door.asked.acquire(timeout=60)
+    assert door.told_new[:2] == [True, False]  # what was asked for and not answered may be there
+    door.away = False
+    door.open.set()
+    assert writer.drain(60) == []
+    door.told_new.clear()
+    writer.poke(resumed)
+    assert writer.drain(60) == []
+    assert door.told_new == [False]
+    assert door.served == Record(Path("nowhere")).artifacts

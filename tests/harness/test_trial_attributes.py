@@ -1,0 +1,42 @@
+"""Attributes of a trial in one append."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.journal import WholeLines
+from harness.record import Record
+from harness.study import load_study, open_study
+from harness.sweep import Sweep
+from harness.trial_attributes import set_attributes
+
+
+def test_attributes_are_one_append_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record(tmp_path / "mlruns")
+    record.locks.mkdir(parents=True)
+    study = open_study(record, Sweep.model_validate({"name": "one"}))
+    trial = study.optuna_study.ask()
+    trial.set_user_attr("kept", 1)
+    appends: list[list[dict[str, object]]] = []
+    append = WholeLines.append_logs
+
+    def counted(self: WholeLines, logs: list[dict[str, object]]) -> None:
+        appends.append(logs)
+        append(self, logs)
+
+    monkeypatch.setattr(WholeLines, "append_logs", counted)
+    attributes = {"name": "000", "values": {"epochs": 2}, "fingerprint": "f"}
+    set_attributes(study, trial, attributes)
+    assert [[line["user_attr"] for line in logs] for logs in appends] == [
+        [{"name": "000"}, {"values": {"epochs": 2}}, {"fingerprint": "f"}]
+    ]
+    assert trial.user_attrs == {"kept": 1, **attributes}
+    for seen in (study, study_again(record)):
+        assert seen.optuna_study.get_trials()[0].user_attrs == {"kept": 1, **attributes}
+    study.release()
+
+
+def study_again(record: Record):  # type: ignore[no-untyped-def]
+    record.database.touch()  # `load_study` wants a complete record; this one's MLflow is not asked
+    (record.root / "VERSION").write_text("1")
+    return load_study(record, "one")

@@ -57,7 +57,8 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(dict(content), buffer)
         body = buffer.getvalue()
-        write_aside(self.folder / CHECKPOINT, b"".join((_MAGIC, _digest(body), b"\n", body)))
+        # not joined: a body of 50 MB would be copied once more
+        write_aside(self.folder / CHECKPOINT, _MAGIC, _digest(body), b"\n", body)
         self._written = time.monotonic()
 
     def read(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -103,7 +103,7 @@ class Place:
     def kept(self) -> dict[str, Any]:
         """Give it as plain values and tensors on the CPU."""
         return {
-            "epoch": self.epoch, "step": self.step, "seconds": self.seconds, "losses": self.losses.cpu(),
+            "epoch": self.epoch, "step": self.step, "seconds": self.seconds, "losses": self.losses.cpu().clone(),
             "draws": {name: generator.get_state() for name, generator in self.generators.items()},
         }  # fmt: skip
 

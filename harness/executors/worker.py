@@ -111,6 +111,8 @@ def main() -> None:
         link.send("refused", {"reason": str(error)})
         return
     link.send("ready", {})
+    _serve(link, link.jobs.get(), device)
+    gc.freeze()  # what is imported by now stays: every later collection would walk it, for 0.1 s
     while True:
         _serve(link, link.jobs.get(), device)
 

@@ -2,7 +2,7 @@
 # PYTHON=python3.12 make sweep    the same, with an interpreter of your choice
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv .venv-dev sweep ui test lint faults
+.PHONY: help .venv .venv-dev sweep ui test lint faults bench bench-quick
 
 BIN := .venv/bin
 
@@ -11,6 +11,8 @@ help:
 	@echo "make ui      compare the runs in MLflow at 127.0.0.1, until Ctrl-C"
 	@echo "make test    install what development needs, lint, then run every test"
 	@echo "make faults  the fault matrix at its full sizes (about two hours); writes tests/faults/faults.json"
+	@echo "make bench   every benchmark, about 40 minutes; writes tests/benchmarks/results.json and the table beside it"
+	@echo "make bench-quick  every benchmark once and small, under 3 minutes; writes nothing"
 	@echo "make lint    ruff, mypy and import-linter alone"
 	@echo "make .venv   install, and nothing else"
 
@@ -40,6 +42,12 @@ test: lint
 
 faults: .venv-dev
 	HARNESS_FAULTS=full $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
+
+bench: .venv-dev
+	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+bench-quick: .venv-dev
+	$(BIN)/python -m tests.benchmarks --quick $(BENCH_ARGS)
 
 define FOUND
 import json, pathlib

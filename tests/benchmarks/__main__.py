@@ -1,0 +1,108 @@
+"""`python -m tests.benchmarks [--quick] [--only B1,B12] [--out DIR]`: measure, print the table, keep it.
+
+Each benchmark runs in a child process of its own (`alone.py`), one after the other: what one imported, allocated or
+left behind is no part of the next. A full run writes results.json and README.md's table, here or into --out; rows that
+were not measured stay. A quick one writes only where --out says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.benchmarks import table
+from tests.benchmarks.machine import described
+from tests.benchmarks.registry import MODULES
+from tests.benchmarks.result import Result, not_measured
+from tests.benchmarks.scale import FULL, QUICK, Scale
+
+HERE = Path(__file__).parent
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what is asked for; 1 if a benchmark failed (one that misses its target has not)."""
+    asked = _parser().parse_args(arguments)
+    scale = QUICK if asked.quick else FULL
+    out = asked.out or (None if asked.quick else HERE)
+    machine = described()
+    failed, rows = [], {} if out is None else table.read(out)
+    for name in asked.only or list(MODULES):
+        start = time.perf_counter()
+        results = run_alone(name, scale)
+        rows = table.merged(rows, results or [_failed(name)], machine)
+        if out is not None:
+            table.write(out, rows)  # at once: a later one may be interrupted
+        if not results:
+            failed.append(name)
+        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    print(table.markdown(rows))
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return bool(failed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m tests.benchmarks", description="Measure B1 to B13.")
+    parser.add_argument(
+        "--quick", action="store_true", help="every arm once, small; writes nothing by itself"
+    )
+    parser.add_argument("--only", type=_names, help="such as B1,B12")
+    parser.add_argument("--out", type=Path, help="folder of results.json and README.md")
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip().upper() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in MODULES]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(f"{text!r}: give some of {', '.join(MODULES)}")
+    return names
+
+
+def run_alone(name: str, scale: Scale) -> list[Result]:
+    """Results of one benchmark; none if it failed, which it has said on stderr."""
+    with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as folder:
+        rows = Path(folder) / "rows.json"
+        command = [sys.executable, "-m", "tests.benchmarks.alone", name, str(rows)]
+        command += ["--quick"] * scale.quick
+        code = _ended(command, scale.limit_s)
+        if code or not rows.exists():
+            return []
+        found = json.loads(rows.read_text(encoding="utf-8"))
+    return [
+        Result(
+            **{**row, "interval": row["interval"] and tuple(row["interval"]), "notes": tuple(row["notes"])}
+        )
+        for row in found
+    ]
+
+
+def _ended(command: list[str], limit_s: float) -> int:
+    """Exit code of a command; whatever it started ends with it."""
+    child = subprocess.Popen(command, env={**os.environ, **ONE_THREAD}, start_new_session=True)
+    try:
+        return child.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        print(f"ended after {limit_s:.0f} s: {' '.join(command)}", file=sys.stderr)
+        return 1
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _failed(name: str) -> Result:
+    return not_measured(name, MODULES[name], "the benchmark failed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""`python -m tests.benchmarks.alone B8 ROWS.json [--quick]`: one benchmark in this process, its rows to a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.benchmarks import registry
+from tests.benchmarks.result import not_measured
+from tests.benchmarks.rounds import CannotRun
+from tests.benchmarks.scale import FULL, QUICK
+
+
+def main(name: str, rows: Path, scale_name: str = "") -> None:
+    """Run it; a benchmark that this machine does not allow leaves a row that says so."""
+    scale = QUICK if scale_name == "--quick" else FULL
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as place:
+        try:
+            results = registry.run(name, scale, Path(place))
+        except CannotRun as reason:
+            results = [not_measured(name, registry.MODULES[name], str(reason))]
+    rows.write_text(json.dumps([asdict(one) for one in results]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

@@ -1,0 +1,229 @@
+"""B3: eight trials the notebooks' way, one process after the other, against the same eight by `harness sweep`.
+
+The eight are two front ends times four rates, so a pair of trials, one of each front end, is a quarter of the eight: a
+notebook trial shares nothing with the next and costs the same whatever its rate. An arm's run of the notebooks' is
+such a pair, its seconds times four; the pairs take turns, so that all eight are run. The harness always runs the
+eight, from a cold start: no server, no record, no worker, no features. Both begin from prepared windows.
+
+The row is of a network an eighth as wide as the notebooks'. They trained on a GPU, which waited for features; on a core
+the whole network is what costs, whoever trains it, and features are as small a part as nobody had them. What comes out
+at full width here is measured once, small, and told beside it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.trial_config import derived_seed
+from models.architecture import CnnConfig
+from tests.benchmarks.demo_windows import demo_data, forget_features, prepared_demo, rows_on_disk
+from tests.benchmarks.programs import ROOT, harness_sweep, run_program
+from tests.benchmarks.result import Result, judged
+from tests.benchmarks.rounds import Reading, interleaved
+from tests.benchmarks.scale import Scale
+from tests.benchmarks.stored_runs import (
+    StoredRun,
+    new_experiment,
+    new_store,
+    require_agreement,
+    require_complete,
+    store_uri,
+    stored_runs,
+)
+
+WHAT = "wall of 8 trials, a notebook process each / one harness sweep from cold"
+FRONT_ENDS = ("mfcc", "log_mel")
+RATES = (0.001, 0.002, 0.004, 0.008)
+WIDTH, FULL_WIDTH = 0.125, 1.0  # why the first: see above
+LOADERS = 2  # processes that featurise for a notebook's training
+NAME = "notebook"
+PROGRAM = ROOT / "tests" / "benchmarks" / "baselines" / "notebook_way.py"
+LIMIT_S = 900.0
+# Features differ by 1e-6, a few hundred steps multiply that: some validation windows fall on the other side.
+TOLERANCE = 0.06
+MEAN_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is trained: windows of a trial, its epochs, its network, and the rates, each with both front ends."""
+
+    train: int
+    val: int
+    epochs: int
+    rates: tuple[float, ...]
+    width: float = WIDTH
+
+
+FULL = Size(960, 320, 10, RATES)
+QUICK = Size(240, 96, 2, RATES[:2])
+WIDE_FULL = Size(480, 320, 3, RATES[:2], FULL_WIDTH)
+WIDE_QUICK = Size(96, 96, 1, RATES[:1], FULL_WIDTH)
+
+
+@dataclass
+class Arms:
+    """Both ways of running the same trials, in one folder."""
+
+    size: Size
+    place: Path
+    curves: dict[str, dict[tuple[str, float], float]] = field(
+        default_factory=lambda: {"notebook": {}, "harness": {}}
+    )
+
+    def __post_init__(self) -> None:
+        data = demo_data(self.size.train, self.size.val)
+        prepared, self.cache = prepared_demo(data, self.place)
+        self.place = self.place / f"width-{self.size.width:g}"
+        self.place.mkdir()
+        self.sweep = self.place / "sweep.yaml"
+        self.sweep.write_text(json.dumps(sweep_of(self.size, data)), encoding="utf-8")  # JSON is YAML
+        self.rows = {
+            "train": rows_on_disk(prepared.train.manifest, self.cache),
+            "val": rows_on_disk(prepared.val.manifest, self.cache),
+        }
+        self.windows = {"train": len(prepared.train.manifest), "val": len(prepared.val.manifest)}
+        self.store = new_store(self.place)
+        self.turns = itertools.cycle(self.size.rates)
+        self.runs = itertools.count()
+
+    def notebook(self) -> Reading:
+        """One trial of each front end at the next rate; the seconds of all the trials."""
+        folder = self._folder("notebook")
+        experiment = new_experiment(self.store, folder)
+        rate = next(self.turns)
+        jobs = []
+        for front_end in FRONT_ENDS:
+            (folder / front_end).mkdir()
+            job = folder / front_end / "job.json"
+            job.write_text(json.dumps(self._job(front_end, rate, experiment)), encoding="utf-8")
+            jobs.append(job)
+
+        ran = [run_program([sys.executable, "-P", PROGRAM, job], job.parent, LIMIT_S).reading for job in jobs]
+        self._check("notebook", stored_runs(self.store, experiment, folder), len(jobs))
+        wall_s, cpu_s = sum(one.wall_s for one in ran), sum(one.cpu_s for one in ran)
+        pairs = len(self.size.rates)
+        return Reading(wall_s * pairs, cpu_s * pairs, {"trial_s": wall_s / len(jobs)})
+
+    def harness(self) -> Reading:
+        """All the trials, from a cold start."""
+        folder = self._folder("harness")
+        forget_features(self.cache)
+        record = folder / "mlruns"
+        words = harness_sweep(self.sweep, record, self.cache)
+        reading = run_program(words, folder, LIMIT_S).reading
+        trials = len(FRONT_ENDS) * len(self.size.rates)
+        self._check(
+            "harness", stored_runs(store_uri(record / "mlflow.db"), NAME, record / "artifacts"), trials
+        )
+        return reading
+
+    @property
+    def described(self) -> str:
+        """What a run of an arm trains."""
+        windows, size = self.windows, self.size
+        return (
+            f"{windows['train']} + {windows['val']} windows, {size.epochs} epochs, "
+            f"{len(FRONT_ENDS)} front ends x {len(size.rates)} rates"
+        )
+
+    def _job(self, front_end: str, rate: float, experiment: str) -> dict[str, Any]:
+        cnn = CnnConfig(width=self.size.width)
+        recipe = {"learning_rate": rate, "epochs": self.size.epochs, "seed": derived_seed("training", 0, 0)}
+        return {
+            **self.rows, "front_end": front_end, "channels": cnn.channels(), "dropout": cnn.dropout,
+            "recipe": recipe, "loaders": LOADERS, "tracking_uri": self.store, "experiment": experiment,
+        }  # fmt: skip
+
+    def _folder(self, arm: str) -> Path:
+        folder = self.place / f"{arm}-{next(self.runs)}"
+        folder.mkdir()
+        return folder
+
+    def _check(self, arm: str, runs: list[StoredRun], trials: int) -> None:
+        for run in require_complete(runs, trials, self.size.epochs):
+            self.curves[arm][run.front_end, run.learning_rate] = run.curve[-1]
+
+    def agreement(self) -> dict[str, float]:
+        """How far the final accuracies of equal configurations lie apart, checked."""
+        pairs = {
+            key: (self.curves["notebook"][key], score)
+            for key, score in self.curves["harness"].items()
+            if key in self.curves["notebook"]
+        }
+        largest = require_agreement(pairs.values(), TOLERANCE, "B3")
+        means = [sum(side) / len(pairs) for side in zip(*pairs.values(), strict=True)]
+        require_agreement([(means[0], means[1])], MEAN_TOLERANCE, "B3, mean over the configurations")
+        return {
+            "configurations_compared": len(pairs), "largest_difference": largest,
+            "mean_accuracy_notebook": means[0], "mean_accuracy_harness": means[1],
+        }  # fmt: skip
+
+
+def sweep_of(size: Size, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The sweep of the harness's arm."""
+    return {
+        "name": NAME,
+        "data": data,
+        "parameters": {
+            "feature": list(FRONT_ENDS),
+            "learning_rate": list(size.rates),
+            "width": size.width,
+            "epochs": size.epochs,
+        },
+        "sampler": "grid",
+        "pruner": "none",
+        "budget": {"trials": len(FRONT_ENDS) * len(size.rates)},
+    }
+
+
+def run(scale: Scale, place: Path) -> list[Result]:
+    """Measure B3."""
+    began = time.perf_counter()
+    size = scale.of(FULL, QUICK)
+    arms = Arms(size, place)
+    prepared_s = time.perf_counter() - began
+    both: dict[str, Callable[[], Reading]] = {"notebook": arms.notebook, "harness": arms.harness}
+    rounds = interleaved(both, scale.slow_rounds)
+    agreed = arms.agreement()
+    wide = at_full_width(scale, place)
+    details = {
+        "notebook_trial_s": rounds.median("notebook", lambda reading: reading.details["trial_s"]),
+        "notebook_all_s": rounds.median("notebook"),
+        "harness_all_s": rounds.median("harness"),
+        "cpu_ratio": rounds.ratio("notebook", "harness", lambda reading: reading.cpu_s).value,
+        "prepared_once_for_both_s": prepared_s,
+        **{f"{split}_windows": count for split, count in arms.windows.items()},
+        "epochs": size.epochs, "width": size.width, "loaders": LOADERS, **agreed, "at_full_width": wide,
+    }  # fmt: skip
+    notes = (
+        f"{arms.described}; a notebook featurises in {LOADERS} loader processes",
+        "an arm's run of the notebooks' is one trial of each front end, times the number of rates",
+        f"width {size.width:g}, not the notebooks' {FULL_WIDTH:g}: on a core the full network is what costs, for either; "
+        f"at full width it is {wide['ratio']:.1f}x ({wide['described']}; one run of each, no interval)",
+        f"final accuracies agree within {agreed['largest_difference']:.3f}",
+    )
+    return [
+        judged(
+            "B3", WHAT, rounds.ratio("notebook", "harness"), unit="x", target=">= 10", beyond=">= 20",
+            notes=(*scale.notes, *rounds.notes, *notes), details=details,
+        )
+    ]  # fmt: skip
+
+
+def at_full_width(scale: Scale, place: Path) -> dict[str, Any]:
+    """One run of each arm with the network as wide as the notebooks'."""
+    arms = Arms(scale.of(WIDE_FULL, WIDE_QUICK), place)
+    notebook, harness = arms.notebook(), arms.harness()
+    return {
+        "ratio": notebook.wall_s / harness.wall_s, "cpu_ratio": notebook.cpu_s / harness.cpu_s,
+        "notebook_all_s": notebook.wall_s, "harness_all_s": harness.wall_s,
+        "described": arms.described, **arms.agreement(),
+    }  # fmt: skip

@@ -1,0 +1,130 @@
+"""B7: windows featurised / windows needed over a whole sweep, counted by the store itself (`harness.feature_store`).
+
+A real sweep, two workers, every front end x subset, stopped by a signal half-way and resumed. Needed are the windows
+of each split that a trial asks for, once for each front end; raw waveforms are featurised in no store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data.prepared import load_prepared
+from harness.feature_store import SOURCE, built, feature_key
+from harness.record import Record
+from harness.study import StudyError, load_study
+from harness.trial_config import TrialConfig
+from tests.benchmarks.result import Result, judged
+from tests.benchmarks.scale import Scale
+
+DATA = {
+    "corpus": "demo", "subset": "clean", "task": "pseudo", "variant": "seen",
+    "train_windows": 240, "val_windows": 96, "test_windows": 96,
+}  # fmt: skip
+HALF_WAY_S = 300.0
+
+
+def sweep_of(scale: Scale) -> dict[str, Any]:
+    """Every combination once, and then the same windows again under other rates."""
+    features = scale.of(["mfcc", "mfcc_delta", "log_mel"], ["mfcc", "log_mel"])
+    subsets, rates = ["clean", "other"], scale.of([0.002, 0.005], [0.005])
+    return {
+        "name": "reuse",
+        "data": {**DATA, "evaluate_on": subsets},
+        "parameters": {"feature": features, "subset": subsets, "learning_rate": rates, "width": 0.125, "epochs": 2},
+        "sampler": "grid",
+        "pruner": "none",
+        "budget": {"trials": len(features) * len(subsets) * len(rates)},
+    }  # fmt: skip
+
+
+def run(scale: Scale, place: Path) -> list[Result]:
+    """Run the sweep in two launches, then compare what was made with what was needed."""
+    sweep = sweep_of(scale)
+    (place / "reuse.yaml").write_text(json.dumps(sweep), encoding="utf-8")
+    stopped_at = _launch_and_stop(place, sweep["budget"]["trials"] // 2)
+    _wait(_launch(place))
+    needed, trials = needed_windows(place)
+    if trials != sweep["budget"]["trials"]:
+        raise RuntimeError(f"{trials} of {sweep['budget']['trials']} trials are complete: nothing is counted")
+    lines = built(place / "cache")
+    made = sum(line["windows"] for line in lines)
+    unknown = {line["key"] for line in lines} ^ set(needed)
+    if unknown:
+        raise RuntimeError(f"the store and the trials do not name the same features: {sorted(unknown)}")
+    notes = (
+        f"{made} windows featurised in {len(lines)} buildings, {sum(needed.values())} needed, by {trials} trials of "
+        f"2 workers; stopped after {stopped_at} trials and resumed",
+        *scale.notes,
+    )  # fmt: skip
+    details = {"made": made, "needed": sum(needed.values()), "builders": len({line["pid"] for line in lines})}
+    value = made / sum(needed.values())
+    what = "windows featurised / windows needed, over a whole sweep"
+    return [judged("B7", what, value, unit="x", target="== 1.00", notes=notes, details=details)]
+
+
+def needed_windows(place: Path) -> tuple[Mapping[str, int], int]:
+    """Windows of each stored array that complete trials trained or were judged on, by its key; how many trials."""
+    prepared = {
+        one.config.digest(): one
+        for one in map(load_prepared, sorted((place / "cache" / "prepared").glob("[!.]*")))
+    }
+    needed: dict[str, int] = {}
+    trials = [
+        one for one in load_study(Record(place / "mlruns"), "reuse").trials() if one.state == "complete"
+    ]
+    for trial in trials:
+        config = TrialConfig.model_validate(trial.config)
+        splits = prepared[config.data.digest()].splits
+        for part in (splits["train"], splits["val"]):
+            key = feature_key(part.manifest, config.feature)
+            needed[key] = len(part.manifest)
+            if not (place / "cache" / "features" / key / SOURCE).is_file():
+                raise RuntimeError(f"trial {trial.number} left no features {key}")
+    return needed, len(trials)
+
+
+def _launch(place: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "HARNESS_CACHE": str(place / "cache")}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    environment.pop("HARNESS_CACHE_SIZE", None)
+    command = [sys.executable, "-P", "-m", "harness.cli", "sweep", "reuse.yaml", "--workers", "2", "--quiet"]
+    root = str(Path(__file__).parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+    return subprocess.Popen(command, cwd=place, env=environment)
+
+
+def _launch_and_stop(place: Path, trials: int) -> int:
+    """Stop a launch by the signal of Ctrl-C once so many trials are complete; how many then were."""
+    running, deadline = _launch(place), time.monotonic() + HALF_WAY_S
+    while (done := _complete(place)) < trials and running.poll() is None:
+        if time.monotonic() > deadline:
+            running.kill()
+            raise RuntimeError(f"{done} of {trials} trials after {HALF_WAY_S:.0f} s")
+        time.sleep(0.2)
+    running.send_signal(signal.SIGINT)
+    if running.wait(HALF_WAY_S) not in (0, 130):
+        raise RuntimeError(f"the first launch ended with {running.returncode}")
+    return done
+
+
+def _complete(place: Path) -> int:
+    record = Record(place / "mlruns")
+    if not record.exists or not record.journal.is_file():
+        return 0
+    try:
+        return sum(trial.state == "complete" for trial in load_study(record, "reuse").trials())
+    except (StudyError, KeyError):
+        return 0
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    if process.wait(HALF_WAY_S) != 0:
+        raise RuntimeError(f"the resumed launch ended with {process.returncode}")

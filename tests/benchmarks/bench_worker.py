@@ -1,0 +1,133 @@
+"""The product's worker with a clock in it: `python -m tests.benchmarks.bench_worker FD cpu`.
+
+Every trial is served by `harness.executors.worker` as ever. Variables of the environment say what differs:
+
+    BENCH_STAGES        file that gets one JSON line a trial: {stage: [CPU seconds, wall seconds]}
+    BENCH_THREADS       threads of arithmetic, where it is not the one thread of a worker (the naive packing)
+    BENCH_ZERO_STEPS    leave the network's arithmetic out: no step is taken, and logits come from a generator
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.stages import Stages
+
+STAGES, THREADS, ZERO_STEPS = "BENCH_STAGES", "BENCH_THREADS", "BENCH_ZERO_STEPS"
+FIGURES = "figures"
+
+
+def fixed_logits(windows: int) -> Any:
+    """Logits (window, 2) that nobody computed: the same for every caller, in every process."""
+    import torch
+
+    return torch.randn(windows, 2, generator=torch.Generator().manual_seed(windows))
+
+
+def _take_no_steps() -> None:
+    """One epoch that ends as ever (scores, snapshot, event, checkpoint), without a forward or backward pass."""
+    from harness import training
+
+    def steps_of(self: Any, place: Any, augmented: Any) -> Iterator[None]:
+        del self, augmented
+        place.seconds = 1.0  # the rate, windows_per_s, is nobody's here
+        yield from ()
+
+    def logits(self: Any, split: Any, index: Any, epoch: int) -> Any:
+        del self, split, epoch
+        return fixed_logits(len(index))
+
+    training.Training.steps_of = steps_of  # type: ignore[method-assign]
+    training.Training.logits = logits  # type: ignore[method-assign]
+
+
+def watch_worker(stages: Stages) -> None:
+    """Count a trial's parts in this process."""
+    from PIL import Image
+
+    from harness import spool, training, training_checkpoint, training_learner, trial
+
+    for name, owner, attributes in (
+        ("manifests, digests", trial, ("load_prepared",)),
+        ("features opened", trial, ("load_split",)),
+        ("statistics", trial, ("summarise",)),
+        ("weights.pt", trial, ("save_weights",)),
+        ("ONNX by template", trial, ("export_onnx",)),
+        (FIGURES, trial, ("label_histogram_image", "roc_figure", "confusion_figure")),
+        (FIGURES, Image.Image, ("save",)),
+        ("histograms, predictions", trial, ("write_evidence",)),
+        ("sha256 of outputs", trial, ("sha256_of",)),
+        ("outputs synced", trial, ("sync_tree",)),
+        ("fit, around the steps", trial, ("fit",)),
+        ("steps", training_learner.Learner, ("step",)),
+        ("evaluation", training.Training, ("logits",)),
+        ("metrics", training, ("binary_metrics",)),
+        ("snapshot of weights", training, ("copy_state",)),
+        ("optimizer made", training_learner.Learner, ("__init__",)),
+        ("checkpoint", training_checkpoint.Checkpoints, ("write",)),
+        ("epoch spooled", spool.TrialSpool, ("append_epoch",)),
+        ("json, spooled", spool.TrialSpool, ("write",)),
+        ("trial, around all", trial, ("run_trial",)),
+    ):
+        for attribute in attributes:
+            stages.watch(name, owner, attribute)
+
+
+def _report_each(stages: Stages, path: Path) -> None:
+    """Write the stages of each trial to a file once it ended."""
+    from harness import trial
+
+    run = trial.run_trial
+
+    def run_trial(*arguments: Any, **named: Any) -> Any:
+        stages.taken()
+        try:
+            return run(*arguments, **named)
+        finally:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(stages.taken()) + "\n")
+
+    trial.run_trial = run_trial
+
+
+def _use_threads(count: int) -> None:
+    import torch
+
+    from harness import trial
+
+    open_device: Callable[[str], Any] = trial.open_device
+
+    def opened(name: str) -> Any:
+        device = open_device(name)
+        torch.set_num_threads(count)
+        return device
+
+    trial.open_device = opened
+
+
+def main() -> None:
+    """Serve jobs until the coordinator closes the socket."""
+    if os.environ.get(THREADS):
+        _use_threads(int(os.environ[THREADS]))
+    if os.environ.get(ZERO_STEPS):
+        _take_no_steps()
+    if os.environ.get(STAGES):
+        stages = Stages()
+        watch_worker(stages)
+        _report_each(stages, Path(os.environ[STAGES]))
+    from harness.executors import worker
+
+    worker.main()
+
+
+if __name__ == "__main__":
+    from harness.privacy import private_files
+    from harness.redaction import redact_output
+
+    redact_output()
+    with private_files():
+        main()

@@ -1,0 +1,60 @@
+"""Generated speech, prepared once before the clock runs, with a feature store that a benchmark may empty."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from data.config import DataConfig
+from data.corpora.demo import VERSION
+from data.manifest import Manifest
+from data.prepare import prepare
+from data.prepared import Prepared
+from data.store import is_complete
+from harness.settings import default_cache
+
+
+def shared_cache() -> Path:
+    """Where generated speech and the peers' environments are kept between runs."""
+    told = os.environ.get("HARNESS_CACHE")
+    return Path(told) if told else default_cache()
+
+
+def demo_data(train: int, val: int) -> dict[str, Any]:
+    """The data section of a sweep: so many windows, speakers to be told into two classes by unheard chapters."""
+    return {
+        "corpus": "demo", "subset": "clean", "task": "pseudo", "variant": "seen",
+        "train_windows": train, "val_windows": val, "test_windows": val,
+    }  # fmt: skip
+
+
+def prepared_demo(data: dict[str, Any], place: Path) -> tuple[Prepared, Path]:
+    """The prepared windows, and a cache of the benchmark's own that has them and no features.
+
+    Speech that was generated for this machine before is taken from there; nothing is written there.
+    """
+    own, generated = place / "cache", shared_cache() / "demo"
+    own.mkdir(exist_ok=True)
+    if not (own / "demo").exists() and is_complete(generated / VERSION / str(data["subset"])):
+        (own / "demo").symlink_to(generated, target_is_directory=True)
+    return prepare(DataConfig.model_validate(data), data_root=None, cache=own), own
+
+
+def forget_features(cache: Path) -> None:
+    """Empty the feature store of a benchmark's own cache."""
+    shutil.rmtree(cache / "features", ignore_errors=True)
+
+
+def rows_on_disk(manifest: Manifest, cache: Path) -> list[tuple[str, int, int]]:
+    """Audio file, first sample and label of every window, each cut from one utterance as it is."""
+    root = cache / "demo" / VERSION
+    rows = []
+    for window in manifest.windows:
+        (source,) = window.sources
+        assert window.level_dbfs is None, "its samples are not those of the file"
+        name = f"{source.recording_id}.wav"
+        path = root / source.part / source.speaker / source.chapter / name
+        rows.append((str(path), source.start_sample, window.label))
+    return rows

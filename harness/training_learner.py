@@ -1,5 +1,7 @@
 """What learns: a model with its optimizer, loss scaler and, where one is kept, the average of its weights."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 
 from harness.training_average import WeightAverage
 from harness.training_config import TrainingConfig
+from harness.training_graph import RecordedStep, worth_recording
 from harness.training_state import State, copy_state
 
 
@@ -30,6 +33,10 @@ class Learner:
         )
         self.scaler = GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.average = WeightAverage(model, config.ema_decay) if config.ema_decay is not None else None
+        # On a GPU the rate is a tensor there: nothing is recorded or compiled again when it changes.
+        self.rate = torch.zeros((), device=device) if device.type == "cuda" else None
+        self._recorded: RecordedStep | None = None
+        self._tune()
 
     @property
     def judged(self) -> nn.Module:
@@ -38,17 +45,47 @@ class Learner:
 
     def step(self, features: torch.Tensor, labels: torch.Tensor, number: int) -> torch.Tensor:
         """Take the 0-based step of the training; its mean loss, which nobody has waited for."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+        rate = learning_rate_at(number, self.steps, self.config)
+        if self.rate is not None:
+            self.rate.fill_(rate)
+        else:
+            self.optimizer.param_groups[0]["lr"] = rate
+        if self._recorded is None and worth_recording(self.device, features):
+            self._recorded = RecordedStep(self._learn, self._changing, self.device)
+        loss = (self._recorded or self._learn)(features, labels)
+        if self.average:
+            self.average.update(self.model, number)
+        return loss
+
+    def _learn(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Take a step at the rate that is set."""
+        with torch.autocast(
+            self.device.type, self.dtype, enabled=self.dtype is not None, cache_enabled=False
+        ):
             loss = F.cross_entropy(self.model(features), labels)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(number, self.steps, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.average:
-            self.average.update(self.model, number)
         return loss.detach()
+
+    def _changing(self) -> dict[str, torch.Tensor]:
+        """Every tensor that `_learn` changes, once it has taken a step."""
+        changing = dict(self.model.state_dict(keep_vars=True))
+        for at, state in enumerate(self.optimizer.state.values()):
+            changing |= {f"optimizer/{at}/{name}": tensor for name, tensor in state.items()}
+        if self.scaler.is_enabled():
+            scale, since = self.scaler._scale, self.scaler._growth_tracker
+            assert scale is not None
+            assert since is not None
+            changing |= {"scaler/scale": scale, "scaler/since": since}
+        return changing
+
+    def _tune(self) -> None:
+        """Make the optimizer one whose steps can be recorded."""
+        if self.rate is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"], group["capturable"] = self.rate, True
 
     def kept(self, judged: State | None = None) -> dict[str, Any]:
         """Give it as plain values and tensors; `judged` is a copy of the judged weights where there is one already."""
@@ -56,15 +93,24 @@ class Learner:
         return {
             "weights": copy_state(self.model) if self.average else judged,
             "average": judged if self.average else None,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self._optimizer_state(),
             "scaler": self.scaler.state_dict(),
         }
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """The optimizer's state as on any device: a checkpoint may go on elsewhere."""
+        kept = self.optimizer.state_dict()
+        for group in kept["param_groups"]:
+            group["lr"], group["capturable"] = float(group["lr"]), False
+        return kept
 
     def restore(self, kept: Mapping[str, Any], steps: int) -> None:
         """Go on from what `kept` gave after so many steps."""
         self.model.load_state_dict(kept["weights"])
         self.optimizer.load_state_dict(kept["optimizer"])
         self.scaler.load_state_dict(kept["scaler"])
+        self._tune()
+        self._recorded = None  # what it recorded were other tensors
         if self.average:
             self.average.restore(kept["average"], steps)
 

@@ -1,0 +1,78 @@
+"""Which steps are recorded as a CUDA graph, and that a recorded step is a launched one."""
+
+import pytest
+import torch
+
+from harness.training import Split, fit
+from harness.training_config import TrainingConfig
+from harness.training_graph import WARM_UP, RecordedStep, same_step, worth_recording
+from harness.training_learner import Learner
+from models.architecture import CnnConfig
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+FEATURES, WAVEFORM = torch.zeros(1, 1, 301), torch.zeros(1, 1, 48_000)
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+
+def test_only_short_inputs_on_a_gpu_are_worth_it() -> None:
+    assert worth_recording(CUDA, FEATURES)
+    assert not worth_recording(CUDA, WAVEFORM)
+    assert not worth_recording(CPU, FEATURES)
+
+
+def states_of_two_steps() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """States of a real learner: at the start of a step, after it, after it and the next one."""
+    torch.manual_seed(3)
+    model = CnnConfig(width=0.0625).build(8, num_frames=33)
+    learner = Learner(model, TrainingConfig(epochs=2), 10, CPU)
+    states = []
+    for number in range(WARM_UP + 2):
+        learner.step(torch.randn(4, 8, 33), torch.tensor([0, 1, 0, 1]), number)
+        states.append({name: tensor.detach().clone() for name, tensor in learner._changing().items()})
+    return states[-3], states[-2], states[-1]
+
+
+def test_a_step_is_itself_and_neither_none_nor_two() -> None:
+    before, after, later = states_of_two_steps()
+    assert same_step(before, after, after)
+    assert not same_step(before, after, before)
+    assert not same_step(before, after, later)
+
+
+def test_sums_in_another_order_are_the_same_step_and_other_weights_are_not() -> None:
+    before, after, _ = states_of_two_steps()
+    name = "encoder.blocks.0.first.conv.weight"
+    assert same_step(before, after, {**after, name: after[name] * (1 + 1e-6)})
+    assert not same_step(before, after, {**after, name: after[name] + 1.0})
+    assert not same_step(before, after, {**after, name: torch.full_like(after[name], torch.nan)})
+
+
+def test_everything_that_a_step_changes_is_compared() -> None:
+    before, after, _ = states_of_two_steps()
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    kept = {name.split("/")[-1] for name in before if name.startswith("optimizer/")}
+    assert kept == {"step", "exp_avg", "exp_avg_sq"}
+
+
+@needs_gpu
+def test_a_recorded_training_is_the_launched_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    train, val = (
+        Split(torch.randn(windows, 8, 33, generator=generator), torch.arange(windows) % 2, [""] * windows)
+        for windows in (64, 32)
+    )
+    replayed = []
+    replay = RecordedStep._replay
+    monkeypatch.setattr(RecordedStep, "_replay", lambda *a: (replayed.append(1), replay(*a))[1])
+
+    def trained() -> list[float]:
+        torch.manual_seed(3)
+        model = CnnConfig(width=0.0625).build(8, num_frames=33)
+        config = TrainingConfig(epochs=3, batch_size=8, train_score_windows=16)
+        result = fit(model, train, val, config, seed=7, device=CUDA)
+        return [report.metrics["train/running_loss"] for report in result.reports]
+
+    recorded = trained()
+    assert len(replayed) == 3 * 8 - WARM_UP
+    monkeypatch.setattr("harness.training_learner.worth_recording", lambda *_: False)
+    assert recorded == pytest.approx(trained(), rel=1e-3)

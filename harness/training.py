@@ -27,6 +27,7 @@ from harness.training_checkpoint import (
     CheckpointError,
     Checkpoints,
     DamagedCheckpointError,
+    due_after,
 )
 from harness.training_config import TrainingConfig
 from harness.training_divergence import DivergedError, require_finite
@@ -122,7 +123,6 @@ def fit(
     cuda = list(range(torch.cuda.device_count())) if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         for epoch in range(len(progress.reports), config.epochs):
-            best = progress.best
             place, augmented = run.begin(epoch, begun)
             begun = None
             try:
@@ -138,8 +138,7 @@ def fit(
             if on_epoch(report) and epoch + 1 < config.epochs:
                 stopped = "pruned"
                 break
-            due = (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs
-            if due or kept.due or progress.best is not best:
+            if due_after(epoch, config.checkpoint_every, config.epochs, [kept]):
                 kept.write(run.content(progress))
     return fit_result(progress, run.scored, stopped)
 

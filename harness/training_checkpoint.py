@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from harness.spool import CHECKPOINT
 from models.files import write_aside
 
 CHECKPOINT_S = 300.0
+# Of a training's time: on a GPU an epoch can take less than a checkpoint of its network.
+SHARE = 0.02
 _MAGIC = b"harness checkpoint 3\n"
 _HEADER = len(_MAGIC) + 64 + 1
 
@@ -44,22 +46,30 @@ class Checkpoints:
     def __init__(self, folder: Path | None, every_s: float) -> None:
         self.folder, self._every_s = folder, every_s
         self._written = time.monotonic()
+        self.took_s = 0.0  # to write the last one
+
+    @property
+    def age_s(self) -> float:
+        """Seconds of training since the last checkpoint."""
+        return time.monotonic() - self._written
 
     @property
     def due(self) -> bool:
         """Whether the last checkpoint is that old; asked at every step."""
-        return self.folder is not None and time.monotonic() - self._written >= self._every_s
+        return self.folder is not None and self.age_s >= self._every_s
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Replace ``last.pt``; without a folder nothing happens."""
         if self.folder is None:
             return
+        start = time.monotonic()
         buffer = io.BytesIO()
         torch.save(dict(content), buffer)
         body = buffer.getvalue()
         # not joined: a body of 50 MB would be copied once more
         write_aside(self.folder / CHECKPOINT, _MAGIC, _digest(body), b"\n", body)
         self._written = time.monotonic()
+        self.took_s = self._written - start
 
     def read(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
         """The content of ``last.pt``; None where there is none.
@@ -82,6 +92,15 @@ class Checkpoints:
         if content["identity"] != dict(identity):
             raise CheckpointError(_difference(path, content["identity"], identity))
         return content
+
+
+def due_after(epoch: int, every: int | None, epochs: int, kept: Sequence[Checkpoints]) -> bool:
+    """Whether checkpoints are written after the 0-based epoch of so many; `kept` are those written together."""
+    if epoch + 1 == epochs or any(one.due for one in kept):
+        return True
+    if every is not None:
+        return (epoch + 1) % every == 0
+    return sum(one.took_s for one in kept) <= SHARE * min(one.age_s for one in kept)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

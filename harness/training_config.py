@@ -48,11 +48,11 @@ class TrainingConfig(BaseModel):
         description="auto: bf16 where the device computes in it, else fp16 on CUDA, fp32 on CPU. "
         "Scores are always taken in fp32.",
     )
-    checkpoint_every: int = Field(
-        default=1,
+    checkpoint_every: int | None = Field(
+        default=None,
         ge=1,
-        description="Epochs between checkpoints; one is also written when the best epoch changes. "
-        "It changes no number.",
+        description="Epochs between checkpoints; null: after every epoch, as far as they take at most a fiftieth of "
+        "the training. One is also written every five minutes and at the end. It changes no number.",
     )
     train_score_windows: int = Field(
         default=512,

@@ -27,7 +27,7 @@ from torch import nn
 
 from harness.stacked_learner import StackedLearner
 from harness.training import DivergedError, InterruptedTraining, Training, Transform, derived
-from harness.training_checkpoint import CHECKPOINT_S, CheckpointError, Checkpoints
+from harness.training_checkpoint import CHECKPOINT_S, CheckpointError, Checkpoints, due_after
 from harness.training_config import STACKED_APART, TrainingConfig
 from harness.training_divergence import require_finite
 from harness.training_split import Split, resident
@@ -273,9 +273,8 @@ class _Stack:
     def hear(self, epoch: int, train_logits: torch.Tensor, val_logits: torch.Tensor) -> None:
         """Report the epoch to each member, keep those that go on, and let the others leave."""
         left: dict[int, Outcome] = {}
-        due = (epoch + 1) % self.shared.config.checkpoint_every == 0 or epoch + 1 == self.shared.config.epochs
         for position, one in enumerate(self.running):
-            best, stream = one.progress.best, self.streams[one.training.seed]
+            stream = self.streams[one.training.seed]
             self.learner.give_back(position, weights_only=True)
             try:
                 logits = [
@@ -287,9 +286,10 @@ class _Stack:
             report = one.progress.add(*one.training.scores(one.at, stream.augmented, *logits))
             if one.member.on_epoch(report) and epoch + 1 < self.shared.config.epochs:
                 left[position] = one.result("pruned")
-            due = due or one.kept.due or one.progress.best is not best
         self.leave(left)
-        if due:
+        config = self.shared.config
+        kept = [one.kept for one in self.running]
+        if kept and due_after(epoch, config.checkpoint_every, config.epochs, kept):
             self.write(within=False)
 
     def write(self, *, within: bool) -> None:

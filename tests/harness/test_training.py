@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from torch import nn
 
 from harness.metrics import binary_metrics
-from harness.statistics import trailing_median_score
 from harness.training import (
     CheckpointError,
     DivergedError,
@@ -24,11 +23,13 @@ from harness.training import (
     learning_rate_at,
     mixed_precision,
 )
-from harness.training_checkpoint import read_checkpoint
+from harness.training_checkpoint import Checkpoints, due_after, read_checkpoint
 from harness.training_config import TrainingConfig
 
 CPU = torch.device("cpu")
-CONFIG = TrainingConfig(epochs=6, batch_size=16, learning_rate=5e-3, train_score_windows=40)
+CONFIG = TrainingConfig(
+    epochs=6, batch_size=16, learning_rate=5e-3, train_score_windows=40, checkpoint_every=1
+)
 METRICS = ("loss", "accuracy", "balanced_accuracy", "auc", "recall_0", "recall_1", "predicted_positive")
 
 
@@ -216,24 +217,31 @@ def test_a_finished_training_is_read_back_without_training(tmp_path: Path) -> No
     assert found.reports == expected.reports  # the clock's readings too
 
 
-def test_checkpoints_come_every_n_epochs_at_the_best_and_at_the_end(tmp_path: Path) -> None:
+def test_checkpoints_come_every_n_epochs_and_at_the_end(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"checkpoint_every": 4})
-    last, written = tmp_path / "last.pt", {}
+    last, written = tmp_path / "last.pt", []
 
     def look(report: EpochReport) -> bool:  # what is on disk after the epoch before this one
-        if report.epoch:
-            written[report.epoch - 1] = len(read_checkpoint(last)["reports"]) - 1
+        written.append(len(read_checkpoint(last)["reports"]) if last.exists() else 0)
         return False
 
     found = run(config, checkpoints=tmp_path, on_epoch=look)
-    series = [report.metrics["val/balanced_accuracy"] for report in found.reports]
-    holders = [trailing_median_score(series[: e + 1]).epoch for e in range(6)]
-    due = [e for e in range(6) if e in (3, 5) or e == 0 or holders[e] != holders[e - 1]]
-    assert written == {e: max(d for d in due if d <= e) for e in range(5)}
+    assert written == [0, 0, 0, 0, 4, 4]
     assert len(read_checkpoint(last)["reports"]) == 6
     # how often it is written changes no number, not even for a resume under another interval
     same(found, run())
     same(run(checkpoints=tmp_path), found)
+
+
+def test_checkpoints_that_take_long_come_less_often(tmp_path: Path) -> None:
+    quick, slow = Checkpoints(tmp_path, 300.0), Checkpoints(tmp_path, 300.0)
+    slow.took_s = 10.0  # written a moment ago
+    assert due_after(0, None, 9, [quick])
+    assert not due_after(0, None, 9, [slow])
+    assert not due_after(0, None, 9, [quick, slow])
+    assert due_after(8, None, 9, [slow])  # the last epoch
+    assert due_after(0, 1, 9, [slow])  # asked for
+    assert due_after(0, None, 9, [Checkpoints(tmp_path, 0.0), slow])  # too old
 
 
 def test_the_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name in asked.only or list(MODULES):
         start = time.perf_counter()
         results = run_alone(name, scale)
-        rows = table.merged(rows, results or [_failed(name)], machine)
+        others = {id: row for id, row in rows.items() if id.split()[0] != name}
+        rows = table.merged(others, results or [_failed(name)], machine)
         if out is not None:
             table.write(out, rows)  # at once: a later one may be interrupted
         if not results:

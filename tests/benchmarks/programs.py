@@ -117,6 +117,7 @@ def quiet() -> dict[str, str]:
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the switch by which Ray binds to loopback, on Linux too
+        "RAY_worker_niceness": "0",  # 15 by itself, so that its trials wait for anybody else
         "RAY_AUTH_TOKEN": uuid.uuid4().hex,  # else it leaves one in the home directory
         "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "NO_COLOR": "1",
         "GIT_PYTHON_REFRESH": "quiet", "no_proxy": "127.0.0.1,localhost",

@@ -148,11 +148,12 @@ class Rounds:
         return (text if self.steady else f"{text}; the machine was not steady",)
 
 
-def interleaved(arms: Mapping[str, Arm], rounds: int) -> Rounds:
+def interleaved(arms: Mapping[str, Arm], rounds: int, *, warm_up: bool = True) -> Rounds:
     """Measure arms forward, then backward, round after round, each warmed up by one run before.
 
     A round whose canary, before or after it, is more than 15 % off the median is dropped and taken again, up to
     twice as many rounds in all. A single round (the quick form) runs every arm once and is kept either way.
+    `warm_up` is false for arms that begin cold by what they measure, or leave their own first part out.
 
     Raises
     ------
@@ -160,7 +161,7 @@ def interleaved(arms: Mapping[str, Arm], rounds: int) -> Rounds:
         If no round was quiet.
     """
     canary = Canary()
-    for arm in arms.values() if rounds > 1 else ():
+    for arm in arms.values() if warm_up and rounds > 1 else ():
         arm()
     order = [*arms, *reversed(list(arms))] if rounds > 1 else list(arms)
     canaries: list[tuple[float, float]] = []

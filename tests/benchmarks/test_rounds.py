@@ -62,6 +62,13 @@ def test_arms_run_forward_then_backward_after_a_warm_up(
     assert all(len(taken) == 2 for taken in found.readings["A"])
 
 
+def test_arms_that_begin_cold_are_not_warmed_up(canaries: Callable[[list[float]], None]) -> None:
+    canaries([0.05])
+    log: list[str] = []
+    interleaved(arms(log), 2, warm_up=False)
+    assert "".join(log) == 2 * "ABBA"
+
+
 def test_a_single_round_runs_each_arm_once_and_is_kept_whatever_the_canary_says(
     canaries: Callable[[list[float]], None],
 ) -> None:

@@ -114,12 +114,16 @@ def main(job: dict[str, Any]) -> None:
     """Train, log and export."""
     torch.set_num_threads(1)
     recipe = Recipe(**job["recipe"])
-    rows = {split: [tuple(row) for row in job[split]] for split in ("train", "val")}
+    rows: dict[str, list[Row]] = {split: [tuple(row) for row in job[split]] for split in ("train", "val")}
     labels = {split: torch.tensor([label for *_, label in some]) for split, some in rows.items()}
     sampler = Shuffled(len(rows["train"]), recipe)
+    datasets = {split: Windows(some, job["front_end"]) for split, some in rows.items()}
+    num_features = len(
+        datasets["train"][0][0]
+    )  # loads librosa, before the loaders' processes are forked from here
     loaders = {
         split: DataLoader[Any](
-            Windows(rows[split], job["front_end"]), batch_size=recipe.batch_size,
+            datasets[split], batch_size=recipe.batch_size,
             sampler=sampler if split == "train" else None, num_workers=job["loaders"],
             persistent_workers=job["loaders"] > 0, generator=torch.Generator().manual_seed(0),
         )
@@ -131,7 +135,6 @@ def main(job: dict[str, Any]) -> None:
         return loaders["train"]
 
     torch.manual_seed(recipe.seed)
-    num_features = 40 if job["front_end"] == "mfcc" else 80
     model = Network(num_features, job["channels"], job["dropout"])
     mlflow.set_tracking_uri(job["tracking_uri"])
     mlflow.set_experiment(job["experiment"])

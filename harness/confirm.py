@@ -229,11 +229,12 @@ def _asked(
 
 
 def _paces(study: Study, device: str) -> dict[str, float]:
-    """Training windows a second of every configuration that the sweep trained on this kind of device."""
+    """Training windows a second of every configuration that the sweep trained alone on this kind of device."""
     return {
         trial.fingerprint: float(trial.outcome["windows_per_s"])
         for trial in study.trials()
-        if "windows_per_s" in trial.outcome and (trial.outcome["device"] == "cpu") == (device == "cpu")
+        if {"windows_per_s", "stack"} & trial.outcome.keys() == {"windows_per_s"}
+        and (trial.outcome["device"] == "cpu") == (device == "cpu")
     }
 
 

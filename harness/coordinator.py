@@ -1,6 +1,6 @@
 """The study's one writer: ask, dispatch, report, prune, tell, within the budget.
 
-ask -> (duplicate? told at once) -> spool/trial.json -> worker
+ask -> (duplicate? told at once) -> spool/trial.json -> worker, alone or in a stack
     <- epoch: report the smoothed value, prune or go on        -> MLflow through the spool
     <- done:  outcome -> tell -> spool/verdict.json            -> MLflow ends the run
 """
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.asking import BATCH_SIZE, Asking
+from harness.begun import Begun, Waiting, resumed
 from harness.control_runs import ControlRuns
 from harness.executors.protocol import (
     EpochDone,
@@ -63,6 +64,7 @@ class _Running:
     spool: TrialSpool
     job: Job
     retries: Retries
+    stacked: bool
 
 
 class Coordinator:
@@ -84,7 +86,11 @@ class Coordinator:
         self.jobs = Jobs(study, record, prepared, code, cache)
         self.running: dict[int, _Running] = {}
         self.stopping = Stopping(executor, view)
-        self.asking = Asking(study, executor.slots)
+        self._stack = study.sweep.stack
+        self.asking = Asking(study, executor.slots * self._stack)
+        self.interrupted = Waiting(self._stack)  # begun by an earlier launch, and given to a worker by it
+        self.asked = Waiting(self._stack)  # never given to any
+        self._again: list[_Running] = []
         self.controls = ControlRuns(self)
         self.new_trials = 0
         self._spent = 0
@@ -101,28 +107,28 @@ class Coordinator:
     def run(self) -> None:
         """Run the study. Signals: the first stops at the next step and keeps checkpoints, the second leaves."""
         with handling_signals(self.stopping.on_signal):
-            resumable = self._take_over()
+            self._take_over()
             self.view.begin(
                 self.study.name,
                 self.study.sweep.budget.trials,
-                self._spent - len(resumable),
+                self._spent - len(self.interrupted) - len(self.asked),
                 self._best_so_far(),
             )
             try:
-                self._loop(resumable)
+                self._loop()
             finally:
                 with suppress(OSError):  # a full disk: the next launch finds them running, and goes on
                     self._park()
 
-    def _loop(self, resumable: list[optuna.trial.FrozenTrial]) -> None:
+    def _loop(self) -> None:
         while True:
+            while self._again and self.executor.idle > 0 and self.signal is None:
+                self.executor.submit(self._again.pop(0).job)
             behind = self.writer.behind
             while self.executor.idle > 0 and self.signal is None and not behind:
                 if self.controls.start_next():
                     continue
-                if resumable:
-                    self._resume(resumable.pop(0))
-                elif not self._start_next():
+                if not self._start_next():
                     break
             self.stopping.pass_on()
             busy = self.running or self.controls.running or (behind and self.signal is None)
@@ -144,8 +150,8 @@ class Coordinator:
 
     # Starting trials
 
-    def _take_over(self) -> list[optuna.trial.FrozenTrial]:
-        """Put right what a dead coordinator left, and give MLflow what it lacks; the trials to go on with."""
+    def _take_over(self) -> None:
+        """Put right what a dead coordinator left, give MLflow what it lacks, and find the trials to go on with."""
         settle(self.study, self.record)
         for spool in ended_spools(self.study, self.record):
             if not self.controls.is_left(spool):
@@ -158,17 +164,30 @@ class Coordinator:
         for frozen in begun:
             self.asking.remember(frozen.user_attrs["fingerprint"], frozen.number)
         self._spent = len(begun)
-        return [frozen for frozen in begun if not frozen.state.is_finished()]
+        for frozen in begun:
+            if not frozen.state.is_finished():
+                given = self.jobs.spool(f"{frozen.number:05d}").read("trial") is not None
+                (self.interrupted if given else self.asked).add(resumed(self.study, frozen))
 
     def _start_next(self) -> bool:
-        """Start a configuration nobody ran yet; false where the budget or the space has no more."""
-        if self._spent >= self.study.sweep.budget.trials or self._past_deadline():
-            return False
-        asked = self.asking.next()
-        if asked is None:
-            return False
-        self._start(*asked)
-        return True
+        """Give an idle worker the next trial, or stack; false where the budget or the space has no more.
+
+        So many are asked for as may be stacked: those that cannot go with the oldest wait, and more are asked for when
+        a worker is idle next. A launch that goes on asks at the same points.
+        """
+        trials = self.interrupted.take()
+        if not trials:
+            if (self._spent >= self.study.sweep.budget.trials and not self.asked) or self._past_deadline():
+                return False
+            while len(self.asked) < self._stack and self._spent < self.study.sweep.budget.trials:
+                asked = self.asking.next()
+                if asked is None:
+                    break
+                self.asked.add(self._begin(*asked))
+            trials = self.asked.take()
+        if trials:
+            self._dispatch(trials)
+        return bool(trials)
 
     def _past_deadline(self) -> bool:
         self.out_of_time = self._deadline is not None and time.monotonic() > self._deadline
@@ -178,7 +197,7 @@ class Coordinator:
         best = self.study.best()
         return (best.number, best.score) if best is not None and best.score is not None else None
 
-    def _start(self, trial: optuna.Trial, values: Values, config: TrialConfig) -> None:
+    def _begin(self, trial: optuna.Trial, values: Values, config: TrialConfig) -> Begun:
         shown = self.study.space.searched
         if SMALLER_OF in trial.user_attrs and BATCH_SIZE not in shown:
             shown = (*shown, BATCH_SIZE)
@@ -189,26 +208,23 @@ class Coordinator:
         failpoint("coordinator.started")
         self._spent += 1
         self.new_trials += 1
-        self._dispatch(trial, config, name, begun=True)
+        return Begun(trial, config, name, new=True)
 
-    def _resume(self, frozen: optuna.trial.FrozenTrial) -> None:
-        import optuna
-        from optuna.trial import TrialState
-
-        if frozen.state == TrialState.WAITING:
-            self.study.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-        trial = optuna.Trial(self.study.optuna_study, frozen._trial_id)
-        config = TrialConfig.model_validate(frozen.user_attrs["config"])
-        self._dispatch(trial, config, frozen.user_attrs["name"])
-
-    def _dispatch(self, trial: optuna.Trial, config: TrialConfig, name: str, *, begun: bool = False) -> None:
-        spool = self.jobs.spool(f"{trial.number:05d}")
-        job = self.jobs.make(trial.number, name, config, spool)
-        self.running[trial.number] = _Running(trial, config, name, spool, job, Retries(spool))
-        self.executor.submit(job)
+    def _dispatch(self, trials: Sequence[Begun]) -> None:
+        runs = []
+        for one in trials:
+            number = one.trial.number
+            spool = self.jobs.spool(f"{number:05d}")
+            job = self.jobs.make(number, one.name, one.config, spool)
+            run = _Running(one.trial, one.config, one.name, spool, job, Retries(spool), len(trials) > 1)
+            self.running[number] = run
+            runs.append(run)
+        self.executor.submit(*(run.job for run in runs))
         failpoint("coordinator.dispatched")
-        self.writer.poke(spool, begun=begun)
-        self.view.started(trial.number, name, config.training.epochs, len(spool.epochs()))
+        for one, run in zip(trials, runs, strict=True):
+            self.writer.poke(run.spool, begun=one.new)
+            epochs = run.config.training.epochs
+            self.view.started(run.trial.number, run.name, epochs, len(run.spool.epochs()))
 
     # Hearing from trials
 
@@ -290,15 +306,16 @@ class Coordinator:
 
         if self.signal is not None:
             return
-        given_up = run.retries.another(event)
+        given_up = None if run.stacked else run.retries.another(event)  # it may be another's fault
         if given_up is not None:
             self._end(run, TrialState.FAIL, None, given_up)
             self._alike.add("infrastructure", event.reason)
             return
+        run.stacked = False
         run.trial.set_user_attr("retries", run.trial.user_attrs.get("retries", 0) + 1)
         self.view.message(f"trial {run.trial.number}: {event.reason}; going on from its checkpoint")
         count_attempt(run.spool)
-        self.executor.submit(run.job)  # its own slot is the free one
+        self._again.append(run)  # alone; of a stack only the first finds its slot free
 
     def _end(self, run: _Running, state: optuna.trial.TrialState, value: float | None, reason: str) -> None:
         number = run.trial.number
@@ -325,8 +342,8 @@ class Coordinator:
         """Leave unfinished trials waiting, not running: the next launch takes them first."""
         from optuna.trial import TrialState
 
-        for run in self.running.values():
-            self.study.storage.set_trial_state_values(run.trial._trial_id, TrialState.WAITING)
-            self.asking.abandon(run.trial.number)
+        for one in (*self.running.values(), *self.interrupted, *self.asked):
+            self.study.storage.set_trial_state_values(one.trial._trial_id, TrialState.WAITING)
+            self.asking.abandon(one.trial.number)
         for run in self.running.values():
             self.view.finished(run.trial.number, "interrupted", None, "")

@@ -99,6 +99,10 @@ def verdict_of(trial: TrialSummary, header: Mapping[str, Any]) -> dict[str, Any]
         tags["harness.device"] = outcome["device"]
         if outcome.get("notes"):
             tags["harness.notes"] = "; ".join(outcome["notes"])
+        if "stack" in outcome:
+            tags["harness.stack"] = str(
+                outcome["stack"]
+            )  # trials that it was trained with, itself among them
         if "promotable" in outcome:
             tags["harness.promotable"] = outcome["promotable"]
         tags |= {f"harness.sha256.{name}": digest for name, digest in outcome["sha256"].items()}

@@ -66,7 +66,7 @@ class SearchSpace:
             sections[place.section][place.field] = value
         sections["feature"].setdefault("kind", DEFAULT_FEATURE)
         data = self._data(sections.pop("data")).model_dump()
-        return TrialConfig.model_validate({"data": data, **sections})
+        return TrialConfig.model_validate({"data": data, "stack": self.sweep.stack, **sections})
 
     def data_configs(self) -> list[DataConfig]:
         """Every data configuration that a trial may ask for; the gate looks at each before any trial.

@@ -325,6 +325,3 @@ def derived(seed: int, epoch: int, purpose: str) -> int:
     """Seed of one epoch's draws: resuming needs no generator's state."""
     digest = hashlib.sha256(f"{seed}/{epoch}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-_Training = Training  # the name that tests/benchmarks/bench_worker.py knows

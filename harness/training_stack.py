@@ -43,7 +43,10 @@ Outcome = FitResult | DivergedError | CheckpointError
 
 @dataclass(frozen=True)
 class Member:
-    """What differs between the trainings of a stack; each as in `fit`."""
+    """What differs between the trainings of a stack; each as in `fit`, and `on_end`, which hears how it ended.
+
+    At once, while the others wait; by then the weights are back in `model`.
+    """
 
     model: nn.Module
     config: TrainingConfig
@@ -51,6 +54,7 @@ class Member:
     on_epoch: Callable[[EpochReport], bool] = lambda report: False
     checkpoints: Path | None = None
     on_restart: Callable[[str], None] = _log.warning
+    on_end: Callable[[Outcome], None] = lambda outcome: None
 
 
 def fit_stack(
@@ -89,6 +93,7 @@ def fit_stack(
             progress, begun = training.resume(kept, member.on_restart)
         except CheckpointError as error:
             outcomes[number] = error
+            member.on_end(error)
             continue
         place = (len(progress.reports), int(begun["step"]) if begun else 0)
         places.setdefault(place, []).append(_Running(number, member, training, kept, progress, begun))
@@ -305,7 +310,9 @@ class _Stack:
             return
         for position, outcome in left.items():
             self.learner.give_back(position)
-            self.outcomes[self.running[position].number] = outcome
+            one = self.running[position]
+            self.outcomes[one.number] = outcome
+            one.member.on_end(outcome)
         stay = [position for position in range(len(self.running)) if position not in left]
         self.running = [self.running[position] for position in stay]
         if not stay:

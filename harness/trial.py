@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from harness.subsets import scores_by_subset
 from harness.training import EpochReport, FitResult, Split, fit
 from harness.training_state import of_last_epoch
 from harness.trial_config import TrialConfig
+from models.augmentation import Augmentation
 from models.checkpoints import save_weights
 from models.front_ends import FrontEnd
 from models.onnx_export import ExportError, export_onnx
@@ -80,11 +81,39 @@ def run_trial(
     Returns the outcome: `state` is complete, pruned or interrupted (the checkpoint stays, nothing else).
     `should_stop` is asked at every step of anything long; `training` is entered for what it can interrupt.
     """
-    spool = TrialSpool(Path(job.spool))
-    stored = spool.read("outcome")
+    trial = Trial(job)
+    stored = trial.spool.read("outcome")
     if stored is not None:  # trained in an earlier life, and never told
         return stored
-    config = TrialConfig.model_validate(job.config)
+    windows = load_windows(job, trial.config, device, should_stop)
+    model = trial.build()
+    with training():
+        result = fit(
+            model, windows.train, windows.val, trial.config.training,
+            seed=job.seed, device=device, transform=windows.transform, augmentation=windows.augmentation,
+            on_epoch=lambda epoch: trial.report(epoch, on_epoch), checkpoints=trial.spool.folder,
+            should_stop=should_stop, on_restart=trial.note,
+        )  # fmt: skip
+    if result.stopped == "interrupted" or should_stop():  # the outputs are made from the last checkpoint
+        return {"state": "interrupted"}
+    return trial.finish(result, windows, model, device)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What a training reads, and what is done to it; the trials of a stack have it in common."""
+
+    prepared: Prepared
+    train: Split
+    val: Split
+    transform: Transform | None
+    augmentation: Augmentation | None
+
+
+def load_windows(
+    job: Job, config: TrialConfig, device: torch.device, should_stop: Callable[[], bool]
+) -> Windows:
+    """Open what a job's training reads; `should_stop` is asked again and again while features are made."""
     prepared = load_prepared(Path(job.prepared))
     augmentation = config.augmentation.build(config.feature.num_features, config.feature.num_frames())
     raw = augmentation is not None and augmentation.on_waveforms
@@ -95,41 +124,53 @@ def run_trial(
     val, _ = load_split(prepared, "val", config.feature, cache, device, step=should_stop)
     if config.control == "shuffled_labels":
         train = replace(train, labels=torch.from_numpy(permuted_labels(train.labels.numpy(), job.seed)))
-    torch.manual_seed(job.seed)
-    model = config.model.build(config.feature.num_features, num_frames=config.feature.num_frames())
+    return Windows(prepared, train, val, transform, augmentation)
 
-    def report(epoch: EpochReport) -> bool:
-        spool.append_epoch(epoch.epoch, epoch.metrics)
+
+class Trial:
+    """What of a training is its own, alone or in a stack: its spool, its first weights, its outputs."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.spool = job, TrialSpool(Path(job.spool))
+        self.config = TrialConfig.model_validate(job.config)
+
+    def build(self) -> Any:
+        """Make the model with its first weights."""
+        torch.manual_seed(self.job.seed)
+        feature = self.config.feature
+        return self.config.model.build(feature.num_features, num_frames=feature.num_frames())
+
+    def report(self, epoch: EpochReport, on_epoch: Callable[[int, dict[str, float]], bool]) -> bool:
+        """Store an epoch durably, then tell of it; whether the training is to end."""
+        self.spool.append_epoch(epoch.epoch, epoch.metrics)
         failpoint("worker.spooled")
         return on_epoch(epoch.epoch, epoch.metrics)
 
-    def restarted(reason: str) -> None:
-        print(f"trial {job.number}: {reason}", file=sys.stderr, flush=True)  # the worker's log
-        spool.note(reason)
+    def note(self, text: str) -> None:
+        """Keep what the run must say of its training; the worker's log says it too."""
+        print(f"trial {self.job.number}: {text}", file=sys.stderr, flush=True)
+        self.spool.note(text)
 
-    with training():
-        result = fit(
-            model, train, val, config.training,
-            seed=job.seed, device=device, transform=transform, augmentation=augmentation,
-            on_epoch=report, checkpoints=spool.folder, should_stop=should_stop, on_restart=restarted,
-        )  # fmt: skip
-    if result.stopped == "interrupted" or should_stop():  # the outputs are made from the last checkpoint
-        return {"state": "interrupted"}
-    result = of_last_epoch(result) if config.control else result
-    outcome = summarise(result, prepared, device)
-    if config.control:
-        right = result.val_logits.argmax(dim=1) == val.labels
-        outcome["control"] = asdict(judge(right.numpy(), val.clusters))
-    model.load_state_dict(result.best_state)
-    if result.stopped != "pruned" and not config.control:  # nobody ever wants a control's model
-        outcome["promotable"] = _write_model(spool, job, config, prepared, result, model)
-    outcome["sha256"] = _write_outputs(spool, config, prepared, result, train.labels)
-    outcome["notes"] = spool.notes()
-    sync_tree(spool.outputs)  # the outcome speaks of them
-    failpoint("worker.outputs")
-    spool.write("outcome", outcome)
-    failpoint("worker.outcome")
-    return outcome
+    def finish(
+        self, result: FitResult, windows: Windows, model: Any, device: torch.device, **more: Any
+    ) -> dict[str, Any]:
+        """Write the outputs of an ended training, and its outcome, which has `more` too."""
+        spool, config, prepared = self.spool, self.config, windows.prepared
+        result = of_last_epoch(result) if config.control else result
+        outcome = {**summarise(result, prepared, device), **more}
+        if config.control:
+            right = result.val_logits.argmax(dim=1) == windows.val.labels
+            outcome["control"] = asdict(judge(right.numpy(), windows.val.clusters))
+        model.load_state_dict(result.best_state)
+        if result.stopped != "pruned" and not config.control:  # nobody ever wants a control's model
+            outcome["promotable"] = _write_model(spool, self.job, config, prepared, result, model)
+        outcome["sha256"] = _write_outputs(spool, config, prepared, result, windows.train.labels)
+        outcome["notes"] = spool.notes()
+        sync_tree(spool.outputs)  # the outcome speaks of them
+        failpoint("worker.outputs")
+        spool.write("outcome", outcome)
+        failpoint("worker.outcome")
+        return outcome
 
 
 def load_split(

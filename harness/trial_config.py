@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from data.config import DataConfig
 from data.digests import digest_of
 from harness.augmentation_config import AugmentationConfig
-from harness.training_config import TrainingConfig
+from harness.training_config import STACKED_APART, TrainingConfig
 from models.architecture import CnnConfig
 from models.front_ends import AnyFrontEnd, Mfcc
 
@@ -29,7 +29,10 @@ IRRELEVANT: dict[str, frozenset[str]] = {
 
 
 class TrialConfig(BaseModel):
-    """One sampled configuration; equal fingerprints mean equal numbers (same replicate, same device kind)."""
+    """One sampled configuration; equal fingerprints mean equal numbers (same replicate, same device kind).
+
+    `stack` is how many trials may be computed as one with it, which changes how numbers are rounded.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,20 +42,27 @@ class TrialConfig(BaseModel):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
     control: ControlName | Literal[""] = ""
+    stack: int = Field(default=1, ge=1)
 
     def fingerprint(self) -> str:
         """Hex sha256 of everything that decides the numbers; the replicate and the device are left out."""
         relevant: dict[str, Any] = {"implementation": IMPLEMENTATION}
         if self.control:
             relevant["control"] = self.control
+        if self.stack > 1:
+            relevant["stack"] = self.stack
         for section, value in self._sections():
             skipped = IRRELEVANT.get(section, frozenset())
             relevant[section] = {key: item for key, item in value.items() if key not in skipped}
         return digest_of(relevant)
 
+    def stack_key(self) -> str:
+        """Hex sha256 of all that the trials of a stack have in common."""
+        return digest_of(self.model_dump(mode="json", exclude={"training": set(STACKED_APART)}))
+
     def flat(self) -> dict[str, str | int | float | bool]:
         """Every field by its dotted name, as MLflow's parameters show it."""
-        rows: dict[str, str | int | float | bool] = {}
+        rows: dict[str, str | int | float | bool] = {"stack": self.stack} if self.stack > 1 else {}
         for section, value in self._sections():
             for key, item in value.items():
                 name = "feature" if (section, key) == ("feature", "kind") else f"{section}.{key}"
@@ -60,7 +70,7 @@ class TrialConfig(BaseModel):
         return rows
 
     def _sections(self) -> list[tuple[str, dict[str, Any]]]:
-        return list(self.model_dump(mode="json", exclude={"control"}).items())
+        return list(self.model_dump(mode="json", exclude={"control", "stack"}).items())
 
 
 def derived_seed(*parts: int | str) -> int:

@@ -35,6 +35,7 @@ budget:
   trials: 8
 # controls: [unseen, shuffled_labels]   # short trainings that must score chance
 # baseline: {{feature: mfcc}}              # whom `harness confirm` holds the winner against; default: the defaults
+# stack: 8                # for a GPU: trains up to 8 trials that differ in learning_rate or weight_decay as one network
 seed: 0
 """
 

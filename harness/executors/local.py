@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection, wait
@@ -79,7 +79,7 @@ class _Worker:
         self.index = index
         self.connection: Connection[Any, Any] = Connection(ours.detach())
         self.ready = False
-        self.number: int | None = None
+        self.numbers: list[int] = []  # the trials it runs: one, or a stack
         self.training = False
         self.silent_s = 0.0
 
@@ -110,7 +110,7 @@ class LocalExecutor:
         self._hang_s = hang_s if hang_s is not None else patience_s()
         self._polled = time.monotonic()
         logs.mkdir(parents=True, exist_ok=True)
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[tuple[Job, ...]] = deque()
         self._deaths_in_a_row = 0
         self._interrupted = False
         self._workers = [self._start(index) for index in range(slots)]
@@ -120,26 +120,27 @@ class LocalExecutor:
 
     @property
     def slots(self) -> int:
-        """How many trials run at once."""
+        """How many trials, or stacks of them, run at once."""
         return self._slots
 
     @property
     def idle(self) -> int:
         """Slots without a trial; a worker that is still starting counts, its trial waits for it."""
-        return self._slots - sum(worker.number is not None for worker in self._workers) - len(self._waiting)
+        return self._slots - sum(bool(worker.numbers) for worker in self._workers) - len(self._waiting)
 
-    def submit(self, job: Job) -> None:
-        """Give a trial to an idle slot."""
+    def submit(self, *jobs: Job) -> None:
+        """Give a trial to an idle slot; several are trained as one stack."""
         assert self.idle > 0, "no idle slot"
-        self._waiting.append(job)
+        self._waiting.append(jobs)
         self._dispatch()
 
     def _dispatch(self) -> None:
         for worker in self._workers:
-            if self._waiting and worker.ready and worker.number is None:
-                job = self._waiting.popleft()
-                worker.number, worker.silent_s, worker.training = job.number, 0.0, False
-                worker.send({"kind": "job", "job": asdict(job)})
+            if self._waiting and worker.ready and not worker.numbers:
+                jobs = self._waiting.popleft()
+                worker.numbers = [job.number for job in jobs]
+                worker.silent_s, worker.training = 0.0, False
+                worker.send({"kind": "jobs", "jobs": [asdict(job) for job in jobs]})
 
     def poll(self, timeout_s: float) -> Iterator[Event]:
         """What happened since the last call, waiting at most this long for something."""
@@ -147,28 +148,27 @@ class LocalExecutor:
         passed = min(time.monotonic() - self._polled, timeout_s + MAX_SILENCE_S)
         self._polled = time.monotonic()
         for worker in list(self._workers):
-            event = self._hear(worker) if worker.connection in heard else self._miss(worker, passed)
-            if event is not None:
-                yield event
+            yield from self._hear(worker) if worker.connection in heard else self._miss(worker, passed)
         self._dispatch()
 
-    def _hear(self, worker: _Worker) -> Event | None:
+    def _hear(self, worker: _Worker) -> Sequence[Event]:
         worker.silent_s = 0.0
         try:
             message = json.loads(worker.connection.recv_bytes())
         except (EOFError, OSError):
             return self._replace(worker)
-        return self._receive(worker, message)
+        event = self._receive(worker, message)
+        return [event] if event is not None else []
 
-    def _miss(self, worker: _Worker, passed: float) -> WorkerLost | None:
+    def _miss(self, worker: _Worker, passed: float) -> Sequence[WorkerLost]:
         """A worker that said nothing: it died (what it forked may hold its socket open), works on, or hangs."""
         if worker.process.poll() is not None and not worker.connection.poll():
             return self._replace(worker)
-        if worker.ready and worker.number is None:
-            return None
+        if worker.ready and not worker.numbers:
+            return []
         worker.silent_s += passed
         if worker.silent_s < self._patience_s(worker):
-            return None
+            return []
         worker.kill()
         return self._replace(worker, hung=True)
 
@@ -190,7 +190,7 @@ class LocalExecutor:
             raise DeviceRefusedError(message["reason"])
         if kind == "epoch":
             return EpochDone(**message)
-        worker.number = None
+        worker.numbers.remove(message["number"])
         if kind == "done":
             return TrialDone(**message)
         if message.pop("spent", False):  # before anything is given to it; that it ends is no event
@@ -205,7 +205,8 @@ class LocalExecutor:
         else:
             self._workers[worker.index] = self._start(worker.index)
 
-    def _replace(self, worker: _Worker, *, hung: bool = False) -> WorkerLost:
+    def _replace(self, worker: _Worker, *, hung: bool = False) -> Sequence[WorkerLost]:
+        """One in the place of another, and who was lost with it."""
         worker.end()
         code = worker.process.returncode
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
@@ -213,7 +214,7 @@ class LocalExecutor:
         how = f"hang: no step for {self._patience_s(worker):g} s" if hung else how
         if self._interrupted:  # no trial comes any more
             self._renew(worker)
-            return WorkerLost(worker.number, "stopped")
+            return _lost(worker, "stopped")
         self._deaths_in_a_row += not worker.ready
         if self._deaths_in_a_row > MAX_DEATHS:
             raise WorkersFailedError(
@@ -221,12 +222,12 @@ class LocalExecutor:
             )
         self._renew(worker)
         reason = how if hung else f"worker {worker.index} died ({how})"
-        return WorkerLost(worker.number, f"{reason}; its log: {worker.log}", hung)
+        return _lost(worker, f"{reason}; its log: {worker.log}", hung)
 
     def reply(self, number: int, *, stop: bool) -> None:
         """Answer an `EpochDone`."""
         for worker in self._workers:
-            if worker.number == number:
+            if number in worker.numbers:
                 worker.send({"kind": "reply", "stop": stop})
 
     def interrupt(self) -> None:
@@ -234,7 +235,7 @@ class LocalExecutor:
         self._interrupted = True
         self._waiting.clear()
         for worker in self._workers:
-            if worker.number is not None:
+            if worker.numbers:
                 worker.send({"kind": "interrupt"})
 
     def close(self) -> None:
@@ -243,6 +244,11 @@ class LocalExecutor:
             worker.connection.close()  # all hear of it at once
         for worker in self._workers:
             worker.end()
+
+
+def _lost(worker: _Worker, reason: str, hung: bool = False) -> Sequence[WorkerLost]:
+    numbers: Sequence[int | None] = worker.numbers or [None]
+    return [WorkerLost(number, reason, hung) for number in numbers]
 
 
 def _tail(log: Path, lines: int = 8) -> str:

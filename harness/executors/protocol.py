@@ -51,7 +51,10 @@ class TrialFailed:
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """The worker died, or was ended because it `hung`; `number` is the trial it was running, if any."""
+    """The worker died, or was ended because it `hung`; `number` is the trial it was running, if any.
+
+    Of a stack each trial that has not ended is told so.
+    """
 
     number: int | None
     reason: str
@@ -70,14 +73,14 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many trials run at once."""
+        """How many trials, or stacks of them, run at once."""
 
     @property
     def idle(self) -> int:
-        """How many slots could take a trial now."""
+        """How many slots could take a trial or a stack now."""
 
-    def submit(self, job: Job) -> None:
-        """Give a trial to an idle slot."""
+    def submit(self, *jobs: Job) -> None:
+        """Give a trial to an idle slot; several are trained as one stack, each with events of its own."""
 
     def poll(self, timeout_s: float) -> Iterator[Event]:
         """What happened since the last call, waiting at most this long for something."""

@@ -1,4 +1,4 @@
-"""A persistent worker: `python -m harness.executors.worker FD`, one trial at a time, one thread of arithmetic.
+"""A persistent worker: `python -m harness.executors.worker FD`, one trial or stack at a time, one thread of arithmetic.
 
 It talks JSON over one socket. A watcher thread reads it and ends the process, and whatever the process forked, when
 the coordinator is gone, however that died: nobody trains for a coordinator that is not there.
@@ -15,23 +15,21 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.executors.protocol import EpochDone, FailureKind, Job, TrialDone, TrialFailed
+from harness.executors.failures import failure_kind, is_spent, one_line
+from harness.executors.protocol import EpochDone, Job, TrialDone, TrialFailed
 from harness.failpoints import acknowledged, failpoint
 from harness.privacy import private_files
 from harness.redaction import redact, redact_output
 
 # Seconds between two signs of life; every step may give one.
 BEAT_S = 2.0
-# How memory that cannot be had is told where the error's class does not say so; CUDA's errors say its name.
-_NO_MEMORY = ("allocate memory", "bad_alloc", "ALLOC_FAILED", "CUDA error: out of memory")
-_CUDA = "CUDA error"
 # A training is watched from its second step on: the first one loads libraries.
 WATCHED_FROM = 2
 
@@ -41,7 +39,7 @@ class Link:
 
     def __init__(self, connection: Connection[Any, Any]) -> None:
         self._connection = connection
-        self.jobs: queue.Queue[Job] = queue.Queue()
+        self.jobs: queue.Queue[list[Job]] = queue.Queue()
         self.replies: queue.Queue[bool] = queue.Queue()
         self.interrupted = threading.Event()
         self._training, self._asked = False, 0
@@ -81,8 +79,8 @@ class Link:
                 message = json.loads(self._connection.recv_bytes())
             except (EOFError, OSError):
                 _leave()
-            if message["kind"] == "job":
-                self.jobs.put(Job(**message["job"]))
+            if message["kind"] == "jobs":
+                self.jobs.put([Job(**job) for job in message["jobs"]])
             elif message["kind"] == "reply":
                 self.replies.put(bool(message["stop"]))
             elif message["kind"] == "interrupt":
@@ -117,69 +115,45 @@ def main() -> None:
         _serve(link, link.jobs.get(), device)
 
 
-def _serve(link: Link, job: Job, device: Any) -> None:
+def _serve(link: Link, jobs: Sequence[Job], device: Any) -> None:
     from filelock import FileLock, Timeout
 
-    from harness.trial import run_trial
+    from harness.trial_stack import run_stack
 
-    def on_epoch(epoch: int, metrics: dict[str, float]) -> bool:
+    left = {job.number: job for job in jobs}
+
+    def on_epoch(job: Job, epoch: int, metrics: dict[str, float]) -> bool:
         link.send("epoch", asdict(EpochDone(job.number, epoch, metrics)))
         stop = link.replies.get()
         acknowledged(f"{Path(job.spool).name} {epoch} {metrics['smoothed']!r}")
         failpoint("worker.acknowledged")
         return stop
 
-    # A kernel lock proves that nobody else trains this trial: it dies with its holder.
-    lease = FileLock(Path(job.spool) / "lease.lock")
-    try:
-        lease.acquire(timeout=20)
-    except Timeout:
-        link.send("failed", asdict(TrialFailed(job.number, "infrastructure", "another worker trains it", "")))
-        return
-    failpoint("worker.begins")
-    try:
-        outcome = run_trial(job, device, on_epoch, link.should_stop, link.training)
-        link.send("done", asdict(TrialDone(job.number, outcome)))
-    except Exception as error:
-        told, trace = redact(_one_line(error)), redact(traceback.format_exc())
-        failed = TrialFailed(job.number, failure_kind(error), told, trace)
-        link.send("failed", {**asdict(failed), "spent": is_spent(error)})  # a spent worker is replaced
-    finally:
-        lease.release()
-        gc.collect()  # what a failed training held is not there for the next one else
+    def on_end(job: Job, how: dict[str, Any] | Exception) -> None:
+        del left[job.number]
+        if isinstance(how, Exception):
+            told, trace = redact(one_line(how)), redact("".join(traceback.format_exception(how)))
+            failed = TrialFailed(job.number, failure_kind(how), told, trace)
+            spent = not left and is_spent(how)  # a spent worker is replaced, once all is told
+            link.send("failed", {**asdict(failed), "spent": spent})
+        else:
+            link.send("done", asdict(TrialDone(job.number, how)))
 
-
-def failure_kind(error: BaseException) -> FailureKind:
-    """Class of a failure, which decides whether it is tried again.
-
-    torch tells a CPU's lack of memory, and what a GPU's libraries could not allocate, by a plain RuntimeError.
-    """
-    from harness.room import is_full
-    from harness.training import DivergedError
-
-    if is_full(error):
-        return "out_of_space"
-    if isinstance(error, DivergedError):
-        return "diverged"
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or any(words in str(error) for words in _NO_MEMORY)
-    ):
-        return "out_of_memory"
-    if isinstance(error, OSError) or _CUDA in str(error):
-        return "infrastructure"
-    return "configuration"
-
-
-def is_spent(error: BaseException) -> bool:
-    """Whether this process can use its GPU no more: an error of CUDA comes again with every later call."""
-    return _CUDA in str(error) and failure_kind(error) == "infrastructure"
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:500]
+    with ExitStack() as leases:
+        for job in jobs:
+            # A kernel lock proves that nobody else trains this trial: it dies with its holder.
+            lease = FileLock(Path(job.spool) / "lease.lock")
+            try:
+                leases.enter_context(lease.acquire(timeout=20))
+            except Timeout:
+                on_end(job, OSError("another worker trains it"))
+        failpoint("worker.begins")
+        try:
+            run_stack(list(left.values()), device, on_epoch, on_end, link.should_stop, link.training)
+        except Exception as error:
+            for job in list(left.values()):
+                on_end(job, error)
+    gc.collect()  # what a failed training held is not there for the next one else
 
 
 if __name__ == "__main__":

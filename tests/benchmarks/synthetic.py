@@ -78,9 +78,9 @@ class SyntheticExecutor:
         """One, unless a trial is being run."""
         return int(self._job is None)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, *jobs: Job) -> None:
         """Begin a trial: its first epoch is done already."""
-        self._job, self._curve = job, []
+        (self._job,), self._curve = jobs, []
         self._epoch()
 
     def poll(self, timeout_s: float) -> Iterator[Event]:

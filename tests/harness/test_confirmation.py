@@ -517,7 +517,7 @@ class Poked:
     def __init__(self) -> None:
         self.folders: list[str] = []
 
-    def poke(self, spool: Any) -> None:
+    def poke(self, spool: Any, *, begun: bool = False) -> None:
         self.folders.append(spool.folder.name)
 
     def news(self) -> None:

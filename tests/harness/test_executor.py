@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.executors.failures import failure_kind, is_spent
 from harness.executors.local import LocalExecutor, PatienceError, patience_s
 from harness.executors.protocol import Event, FailureKind, Job, TrialDone, TrialFailed
-from harness.executors.worker import failure_kind, is_spent
 
 # What a worker says, without the seconds that torch takes: it fails the job 0 for good, and does every other.
 WORKER = """#!{python}
@@ -19,7 +19,7 @@ def say(message, /, **content):
     link.send_bytes(json.dumps(dict(content, message=message)).encode())
 say("ready")
 while True:
-    job = json.loads(link.recv_bytes())["job"]
+    (job,) = json.loads(link.recv_bytes())["jobs"]
     if job["number"] == 0:
         say("failed", number=0, kind="infrastructure", reason="CUDA error: x", traceback="", spent=True)
     else:

@@ -1,0 +1,76 @@
+"""Trials that have begun and wait for a worker.
+
+    asked for    A1 A2 B1 A3     A: alike but for rate and decay
+    a worker     A1 A2 A3        as one stack; B1 is the oldest the next time
+
+The study knows all of them: after a kill they wait again, in this order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.tally import SMALLER_OF
+from harness.trial_config import TrialConfig
+
+if TYPE_CHECKING:
+    import optuna
+
+    from harness.study import Study
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A trial that the study knows with its configuration; `new`: MLflow was never told of it."""
+
+    trial: optuna.Trial
+    config: TrialConfig
+    name: str
+    new: bool = False
+
+    @property
+    def stack_key(self) -> str:
+        """What is equal in those that may be stacked; what once was too large for the memory is trained alone."""
+        return f"{self.trial.number}" if SMALLER_OF in self.trial.user_attrs else self.config.stack_key()
+
+
+def resumed(study: Study, frozen: optuna.trial.FrozenTrial) -> Begun:
+    """Take a trial on that an earlier launch left: it runs again, so that Optuna gives it to nobody."""
+    import optuna
+    from optuna.trial import TrialState
+
+    if frozen.state == TrialState.WAITING:
+        study.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+    trial = optuna.Trial(study.optuna_study, frozen._trial_id)
+    config = TrialConfig.model_validate(frozen.user_attrs["config"])
+    return Begun(trial, config, frozen.user_attrs["name"])
+
+
+class Waiting:
+    """Begun trials, oldest first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._trials: list[Begun] = []
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def __iter__(self) -> Iterator[Begun]:
+        return iter(self._trials)
+
+    def add(self, one: Begun) -> None:
+        """Have a trial wait."""
+        self._trials.append(one)
+
+    def take(self) -> list[Begun]:
+        """Let the oldest go, with the next ones that can be computed as one with it; empty where nobody waits."""
+        if not self._trials:
+            return []
+        key = self._trials[0].stack_key
+        alike = [one for one in self._trials if one.stack_key == key][: self._most]
+        gone = {one.trial.number for one in alike}
+        self._trials = [one for one in self._trials if one.trial.number not in gone]
+        return alike

@@ -1,9 +1,13 @@
 """The windows a training reads: one split as tensors."""
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+
+# Of a GPU's memory, for windows that nobody trains on at the moment; a worker's next trial mostly wants them again.
+KEPT_SHARE = 0.25
 
 
 class SplitError(ValueError):
@@ -17,11 +21,13 @@ class Split:
     features : (window, feature, frame) float32, or (window, sample) int16 waveforms; may be memory-mapped
     labels : (window,) of 0 or 1, both present
     clusters : (window,) names, for the intervals; training does not read them
+    key : names the features in this process: equal keys, equal features; empty: nobody else has them
     """
 
     features: torch.Tensor
     labels: torch.Tensor
     clusters: Sequence[str]
+    key: str = ""
 
     def __post_init__(self) -> None:
         sizes = (len(self.features), len(self.labels), len(self.clusters))
@@ -37,12 +43,55 @@ class Split:
         return len(self.labels)
 
 
+class KeptTensors:
+    """Tensors by their keys, the ones used last as far as they take at most so many bytes together."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    @property
+    def num_bytes(self) -> int:
+        """What all of them take."""
+        return sum(one.nbytes for one in self._kept.values())
+
+    def get(self, key: str, make: Callable[[], torch.Tensor], most: float) -> torch.Tensor:
+        """Give the tensor of a key, made where it is not here; those used longest ago go."""
+        tensor = self._kept.pop(key, None)
+        tensor = make() if tensor is None else tensor
+        self._kept[key] = tensor
+        while self.num_bytes > most:
+            self._kept.popitem(last=False)
+        return tensor
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._kept
+
+    def forget(self) -> None:
+        """Let all of them go: somebody needs the memory."""
+        self._kept.clear()
+
+
+# Of this process, on its one GPU.
+on_gpu = KeptTensors()
+
+
 def resident(split: Split, device: torch.device) -> Split:
-    """Move a split to a GPU where it leaves half of its free memory to the network."""
+    """Move a split to a GPU where it leaves half of its free memory to the network; it is there for the next trial."""
     features = split.features
-    if device.type == "cuda" and features.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-        features = features.to(device)
+    if device.type == "cuda":
+        if split.key not in on_gpu and not _fits(features, device):
+            on_gpu.forget()
+            torch.cuda.empty_cache()
+        if split.key in on_gpu or (split.key and _fits(features, device)):
+            _, total = torch.cuda.mem_get_info(device)
+            features = on_gpu.get(split.key, lambda: split.features.to(device), KEPT_SHARE * total)
+        elif _fits(features, device):
+            features = features.to(device)
     return replace(split, features=features, labels=split.labels.to(features.device))
+
+
+def _fits(features: torch.Tensor, device: torch.device) -> bool:
+    return bool(features.nbytes < torch.cuda.mem_get_info(device)[0] / 2)
 
 
 def scored_windows(labels: torch.Tensor, count: int) -> torch.Tensor:

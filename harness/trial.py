@@ -192,9 +192,10 @@ def load_split(
     clusters = part.manifest.clusters()
     if waveforms or front_end.kind == "waveform":
         module = front_end.build().to(device).eval()
-        return Split(torch.from_numpy(part.windows()), labels, clusters), module
+        return Split(torch.from_numpy(part.windows()), labels, clusters, f"{part.folder}"), module
     stored = stored_features(part, front_end, cache, step)
-    return Split(torch.from_numpy(stored), labels, clusters), None
+    key = f"{part.folder} {front_end.digest()}"
+    return Split(torch.from_numpy(stored), labels, clusters, key), None
 
 
 def summarise(result: FitResult, prepared: Prepared, device: torch.device) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import torch
 from harness.executors.failures import failure_kind, is_spent
 from harness.executors.protocol import Job
 from harness.training import FitResult
+from harness.training_split import on_gpu
 from harness.training_stack import Member, Outcome, fit_stack
 from harness.trial import Trial, Windows, load_windows, run_trial
 from models.stacked import StackError
@@ -128,6 +129,7 @@ def _outputs(
 
 
 def _give_memory_back(device: torch.device) -> None:
+    on_gpu.forget()
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

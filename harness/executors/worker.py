@@ -118,6 +118,7 @@ def main() -> None:
 def _serve(link: Link, jobs: Sequence[Job], device: Any) -> None:
     from filelock import FileLock, Timeout
 
+    from harness.training_split import on_gpu
     from harness.trial_stack import run_stack
 
     left = {job.number: job for job in jobs}
@@ -134,6 +135,8 @@ def _serve(link: Link, jobs: Sequence[Job], device: Any) -> None:
         if isinstance(how, Exception):
             told, trace = redact(one_line(how)), redact("".join(traceback.format_exception(how)))
             failed = TrialFailed(job.number, failure_kind(how), told, trace)
+            if failed.kind == "out_of_memory":
+                on_gpu.forget()
             spent = not left and is_spent(how)  # a spent worker is replaced, once all is told
             link.send("failed", {**asdict(failed), "spent": spent})
         else:

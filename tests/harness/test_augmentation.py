@@ -294,6 +294,7 @@ def test_the_front_end_gives_stored_features_and_trained_on_ones_alike(
     prepared = prepare(DATA, data_root=None, cache=demo_cache)
     stored, none = load_split(prepared, "val", Mfcc(), tmp_path, CPU)
     raw, transform = load_split(prepared, "val", Mfcc(), tmp_path, CPU, waveforms=True)
+    assert stored.key != raw.key
     assert none is None
     assert transform is not None
     assert raw.features.dtype == torch.int16

@@ -73,6 +73,8 @@ def run(scale: Scale, place: Path) -> list[Result]:
     study = open_study(record, sweep_of(sizes[-1]))
     points = []
     try:
+        study.check_manifests({one.prepared.config.digest(): one.digests for one in inspections})
+        study.describe([one.described() for one in inspections], {}, [])
         for size in sizes:
             _grow(study, record, inspections, place, size - probes)
             points.append(_point(study, record, inspections, place, size))

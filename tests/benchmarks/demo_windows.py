@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from data.config import DataConfig
-from data.corpora.demo import VERSION
+from data.corpora.base import Request
+from data.corpora.demo import VERSION, DemoReader
 from data.manifest import Manifest
 from data.prepare import prepare
 from data.prepared import Prepared
-from data.store import is_complete
 from harness.settings import default_cache
 
 
@@ -31,15 +31,19 @@ def demo_data(train: int, val: int) -> dict[str, Any]:
 
 
 def prepared_demo(data: dict[str, Any], place: Path) -> tuple[Prepared, Path]:
-    """The prepared windows, and a cache of the benchmark's own that has them and no features.
-
-    Speech that was generated for this machine before is taken from there; nothing is written there.
-    """
-    own, generated = place / "cache", shared_cache() / "demo"
-    own.mkdir(exist_ok=True)
-    if not (own / "demo").exists() and is_complete(generated / VERSION / str(data["subset"])):
-        (own / "demo").symlink_to(generated, target_is_directory=True)
+    """The prepared windows, and a cache of the benchmark's own that has them and no features."""
+    own = cache_with_speech(place, (str(data["subset"]),))
     return prepare(DataConfig.model_validate(data), data_root=None, cache=own), own
+
+
+def cache_with_speech(place: Path, subsets: tuple[str, ...]) -> Path:
+    """A cache of the benchmark's own that has generated speech, made once for this machine, and nothing else."""
+    own = place / "cache"
+    own.mkdir(exist_ok=True)
+    if not (own / "demo").exists():
+        DemoReader().locate(Request(subsets, None, shared_cache(), print))
+        (own / "demo").symlink_to(shared_cache() / "demo", target_is_directory=True)
+    return own
 
 
 def forget_features(cache: Path) -> None:

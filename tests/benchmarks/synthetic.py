@@ -25,6 +25,7 @@ from harness.study import Study
 from harness.sweep import Sweep
 from harness.view import View
 from harness.writer import Writer
+from tests.benchmarks.demo_windows import cache_with_speech
 
 SWEEP: dict[str, Any] = {
     "name": "scale",
@@ -174,4 +175,5 @@ def prepared_for(
     sweep: Sweep, place: Path, say: Callable[[str], None] = lambda text: None
 ) -> list[Inspection]:
     """The demo's windows for a sweep, through the gate."""
-    return inspect(SearchSpace(sweep), Settings(record=place / "mlruns", cache=place / "cache"), say)
+    cache = cache_with_speech(place, ("clean",))
+    return inspect(SearchSpace(sweep), Settings(record=place / "mlruns", cache=cache), say)

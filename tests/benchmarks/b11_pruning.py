@@ -1,10 +1,15 @@
-"""B11: epochs that a full sweep trains / epochs under a rule that keeps the best trial; replayed, nothing trains.
+"""B11: epochs that a full sweep trains / epochs under a rule that keeps a winner equal to the best; nothing trains.
 
-The rule that is judged is chosen on sweeps that it is not judged on. Values that were not smoothed are shown beside.
+The rule is chosen on blends of the recorded curves and judged on the curves themselves, in many orders: which trial
+comes when is what a rule depends on. Equal is a winner whose score lies within one standard error of the best: the
+validation windows cannot tell the two apart. How often it is the very same trial stands in the row's notes, beside the
+same rule on values that were not smoothed.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +17,12 @@ from typing import Any
 import numpy as np
 
 from harness.sweep import Pruner
-from tests.benchmarks.replay import RECORDED, Replayed, Shape, fitted, generated, recorded, replay
+from tests.benchmarks.replay import RECORDED, Curves, Recorded, Replayed, replay
 from tests.benchmarks.result import Result, judged
 from tests.benchmarks.rounds import CannotRun, Estimate
 from tests.benchmarks.scale import Scale
 
 KEPT = 0.9
-EPOCHS = 30  # the notebooks'
 RULES = {
     "median, warm-up 3": Pruner(type="median"),
     "median, warm-up 5": Pruner(type="median", warmup_epochs=5),
@@ -34,16 +38,23 @@ RULES = {
 
 @dataclass(frozen=True)
 class Judged:
-    """A rule over many sweeps. speedup: of all epochs together; kept: share of sweeps with an equal winner."""
+    """A rule over many sweeps. speedup: of all epochs together; kept, same: share with an equal, with the same winner."""
 
     speedup: Estimate
     kept: float
+    same: float
     regret: float
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for results.json."""
         speedup = [self.speedup.value, self.speedup.low, self.speedup.high]
-        return {"speedup": speedup, "kept": self.kept, "mean_regret": self.regret}
+        return {"speedup": speedup, "kept": self.kept, "same": self.same, "mean_regret": self.regret}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.speedup.value:.2f}x, an equal winner in {self.kept:.0%}, the very same in {self.same:.0%} "
+            f"(mean loss of score {self.regret:.4f})"
+        )
 
 
 def run(scale: Scale, place: Path) -> list[Result]:
@@ -51,23 +62,25 @@ def run(scale: Scale, place: Path) -> list[Result]:
     del place
     if not RECORDED.is_file():
         raise CannotRun(f"{RECORDED.name} is not there: python -m tests.benchmarks.record_curves FOLDER")
-    shapes = [fitted(curve) for curve in recorded()]
+    known = Recorded.read()
+    equal = known.standard_error()
     trials, choosing, judging = scale.of((60, 20, 80), (20, 3, 5))
-    found = {name: judge(rule, shapes, trials, range(choosing)) for name, rule in RULES.items()}
+    found = {
+        name: judge(rule, [known.blended(trials, seed) for seed in range(choosing)], equal)
+        for name, rule in RULES.items()
+    }
     chosen = best_of(found)
-    seeds = range(1000, 1000 + judging)
-    smoothed = judge(RULES[chosen], shapes, trials, seeds)
-    raw = judge(RULES[chosen], shapes, trials, seeds, smoothed=False)
-    real = np.array(recorded())
-    on_real = replay(real, RULES[chosen])
+    orders = [known.shuffled(seed) for seed in range(judging)]
+    smoothed = judge(RULES[chosen], orders, equal)
+    raw = judge(RULES[chosen], orders, equal, smoothed=False)
     enough = smoothed.kept >= KEPT
     value = smoothed.speedup if enough else 1.0  # a rule that loses winners saves nothing
+    count, epochs = known.curves.shape
     notes = (
-        f"{chosen}: {smoothed.speedup.value:.2f}x, the best kept in {smoothed.kept:.0%} of {judging} sweeps of {trials} "
-        f"trials x {EPOCHS} epochs (mean loss of score {smoothed.regret:.4f})",
-        f"shown single epochs instead of medians of three: {raw.speedup.value:.2f}x, kept in {raw.kept:.0%}",
-        f"on the {len(real)} recorded curves themselves: {on_real.full / on_real.epochs:.2f}x, "
-        f"{'kept' if on_real.kept else f'lost {on_real.regret:.4f}'}",
+        f"{chosen}: {smoothed}, in {judging} orders of {count} recorded trials of {epochs} epochs; equal: within "
+        f"{equal:.4f}, a standard error of {known.windows} windows",
+        f"on {choosing} sweeps of {trials} blends of them, by which it was chosen of {len(RULES)}: {found[chosen]}",
+        f"shown single epochs instead of medians of three: {raw}",
         *(() if enough else (f"fewer than {KEPT:.0%} kept: counted as no saving",)),
         *scale.notes,
     )  # fmt: skip
@@ -77,18 +90,19 @@ def run(scale: Scale, place: Path) -> list[Result]:
         "smoothed": smoothed.as_json(),
         "raw": raw.as_json(),
     }
-    what = "epochs of a full sweep / epochs of a pruned one, at >= 90 % of best kept"
+    what = "epochs of a full sweep / epochs of a pruned one, an equal winner kept in >= 90 %"
     return [judged("B11", what, value, unit="x", target=">= 3", beyond=">= 5", notes=notes, details=details)]
 
 
-def judge(rule: Pruner, shapes: list[Shape], trials: int, seeds: range, *, smoothed: bool = True) -> Judged:
-    """Replay a sweep for every seed, the same ones for every rule."""
-    sweeps = [
-        replay(generated(shapes, trials, EPOCHS, seed), rule, name=f"sweep-{seed}", smoothed=smoothed)
-        for seed in seeds
+def judge(rule: Pruner, sweeps: Iterable[Curves], equal: float, *, smoothed: bool = True) -> Judged:
+    """Replay sweeps under a rule."""
+    names = (f"sweep-{number}" for number in itertools.count())  # hyperband's brackets are drawn by the name
+    found = [
+        replay(one, rule, name=name, smoothed=smoothed) for one, name in zip(sweeps, names, strict=False)
     ]
-    kept = float(np.mean([one.kept for one in sweeps]))
-    return Judged(speedup_of(sweeps), kept, float(np.mean([one.regret for one in sweeps])))
+    regrets = np.array([one.regret for one in found])
+    kept, same = float(np.mean(regrets <= equal)), float(np.mean(regrets == 0))
+    return Judged(speedup_of(found), kept, same, float(regrets.mean()))
 
 
 def speedup_of(sweeps: list[Replayed]) -> Estimate:

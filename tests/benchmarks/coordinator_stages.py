@@ -18,7 +18,7 @@ def watch_coordinator(stages: Stages) -> None:
     for name, owner, attributes in (
         ("ask", asking.Asking, ("next",)),
         ("ask: attributes of the trial", Trial, ("set_user_attr",)),
-        ("start, dispatch", coordinator.Coordinator, ("_start",)),
+        ("start, dispatch", coordinator.Coordinator, ("_begin", "_dispatch")),
         ("job, trial.json", jobs.Jobs, ("make",)),
         ("json, spooled", spool.TrialSpool, ("write",)),
         ("wait for workers", local.LocalExecutor, ("poll",)),

@@ -7,6 +7,7 @@ A replay is a whole sweep: trial after trial, epoch after epoch, each shown to O
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import curve_fit
 
 from harness.search_rules import build_pruner
 from harness.statistics import lower_median, trailing_median_score
@@ -27,11 +27,10 @@ RECORDED = Path(__file__).with_name("curves.json")
 
 @dataclass(frozen=True)
 class Replayed:
-    """One sweep under a rule: epochs trained, of how many; whether its winner scores what the best of all scores."""
+    """One sweep under a rule: epochs trained, of how many; how far its winner's score lies below the best of all."""
 
     epochs: int
     full: int
-    kept: bool
     regret: float
 
 
@@ -54,7 +53,7 @@ def replay(curves: Curves, pruner: Pruner, *, name: str = "replay", smoothed: bo
             study.tell(trial, score)
             best = max(best, score)
     highest = max(trailing_median_score(curve, SCORE_WINDOW).value for curve in curves.tolist())
-    return Replayed(epochs, curves.size, best == highest, highest - best)
+    return Replayed(epochs, curves.size, highest - best)
 
 
 def _train(trial: Any, curve: Sequence[float], warmup: int, *, smoothed: bool) -> tuple[int, bool]:
@@ -67,51 +66,35 @@ def _train(trial: Any, curve: Sequence[float], warmup: int, *, smoothed: bool) -
     return len(curve), False
 
 
-def recorded(path: Path = RECORDED) -> list[list[float]]:
-    """Validation curves of really trained trials, balanced accuracy an epoch."""
-    curves: list[list[float]] = json.loads(path.read_text("utf-8"))["curves"]
-    return curves
-
-
 @dataclass(frozen=True)
-class Shape:
-    """A curve: ``start + (top - start) (1 - exp(-(epoch + 1) / time)) - fall epoch + noise``."""
+class Recorded:
+    """Learning curves of really trained trials.
 
-    start: float
-    top: float
-    time: float
-    fall: float
-    noise: float
+    curves : (trial, epoch) balanced accuracy on the validation windows; windows : how many those are
+    """
 
-    def mean(self, epochs: int) -> npt.NDArray[np.float64]:
-        """The curve without its noise, (epoch,)."""
-        epoch = np.arange(epochs, dtype=np.float64)
-        return np.asarray(_shape(epoch, self.start, self.top, self.time, self.fall), dtype=np.float64)
+    curves: Curves
+    windows: int
 
+    @classmethod
+    def read(cls, path: Path = RECORDED) -> Recorded:
+        """Read what `record_curves` kept."""
+        kept = json.loads(path.read_text("utf-8"))
+        return cls(np.array(kept["curves"], dtype=np.float64), int(kept["sweep"]["data"]["val_windows"]))
 
-def _shape(epoch: Any, start: float, top: float, time: float, fall: float) -> Any:
-    return start + (top - start) * (1 - np.exp(-(epoch + 1) / time)) - fall * epoch
+    def standard_error(self) -> float:
+        """Of the best trial's score, sqrt(p (1 - p) / n), as if its windows were independent, which makes it small."""
+        best = max(trailing_median_score(curve, SCORE_WINDOW).value for curve in self.curves.tolist())
+        return math.sqrt(best * (1 - best) / self.windows)
 
+    def shuffled(self, seed: int) -> Curves:
+        """The same trials in another order."""
+        return np.random.default_rng(seed).permutation(self.curves)
 
-def fitted(curve: Sequence[float]) -> Shape:
-    """The shape nearest to a recorded curve; its noise is what is left over."""
-    values = np.asarray(curve)
-    guess = (values[0], values.max(), 3.0, 0.0)
-    bounds = ((0.2, 0.2, 0.3, -0.01), (1.0, 1.0, 40.0, 0.02))
-    found, _ = curve_fit(_shape, np.arange(len(values)), values, np.clip(guess, *bounds), bounds=bounds)
-    left = values - _shape(np.arange(len(values)), *found)
-    start, top, time, fall = map(float, found)
-    return Shape(start, top, time, fall, noise=float(left.std(ddof=min(4, len(values) - 1))))
-
-
-def generated(shapes: Sequence[Shape], trials: int, epochs: int, seed: int) -> Curves:
-    """A sweep of curves like the recorded ones: each a blend of two of them with fresh noise, in [0, 1]."""
-    rng = np.random.default_rng(seed)
-    curves = np.empty((trials, epochs))
-    for row in range(trials):
-        one, two = rng.choice(len(shapes), 2)
-        share, a, b = rng.uniform(), shapes[one], shapes[two]
-        noise = share * a.noise + (1 - share) * b.noise
-        mean = share * a.mean(epochs) + (1 - share) * b.mean(epochs)
-        curves[row] = np.clip(mean + noise * rng.standard_normal(epochs), 0.0, 1.0)
-    return curves
+    def blended(self, trials: int, seed: int) -> Curves:
+        """Other trials like them: each a blend of two."""
+        rng, count = np.random.default_rng(seed), len(self.curves)
+        pairs = np.array([rng.choice(count, 2, replace=False) for _ in range(trials)])
+        share = rng.uniform(size=(trials, 1))
+        blends: Curves = share * self.curves[pairs[:, 0]] + (1 - share) * self.curves[pairs[:, 1]]
+        return blends

@@ -4,7 +4,7 @@ It knows no tracking and no study: the caller's `on_epoch` hears of every epoch 
 training, `should_stop` is asked at every step. Equal seed, data and weights give equal numbers, bit for
 bit on a CPU, also across a resume from any step. Threads and cuDNN's switches are the caller's business.
 
-    last.pt     at the end of an epoch, every few minutes within one, and at the step where a training is interrupted
+    last.pt     between two epochs, every few minutes within one, and at the step where a training is interrupted
                 holds: weights, their average, optimizer, scaler; epochs so far; of an epoch that is begun its `Place`
                 (step, losses, random states). What is a function of (seed, epoch, step) is not in it: data order,
                 learning rate, augmentation's parameters
@@ -138,7 +138,11 @@ def fit(
             if on_epoch(report) and epoch + 1 < config.epochs:
                 stopped = "pruned"
                 break
-            if due_after(epoch, config.checkpoint_every, config.epochs, [kept]):
+            if epoch + 1 < config.epochs:
+                due = due_after(epoch, config.checkpoint_every, [kept])
+            else:  # what is made of the result is durable soon, unless there is no time for that
+                due = kept.due or should_stop()
+            if due:
                 kept.write(run.content(progress))
     return fit_result(progress, run.scored, stopped)
 

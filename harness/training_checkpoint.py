@@ -65,7 +65,7 @@ class Checkpoints:
         start = time.monotonic()
         buffer = io.BytesIO()
         torch.save(dict(content), buffer)
-        body = buffer.getvalue()
+        body = buffer.getbuffer()
         # not joined: a body of 50 MB would be copied once more
         write_aside(self.folder / CHECKPOINT, _MAGIC, _digest(body), b"\n", body)
         self._written = time.monotonic()
@@ -94,9 +94,9 @@ class Checkpoints:
         return content
 
 
-def due_after(epoch: int, every: int | None, epochs: int, kept: Sequence[Checkpoints]) -> bool:
-    """Whether checkpoints are written after the 0-based epoch of so many; `kept` are those written together."""
-    if epoch + 1 == epochs or any(one.due for one in kept):
+def due_after(epoch: int, every: int | None, kept: Sequence[Checkpoints]) -> bool:
+    """Whether checkpoints are written after this 0-based epoch; `kept` are those written together."""
+    if any(one.due for one in kept):
         return True
     if every is not None:
         return (epoch + 1) % every == 0
@@ -123,7 +123,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def _digest(body: bytes) -> bytes:
+def _digest(body: bytes | memoryview) -> bytes:
     return hashlib.sha256(body).hexdigest().encode()
 
 

@@ -52,7 +52,7 @@ class TrainingConfig(BaseModel):
         default=None,
         ge=1,
         description="Epochs between checkpoints; null: after every epoch, as far as they take at most a fiftieth of "
-        "the training. One is also written every five minutes and at the end. It changes no number.",
+        "the training. One is also written every five minutes, and none after the last epoch. It changes no number.",
     )
     train_score_windows: int = Field(
         default=512,

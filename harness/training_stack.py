@@ -294,7 +294,8 @@ class _Stack:
         self.leave(left)
         config = self.shared.config
         kept = [one.kept for one in self.running]
-        if kept and due_after(epoch, config.checkpoint_every, config.epochs, kept):
+        # The last epoch's too: one that is repeated alone comes out the same only up to rounding.
+        if kept and (epoch + 1 == config.epochs or due_after(epoch, config.checkpoint_every, kept)):
             self.write(within=False)
 
     def write(self, *, within: bool) -> None:

@@ -54,7 +54,7 @@ def test_equal_is_what_the_windows_cannot_tell_apart() -> None:
     best = float(RISING[-2])  # the last three epochs' median
     assert known.standard_error() == pytest.approx((best * (1 - best) / 400) ** 0.5)
     late = RISING.copy()
-    late[:3] = 0.0  # pruned there, though it ends as the best
+    late[:4] = 0.0  # pruned there, though it ends as the best
     curves = np.stack([*(RISING - 0.005 for _ in range(6)), late])
     rule = Pruner(type="median", startup_trials=1)
     near = judge(rule, [curves], equal=0.01, smoothed=False)

@@ -164,8 +164,8 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, epoch: int) -> Non
 
 def test_checkpoints_hold_both_and_none_twice(tmp_path: Path) -> None:
     raw = model()
-    run(ON, raw, checkpoints=tmp_path / "on")
-    run(OFF, checkpoints=tmp_path / "off")
+    run(ON, raw, checkpoints=tmp_path / "on", checkpoint_s=0)
+    run(OFF, checkpoints=tmp_path / "off", checkpoint_s=0)
     on, off = (read_checkpoint(tmp_path / name / "last.pt") for name in ("on", "off"))
     assert torch.equal(on["weights"]["head.1.weight"], raw.state_dict()["head.1.weight"])
     assert off["average"] is None

@@ -103,11 +103,11 @@ class Stop:
 
 def run(
     folder: Path | None = None, stop: Callable[[], bool] = lambda: False, *, net: Tiny | None = None,
-    device: torch.device = CPU, config: TrainingConfig = CONFIG, **named: Any,
+    device: torch.device = CPU, config: TrainingConfig = CONFIG, checkpoint_s: float = 0, **named: Any,
 ) -> FitResult:  # fmt: skip
     return fit(
         net or model(1), TRAIN, VAL, config, seed=7, device=device, transform=dithered, augmentation=AUGMENTATION,
-        checkpoints=folder, should_stop=stop, **named,
+        checkpoints=folder, should_stop=stop, checkpoint_s=checkpoint_s, **named,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@ import math
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -211,13 +212,32 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, epoch: int) -> Non
 
 
 def test_a_finished_training_is_read_back_without_training(tmp_path: Path) -> None:
-    expected = run(checkpoints=tmp_path)
+    expected = run(checkpoints=tmp_path, checkpoint_s=0)
     found = run(net=model(5), checkpoints=tmp_path, on_epoch=lambda report: pytest.fail("trained again"))
     same(found, expected)
     assert found.reports == expected.reports  # the clock's readings too
 
 
-def test_checkpoints_come_every_n_epochs_and_at_the_end(tmp_path: Path) -> None:
+def test_the_end_of_a_training_is_kept_only_where_nobody_has_the_time_to_use_it(tmp_path: Path) -> None:
+    config, ended, last = (
+        CONFIG.model_copy(update={"checkpoint_every": 100}),
+        threading.Event(),
+        tmp_path / "last.pt",
+    )
+    run(config, checkpoints=tmp_path)
+    assert not last.exists()
+
+    def on_epoch(report: EpochReport) -> bool:
+        if report.epoch + 1 == config.epochs:
+            ended.set()
+        return False
+
+    found = run(config, checkpoints=tmp_path, on_epoch=on_epoch, should_stop=ended.is_set)
+    assert found.stopped == ""
+    assert len(read_checkpoint(last)["reports"]) == config.epochs
+
+
+def test_checkpoints_come_every_n_epochs(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"checkpoint_every": 4})
     last, written = tmp_path / "last.pt", []
 
@@ -227,7 +247,7 @@ def test_checkpoints_come_every_n_epochs_and_at_the_end(tmp_path: Path) -> None:
 
     found = run(config, checkpoints=tmp_path, on_epoch=look)
     assert written == [0, 0, 0, 0, 4, 4]
-    assert len(read_checkpoint(last)["reports"]) == 6
+    assert len(read_checkpoint(last)["reports"]) == 4
     # how often it is written changes no number, not even for a resume under another interval
     same(found, run())
     same(run(checkpoints=tmp_path), found)
@@ -236,12 +256,11 @@ def test_checkpoints_come_every_n_epochs_and_at_the_end(tmp_path: Path) -> None:
 def test_checkpoints_that_take_long_come_less_often(tmp_path: Path) -> None:
     quick, slow = Checkpoints(tmp_path, 300.0), Checkpoints(tmp_path, 300.0)
     slow.took_s = 10.0  # written a moment ago
-    assert due_after(0, None, 9, [quick])
-    assert not due_after(0, None, 9, [slow])
-    assert not due_after(0, None, 9, [quick, slow])
-    assert due_after(8, None, 9, [slow])  # the last epoch
-    assert due_after(0, 1, 9, [slow])  # asked for
-    assert due_after(0, None, 9, [Checkpoints(tmp_path, 0.0), slow])  # too old
+    assert due_after(0, None, [quick])
+    assert not due_after(0, None, [slow])
+    assert not due_after(0, None, [quick, slow])
+    assert due_after(0, 1, [slow])  # asked for
+    assert due_after(0, None, [Checkpoints(tmp_path, 0.0), slow])  # too old
 
 
 def test_the_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:

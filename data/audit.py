@@ -10,12 +10,12 @@ from typing import Any, Literal
 from data.audit_labels import check_balance, check_digest
 from data.errors import listed
 from data.findings import Check
-from data.manifest import Manifest, Window, label_histogram
+from data.manifest import Manifest, Window
 from data.parts import SPLITS, Split
 from data.prepared import Prepared
 from data.splits import SPLIT_RULES, Unit
 
-__all__ = ["Audit", "Check", "audit", "label_histogram"]
+__all__ = ["Audit", "Check", "audit"]
 
 SHARE_BOUND = 0.02
 FEW_CLUSTERS = 10
@@ -90,7 +90,7 @@ def audit(prepared: Prepared) -> Audit:
         _flags(prepared.flags),
         _lost(prepared),
     ]
-    return Audit(tuple(checks), {split: label_histogram(manifests[split]) for split in SPLITS})
+    return Audit(tuple(checks), {split: manifests[split].label_histogram for split in SPLITS})
 
 
 def _label_share(manifest: Manifest, flags: Sequence[str]) -> Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -68,21 +69,25 @@ class LabelMap:
     rule: str
     speakers: tuple[Speaker, ...] = ()
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Sha256 of the rule's name and of the classes, whatever their order."""
         return digest_of({"rule": self.rule, "classes": dict(self.classes)})
 
-    def save(self, path: Path) -> None:
-        """Write the map as JSON, aside and then renamed."""
+    @cached_property
+    def _text(self) -> str:
         content = {
             "digest": self.digest,
             "rule": self.rule,
             "classes": dict(sorted(self.classes.items())),
             "speakers": [[speaker.id, speaker.sex, speaker.group] for speaker in sorted(self.speakers)],
         }
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write the map as JSON, aside and then renamed."""
         aside = path.with_name(path.name + ".aside")
-        aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        aside.write_text(self._text, encoding="utf-8")
         aside.replace(path)
 
     @classmethod

@@ -107,6 +107,19 @@ class Manifest:
             digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         return digest.hexdigest()
 
+    @cached_property
+    def label_histogram(self) -> dict[str, dict[str, object]]:
+        """For each class, its windows and speakers, in all and by sex."""
+        histogram: dict[str, dict[str, object]] = {}
+        for label in (0, 1):
+            of_class = [window for window in self.windows if window.label == label]
+            sexes = sorted({window.sex for window in of_class})
+            histogram[str(label)] = {
+                **_counts(of_class),
+                "sexes": {sex: _counts([w for w in of_class if w.sex == sex]) for sex in sexes},
+            }
+        return histogram
+
     def __len__(self) -> int:
         return len(self.windows)
 
@@ -150,19 +163,6 @@ class Manifest:
                 "its folder and prepare again"
             )
         return manifest
-
-
-def label_histogram(manifest: Manifest) -> dict[str, dict[str, object]]:
-    """Return, for each class, its windows and speakers, in all and by sex."""
-    histogram: dict[str, dict[str, object]] = {}
-    for label in (0, 1):
-        of_class = [window for window in manifest.windows if window.label == label]
-        sexes = sorted({window.sex for window in of_class})
-        histogram[str(label)] = {
-            **_counts(of_class),
-            "sexes": {sex: _counts([w for w in of_class if w.sex == sex]) for sex in sexes},
-        }
-    return histogram
 
 
 def _counts(windows: Sequence[Window]) -> dict[str, int]:

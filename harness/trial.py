@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.manifest import label_histogram
 from data.plugins import load_plugins
 from data.prepare import Prepared, load_prepared
 from data.tasks import TASKS
@@ -306,7 +305,7 @@ def write_evidence(spool: TrialSpool, prepared: Prepared, logits: Any, train: Pr
         artifacts / "figures" / "confusion.png", compress_level=1
     )
     histograms: dict[str, Any] = {
-        name: label_histogram(manifest) for name, manifest in sorted(manifests.items())
+        name: manifest.label_histogram for name, manifest in sorted(manifests.items())
     }
     histograms["predicted_on_val"] = dict(zip(("0", "1"), _counts(predicted), strict=True))
     write_json(artifacts / "labels" / "histograms.json", histograms)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.manifest import Manifest, Source, Window, label_histogram
+from data.manifest import Manifest, Source, Window
 
 text = st.text(max_size=5)
 sources = st.builds(
@@ -114,7 +114,7 @@ def test_columns():
 
 def test_the_histogram_counts_windows_and_speakers_by_sex():
     rows = (window(), window(), window(speaker="2", sex="M"), window(speaker="3", label=1))
-    assert label_histogram(Manifest("val", rows)) == {
+    assert Manifest("val", rows).label_histogram == {
         "0": {
             "windows": 3,
             "speakers": 2,

@@ -55,6 +55,7 @@ def watch_worker(stages: Stages) -> None:
         ("manifests, digests", trial, ("load_prepared",)),
         ("features opened", trial, ("load_split",)),
         ("statistics", trial, ("summarise",)),
+        ("model made", trial.Trial, ("build",)),
         ("weights.pt", trial, ("save_weights",)),
         ("ONNX by template", trial, ("export_onnx",)),
         (FIGURES, trial, ("label_histogram_image", "roc_figure", "confusion_figure")),

@@ -34,14 +34,14 @@ RATE, WEIGHT_DECAY, WARMUP, BATCH, SCORED = 2e-3, 1e-2, 0.1, 32, 512
 
 def sizes(scale: Scale) -> tuple[dict[str, Any], dict[str, Any]]:
     """The data section, and the parameters of the one trial: some 10 s on one core."""
-    windows = scale.of((960, 128), (96, 48))
+    windows = scale.of((640, 128), (96, 48))
     data = {
         "corpus": "demo", "task": "pseudo", "variant": "seen",
         "train_windows": windows[0], "val_windows": windows[1], "test_windows": 48,
     }  # fmt: skip
     parameters = {
         "feature": FEATURE, "learning_rate": RATE, "weight_decay": WEIGHT_DECAY, "warmup_share": WARMUP,
-        "batch_size": BATCH, "train_score_windows": SCORED, "width": scale.of(1.0, 0.25), "epochs": scale.of(3, 2),
+        "batch_size": BATCH, "train_score_windows": SCORED, "width": scale.of(1.0, 0.25), "epochs": 2,
     }  # fmt: skip
     return data, parameters
 

@@ -148,8 +148,10 @@ class Rounds:
         return (text if self.steady else f"{text}; the machine was not steady",)
 
 
-def interleaved(arms: Mapping[str, Arm], rounds: int, *, warm_up: bool = True) -> Rounds:
+def interleaved(arms: Mapping[str, Arm], rounds: int, *, warm_up: bool = True, once: bool = False) -> Rounds:
     """Measure arms forward, then backward, round after round, each warmed up by one run before.
+
+    `once`, for arms that take minutes: every round has each arm once, forward in one and backward in the next.
 
     A round whose canary, before or after it, is more than 15 % off the median is dropped and taken again, up to
     twice as many rounds in all. A single round (the quick form) runs every arm once and is kept either way.
@@ -163,14 +165,16 @@ def interleaved(arms: Mapping[str, Arm], rounds: int, *, warm_up: bool = True) -
     canary = Canary()
     for arm in arms.values() if warm_up and rounds > 1 else ():
         arm()
-    order = [*arms, *reversed(list(arms))] if rounds > 1 else list(arms)
+    forward = list(arms)
+    backward = forward[::-1]
+    orders = [forward, backward] if once or rounds == 1 else [[*forward, *backward]]
     canaries: list[tuple[float, float]] = []
     taken: list[dict[str, list[Reading]]] = []
     quiet: list[int] = []
     while len(taken) < 2 * rounds and len(quiet) < rounds:
         before = canary()
         readings: dict[str, list[Reading]] = {name: [] for name in arms}
-        for name in order:
+        for name in orders[len(taken) % len(orders)]:
             readings[name].append(arms[name]())
         taken.append(readings)
         canaries.append((before, canary()))

@@ -8,8 +8,8 @@ after each epoch; the training windows that the harness scores beside are as few
 
 The row is of a network an eighth as wide as the notebooks'. They trained on a GPU, which waited for features; on a core
 the whole network is what costs, whoever trains it, and features are as small a part as nobody had them. What comes out
-at full width is measured once, small, and told beside it. A notebook's DataLoader has a process for each core, which is
-the best that it can do; as it comes it has none, and featurises between the steps.
+at full width is measured once, small, and told beside it. So is a notebook whose DataLoader featurises in a process for
+each core, which is the best that it can do: theirs had none, their dataset being an `__iter__`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Size:
     width: float = WIDTH
 
 
-FULL = Size(480, 240, 30, RATES)  # the notebooks' number of epochs
+FULL = Size(480, 240, 20, RATES)
 QUICK = Size(96, 96, 2, RATES[:1])
 WIDE = Size(480, 240, 2, RATES[:2], FULL_WIDTH)
 
@@ -95,7 +95,7 @@ class Arms:
         self.turns = itertools.cycle(self.size.rates)
         self.runs = itertools.count()
 
-    def notebook(self, loaders: int = LOADERS) -> Reading:
+    def notebook(self, loaders: int = 0) -> Reading:
         """One trial of each front end at the next rate; the seconds of all the trials."""
         folder = self._folder("notebook")
         experiment = new_experiment(self.store, folder)
@@ -193,6 +193,7 @@ def run(scale: Scale, place: Path) -> list[Result]:
     prepared_s = time.perf_counter() - began
     # The other arms come first: after them no program has to be read from the disk.
     wide = None if scale.quick else at_full_width(place)
+    loaded_s = None if scale.quick else arms.notebook(LOADERS).wall_s
     both: dict[str, Callable[[], Reading]] = {"notebook": arms.notebook, "harness": arms.harness}
     rounds = interleaved(
         both, scale.slow_rounds, warm_up=False, once=True
@@ -207,16 +208,19 @@ def run(scale: Scale, place: Path) -> list[Result]:
         "prepared_once_for_both_s": prepared_s,
         **{f"{split}_windows": count for split, count in arms.windows.items()},
         "epochs": arms.size.epochs, "width": arms.size.width, "loaders": LOADERS, **agreed,
-        "at_full_width": wide,
+        "at_full_width": wide, "with_loaders_all_s": loaded_s,
     }  # fmt: skip
     notes = [
-        f"{arms.described}; a notebook featurises in {LOADERS} loader processes",
+        arms.described,
         "an arm's run of the notebooks' is one trial of each front end, times the number of rates",
         f"width {arms.size.width:g}, not the notebooks' {FULL_WIDTH:g}: on a core the full network is what costs, for either",
         f"final accuracies agree within {agreed['largest_difference']:.3f}",
     ]
-    if wide is not None:
-        notes += [f"one run of each, no interval: {wide['ratio']:.1f}x at full width ({wide['described']})"]
+    if wide is not None and loaded_s is not None:
+        notes += [
+            f"one run of each, no interval: {wide['ratio']:.1f}x at full width ({wide['described']}), and "
+            f"{loaded_s / rounds.median('harness'):.1f}x a notebook that featurises in {LOADERS} processes"
+        ]
     return [
         judged(
             "B3", WHAT, rounds.ratio("notebook", "harness"), unit="x", target=">= 10", beyond=">= 20",

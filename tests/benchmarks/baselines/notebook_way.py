@@ -1,8 +1,8 @@
 """`python notebook_way.py JOB.json`: one trial as the notebooks ran it, in a process of its own.
 
-A Dataset that decodes and featurises each window when it is asked for, with librosa, in the DataLoader's workers;
-a Conv1d network; fluent MLflow on an SQLite file; a figure of the labels and an ONNX export at the end. Nothing of
-this project is imported but the plain loop beside it.
+A dataset whose `__iter__` decodes and featurises each window with librosa, in the training's own process; a Conv1d
+network; fluent MLflow on an SQLite file; a figure of the labels and an ONNX export at the end. Nothing of this project
+is imported but the plain loop beside it. With `loaders` the windows are featurised in that many processes instead.
 
 JOB.json: train, val (rows of [path, first sample, label]), front_end (mfcc or log_mel), channels, dropout,
 recipe, loaders, tracking_uri, experiment.
@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, SequentialSampler
 
 from tests.benchmarks.baselines.artefacts import export, label_histogram
 from tests.benchmarks.baselines.plain_training import Batch, Recipe, order_of, train
@@ -71,6 +71,16 @@ class Shuffled(Sampler[int]):
         return self.windows // self.recipe.batch_size * self.recipe.batch_size
 
 
+class Stream(IterableDataset[tuple[torch.Tensor, int]]):
+    """The same windows, one after the other in the order of a sampler."""
+
+    def __init__(self, windows: Windows, order: Sampler[int]) -> None:
+        self.windows, self.order = windows, order
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        return (self.windows[index] for index in self.order)
+
+
 class Block(nn.Module):
     """Two convolutions beside a shortcut, then pooling by two, (batch, channel, frame)."""
 
@@ -110,6 +120,16 @@ class Network(nn.Module):
         return logits
 
 
+def loader_of(windows: Windows, order: Sampler[int], batch_size: int, processes: int) -> DataLoader[Any]:
+    """Batches of a split; without processes of its own the DataLoader asks `__iter__`."""
+    if not processes:
+        return DataLoader(Stream(windows, order), batch_size=batch_size)
+    return DataLoader(
+        windows, batch_size=batch_size, sampler=order, num_workers=processes, persistent_workers=True,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+
+
 def main(job: dict[str, Any]) -> None:
     """Train, log and export."""
     torch.set_num_threads(1)
@@ -121,14 +141,10 @@ def main(job: dict[str, Any]) -> None:
     num_features = len(
         datasets["train"][0][0]
     )  # loads librosa, before the loaders' processes are forked from here
+    orders = {"train": sampler, "val": SequentialSampler(datasets["val"])}
     loaders = {
-        split: DataLoader[Any](
-            datasets[split], batch_size=recipe.batch_size,
-            sampler=sampler if split == "train" else None, num_workers=job["loaders"],
-            persistent_workers=job["loaders"] > 0, generator=torch.Generator().manual_seed(0),
-        )
-        for split in rows
-    }  # fmt: skip
+        split: loader_of(datasets[split], orders[split], recipe.batch_size, job["loaders"]) for split in rows
+    }
 
     def batches(epoch: int) -> DataLoader[Batch]:
         sampler.epoch = epoch

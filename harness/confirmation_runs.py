@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +37,11 @@ class _Run(SideRun):
 
 
 class ConfirmationRuns(SideRuns[_Run]):
-    """Trains arms on fresh seeds until every one has ended, or somebody stops it."""
+    """Trains arms on fresh seeds until every one has ended, or somebody stops it.
+
+    With `stack: N` in the sweep a worker trains up to N at once: the seeds of an arm, and of arms alike but for rate
+    and decay.
+    """
 
     def __init__(
         self,
@@ -53,6 +59,7 @@ class ConfirmationRuns(SideRuns[_Run]):
         self._alike = AlikeFailures()
         self._left = list(left)
         self._new, self._total = len(self._left), total
+        self._numbers = itertools.count(1)
         self._began = time.monotonic()
 
     @property
@@ -75,6 +82,8 @@ class ConfirmationRuns(SideRuns[_Run]):
         with handling_signals(self.stopping.on_signal):
             while True:
                 behind = self.writer.behind and bool(self._left) and self.signal is None
+                if self.signal is None:
+                    self.go_on()
                 while self._left and self.executor.idle > 0 and self.signal is None and not behind:
                     self._start_next()
                 self.stopping.pass_on()
@@ -89,18 +98,26 @@ class ConfirmationRuns(SideRuns[_Run]):
                     self.view.message(news)
 
     def _start_next(self) -> None:
-        arm, seed = self._left.pop(0)
+        first = self._left[0][0].config
+        most = min(
+            first.stack, math.ceil(len(self._left) / self.executor.idle)
+        )  # no worker stands idle for a stack
+        key = first.stack_key()
+        alike = [one for one in self._left if one[0].config.stack_key() == key][:most]
+        self._left = [one for one in self._left if one not in alike]
+        self.start(*(self._run_of(arm, seed) for arm, seed in alike))
+
+    def _run_of(self, arm: Arm, seed: int) -> _Run:
         spool = self.jobs.spool(folder_of(arm.fingerprint, seed))
         if spool.read("verdict") is not None:  # it failed in an earlier launch, and is tried again
             spool.remove()
         replicate = replicate_of(self.study, arm, seed, Result({}))
-        number = self._new - len(self._left)
         job = self.jobs.make(
-            number, replicate.label, arm.config, spool,
+            next(self._numbers), replicate.label, arm.config, spool,
             replicate=seed, subject="baseline" if arm.trial is None else str(arm.trial),
             header=header_of(self.jobs, replicate, spool),
         )  # fmt: skip
-        self.start(_Run(replicate.label, arm.config, spool, job, arm=arm, seed=seed))
+        return _Run(replicate.label, arm.config, spool, job, arm=arm, seed=seed)
 
     def completed(self, run: _Run, outcome: dict[str, Any]) -> None:
         """Keep the score."""

@@ -41,13 +41,14 @@ class Host(Protocol):
 
 @dataclass
 class SideRun:
-    """A training under way; its number is in `job`."""
+    """A training under way; its number is in `job`. `stacked`: with others, in one worker."""
 
     label: str
     config: TrialConfig
     spool: TrialSpool
     job: Job
     furthest: int = -1
+    stacked: bool = False
 
     def __post_init__(self) -> None:
         self.retries = Retries(self.spool)
@@ -62,13 +63,21 @@ class SideRuns(Generic[RunT]):
     def __init__(self, host: Host) -> None:
         self._host = host
         self.running: dict[int, RunT] = {}
+        self._again: list[RunT] = []
 
-    def start(self, run: RunT) -> None:
-        """Give a training to an idle worker; it goes on from its checkpoint where there is one."""
-        self.running[run.job.number] = run
-        self._host.executor.submit(run.job)
-        self._host.writer.poke(run.spool)
-        self._host.view.message(f"{run.label}: started, {run.config.training.epochs} epochs")
+    def start(self, *runs: RunT) -> None:
+        """Give a training, or a stack, to an idle worker; it goes on from its checkpoint where there is one."""
+        for run in runs:
+            self.running[run.job.number], run.stacked = run, len(runs) > 1
+        self._host.executor.submit(*(run.job for run in runs))
+        for run in runs:
+            self._host.writer.poke(run.spool)
+            self._host.view.message(f"{run.label}: started, {run.config.training.epochs} epochs")
+
+    def go_on(self) -> None:
+        """Give what is to be tried again to the workers that are idle."""
+        while self._again and self._host.executor.idle > 0:
+            self._host.executor.submit(self._again.pop(0).job)
 
     def handle(self, event: Event) -> bool:
         """Take an event in; false where it is of no such training."""
@@ -109,10 +118,12 @@ class SideRuns(Generic[RunT]):
     def _retry(self, run: RunT, event: TrialFailed | WorkerLost) -> None:
         if self._host.signal is not None:
             return
-        given_up = run.retries.another(event)
+        given_up = None if run.stacked else run.retries.another(event)  # it may be another's fault
         if given_up is not None:
             self.failed(run, "infrastructure", given_up)
             return
         self._host.view.message(f"{run.label}: {event.reason}; going on from its checkpoint")
         count_attempt(run.spool)
-        self._host.executor.submit(run.job)  # its own slot is the free one
+        run.stacked = False
+        self._again.append(run)  # alone; of a stack only the first finds its slot free
+        self.go_on()

@@ -1,0 +1,61 @@
+"""Fresh seeds as one stack: of an arm, and of arms that differ in rate and decay only."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from data.prepare import prepare
+from harness.cli import cli
+from harness.confirmation import confirmation_of
+from harness.executors.protocol import Job
+from harness.record import Record
+from harness.spool import write_json
+from harness.study import load_study
+from harness.trial import open_device, run_trial
+from harness.trial_config import derived_seed
+from tests.harness.confirmed_study import outcome, told_study
+
+SWEEP = {
+    "parameters": {"feature": "mfcc", "width": 0.125, "epochs": 9, "learning_rate": [0.004, 0.005]},
+    "baseline": {"learning_rate": 0.004},
+    "stack": 4,
+}
+VALUES = {"feature": "mfcc", "width": 0.125, "epochs": 9}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_seeds_of_alike_finalists_are_trained_at_once_and_score_as_each_alone(
+    tmp_path: Path, demo_cache: Path, new_record: Callable[[Path], Record]
+) -> None:
+    record = new_record(tmp_path / "mlruns")
+    trials = [
+        ({**VALUES, "learning_rate": rate}, outcome(score)) for rate, score in ((0.004, 0.6), (0.005, 0.7))
+    ]
+    study = told_study(record, trials, **SWEEP)
+    prepared = prepare(study.sweep.data, data_root=None, cache=demo_cache)
+    digests = {split: part.manifest.digest for split, part in prepared.splits.items()}
+    study.optuna_study.set_user_attr("manifests", {study.sweep.data.digest(): digests})
+    place = ("--record", str(record.root), "--cache", str(demo_cache))
+    done = CliRunner().invoke(
+        cli, ["confirm", "told", "--finalists", "2", "--seeds", "2", "--workers", "1", "--json", *place]
+    )
+    assert done.exit_code == 0, done.output
+    confirmed = confirmation_of(load_study(record, "told"))
+    assert confirmed is not None
+    found = [one for finalist in confirmed.finalists for one in finalist.replicates]
+    assert [one.outcome["stack"] for one in found] == [4] * 4
+    for one in found:
+        folder = tmp_path / f"alone-{one.key.replace('/', '-')}"
+        write_json(folder / "trial.json", {"run_name": "alone"})
+        seed = derived_seed("training", study.sweep.seed, one.replicate)
+        job = Job(
+            0, dict(one.config), str(prepared.folder), str(folder), str(demo_cache), seed,
+            {"run_id": "x", "versions": {}},
+        )  # fmt: skip
+        alone = run_trial(job, open_device("cpu"), lambda epoch, metrics: False, lambda: False)
+        # float32's rounding, which training multiplies: test_training_stack has the law, in float64
+        assert one.outcome["score"] == pytest.approx(alone["score"], abs=0.05)
+        assert one.outcome["at_best"]["train/loss"] == pytest.approx(alone["at_best"]["train/loss"], abs=0.02)

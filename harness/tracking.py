@@ -210,6 +210,7 @@ class Tracking:
 
         `new` as in `run`: only whoever began the trial, and hands it over for the first time, may say so.
         """
+        verdict = spool.read("verdict")  # before the epochs, all of which are there when it is
         trial = spool.read("trial")
         assert trial is not None, f"{spool.folder} has no trial.json"
         key = trial.get("key") or self.trial_key(trial["number"])  # an ensemble brings its own
@@ -223,7 +224,6 @@ class Tracking:
                 self._set_running(run_id)
             self._described.add(key)
             failpoint("tracking.described")
-        verdict = spool.read("verdict")
         if verdict is None:
             return False
         told = self._log_outputs(run_id, spool)

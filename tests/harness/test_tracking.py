@@ -152,6 +152,27 @@ def test_a_trial_is_stored_once_however_often_it_is_stored(client: MlflowClient,
     assert {"model.onnx", "labels/labels.json"} <= set(row["artifacts"])
 
 
+def test_epochs_that_come_with_the_verdict_while_others_are_stored_are_not_lost(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking = Tracking(client, "overtaken")
+    spool = spooled(tmp_path, epochs=2)
+    log_batch = client.log_batch
+
+    def slow(*words: Any, **more: Any) -> None:
+        log_batch(*words, **more)
+        if not (spool.folder / "verdict.json").exists():  # the training ended meanwhile
+            spool.append_epoch(2, {"val/loss": 1 / 3, "score": 0.2})
+            ended(spool, "FINISHED", "complete")
+
+    monkeypatch.setattr(client, "log_batch", slow)
+    complete = tracking.store_trial(spool)
+    while not complete:  # a verdict that came too late for this time is taken the next
+        complete = tracking.store_trial(spool)
+    (row,) = everything(client, tracking)
+    assert [step for step, _, _ in row["metrics"]["score"]] == [0, 1, 2]
+
+
 def counting(client: MlflowClient, monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
     """Which of these calls are made, in their order."""
     made: list[str] = []

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from harness.record import Record
     from harness.study import Study, TrialSummary
 
+# Rows of a table that a person reads, and those of running trials; a thousand take rich a second.
+SHOWN = 200
+
 
 @click.command()
 @click.argument("study", required=False)
 @common("record", "json")
 def command(study: str | None, as_json: bool, **options: Any) -> None:
-    """List the studies of a record, or the trials of one, best first.
+    """List the studies of a record, or the trials of one, best first: the best 200, and those that run.
 
     \b
     --json prints, without STUDY: studies (name, trials, complete, pruned, failed, duplicate,
@@ -145,7 +148,8 @@ def _print_trials(trials: list[TrialSummary]) -> None:
     ranked = sorted(
         trials, key=lambda trial: (trial.state != "complete", -(trial.score or 0.0), trial.number)
     )
-    for trial in ranked:
+    shown = [*ranked[:SHOWN], *(trial for trial in ranked[SHOWN:] if trial.state == "running")]
+    for trial in shown:
         interval = trial.outcome.get("interval")
         table.add_row(
             str(trial.number), trial.name.partition(" ")[2], trial.state, str(trial.epochs or ""),
@@ -154,6 +158,8 @@ def _print_trials(trials: list[TrialSummary]) -> None:
             str(interval["clusters"]) if interval else "", trial.reason,
         )  # fmt: skip
     _console().print(table)
+    if len(shown) < len(ranked):
+        click.echo(f"{len(shown)} of {len(ranked)} trials; --json has them all")
     clusters = [trial.outcome["interval"]["clusters"] for trial in ranked if trial.outcome]
     if clusters and min(clusters) < 10:
         click.echo(f"few clusters (K = {min(clusters)}): these intervals are no evidence")

@@ -17,10 +17,11 @@ from harness.controls import Control, control_config, controls_left, controls_of
 from harness.coordinator import Coordinator
 from harness.cost import Cost, estimate
 from harness.executors.local import LocalExecutor, default_slots
+from harness.failpoints import failpoint
 from harness.gate import Inspection, inspect, require
 from harness.provenance import Provenance, provenance
 from harness.quota import keep_within_quota
-from harness.reconciler import settle_runs
+from harness.reconciler import may_show_running, settle_runs
 from harness.record import Record
 from harness.room import naming_full_disks, require_expected
 from harness.search_space import SearchSpace
@@ -176,6 +177,8 @@ def _run(
     launched = time.time_ns()
     writer = Writer(server, lambda uri: open_tracking(uri, study, code, inspections, launched))
     count = min(slots(study.sweep, settings), max(1, study.sweep.budget.trials))
+    if may_show_running(study, record):
+        writer.open()
     executor = LocalExecutor(count, settings.resolved_device, record.root / "logs")
     prepared = {inspection.prepared.config.digest(): inspection.prepared for inspection in inspections}
     coordinator = Coordinator(study, record, prepared, executor, writer, view, code, settings.cache)
@@ -206,6 +209,7 @@ def _close_runs(
 ) -> None:
     """Show in MLflow what does not run any more."""
     assert tracking.parent is not None, "a launch has its run from the beginning"
+    failpoint("launch.closing")
     waiting = [*coordinator.running, *coordinator.controls.running]
     rest = [header for folder in unstored if (header := TrialSpool(folder).read("trial")) is not None]
     complete = ended and not waiting

@@ -93,7 +93,7 @@ def reconcile(record: Record, name: str) -> list[str]:
         study = load_study(record, name)
         done = settle(study, record)
         ended = list(ended_spools(study, record))
-        needed = bool(ended) or _may_show_running(study, record)
+        needed = bool(ended) or may_show_running(study, record)
         with TrackingServer(record) if needed else nullcontext() as server:
             if server is not None:
                 tracking = Tracking(connect(server.uri), name, study.sweep.description, study.identity)
@@ -239,7 +239,8 @@ def _verdict(
 # MLflow, without a server
 
 
-def _may_show_running(study: Study, record: Record) -> bool:
+def may_show_running(study: Study, record: Record) -> bool:
+    """Whether MLflow may show runs of the study as running; call it where none does."""
     team = bool(os.environ.get("MLFLOW_TRACKING_URI"))  # what that one holds, only it can say
     return team or bool(_shown_running(study, record))
 

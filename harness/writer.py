@@ -27,6 +27,8 @@ RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 MAX_REFUSALS = 3
 # An operation that takes longer than this is told of as an outage; a request is given up after 30 s only.
 SILENT_S = 15.0
+# Stands among the spools that are stored for what a launch does as it opens MLflow.
+OPENING = Path("what a killed launch left")
 # Trials that wait for a server which answers: with more of them no new trial begins, so that the spool stays small.
 MAX_BEHIND = 32
 # How long the end of a launch waits for MLflow to take what is spooled, and ...
@@ -84,6 +86,12 @@ class Writer:
             self._dirty[spool.folder] = None
             self._changed.notify_all()
 
+    def open(self) -> None:
+        """Reach MLflow even where no trial has anything new: what a killed launch left there is put right."""
+        with self._changed:
+            self._dirty[OPENING] = None
+            self._changed.notify_all()
+
     @property
     def behind(self) -> bool:
         """Whether MLflow takes trials more slowly than they come; of a server that is away this says nothing."""
@@ -131,7 +139,7 @@ class Writer:
                 f"waiting up to {wait:.0f} s for MLflow to take {runs} (Ctrl-C: the next launch stores the rest)"
             )
             left = self.drain(DRAIN_S, stop)
-        return left
+        return [folder for folder in left if folder != OPENING]
 
     def tracking(self) -> Tracking:
         """The study's tracking; opens it where the thread has not done so yet."""
@@ -230,10 +238,12 @@ class Writer:
         spool = TrialSpool(folder)
         if folder in self.left:
             self.left.remove(folder)  # it has something new: try again
-        if spool.read("trial") is None:
+        if folder != OPENING and spool.read("trial") is None:
             return  # stored completely since somebody asked
         with unrepeated():  # what does not arrive is tried again here, after a pause
             tracking = self.tracking()
+            if folder == OPENING:
+                return
             self._at = (folder, time.monotonic())  # that a server starts slowly is no silence
             new = folder in self._new
             self._new.discard(folder)  # whatever comes of it, from here on its run may be there

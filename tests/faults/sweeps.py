@@ -192,6 +192,7 @@ class Found:
     epochs: int
     trials: tuple[TrialSummary, ...]
     runs: tuple[str, ...]
+    left: str  # what is running, in words
 
     @property
     def finished(self) -> bool:
@@ -212,16 +213,19 @@ def found_in(place: Workplace) -> Found:
     values = {(trial, epoch): value for trial, epoch, value in stored}
     promised = acknowledged(place)
     kinds = statuses(place)
-    everywhere = [status for _, status in kinds]
     optuna = load_study(place.record, "tiny").optuna_study.get_trials(deepcopy=False)
-    unfinished = sum(not trial.state.is_finished() for trial in optuna)
+    unfinished = [
+        f"trial {trial.number} {trial.state.name}" for trial in optuna if not trial.state.is_finished()
+    ]
+    running = [f"{kind} run {status}" for kind, status in kinds if status in ("RUNNING", "SCHEDULED")]
     return Found(
         lost=sum(values.get(key) != value for key, value in promised.items()),
         doubled=sum(count > 1 for count in points.values()),
-        running=everywhere.count("RUNNING") + everywhere.count("SCHEDULED") + unfinished,
+        running=len(running) + len(unfinished),
         epochs=len(promised),
         trials=tuple(begun(place)),
         runs=tuple(status for kind, status in kinds if kind == "trial"),
+        left=", ".join([*running, *unfinished]),
     )
 
 

@@ -34,6 +34,7 @@ COORDINATOR = (
     "coordinator.dispatched", "coordinator.reported", "coordinator.outcome", "coordinator.told", "coordinator.verdict",
     "tracking.run_created", "tracking.described", "tracking.epochs_stored", "tracking.artifacts_stored",
     "tracking.tagged", "tracking.ended", "spool.removing", "writer.stored", "writer.complete", "writer.removed",
+    "launch.closing",
 )  # fmt: skip
 # In a finite space, which is walked: what comes next is put into the study before it is asked for.
 WALKED = sweep_of(3, 6, "grid").replace("{float: [1e-3, 1e-2], log: true}", "[0.003, 0.005, 0.01]")
@@ -146,4 +147,21 @@ def test_killed_at_named_points(
         f"{sum(kills.values())} kills at {len(+kills)} points, {wrong} of {len(plans)} studies not as undisturbed; "
         f"reconciling twice changed nothing {unchanged} of {reconciled} times (seed {seed})",
         holds=not wrong and unchanged == reconciled and not missed,
+    )
+
+
+@pytest.mark.row(3)
+@pytest.mark.parametrize("server", ["place_of", "own_server"])
+def test_a_launch_killed_at_its_very_end_is_shown_as_ended_by_the_next_which_has_nothing_to_do(
+    server: str, tmp_path: Path, warm: Warm, request: pytest.FixtureRequest, measured: Callable[..., None]
+) -> None:
+    place_of: Place = request.getfixturevalue(server)
+    wrecks = Wrecks(warm, place_of(tmp_path / "end", sweep_of(1, 1)))
+    wrecks.kill_at("launch.closing")
+    assert wrecks.kills.total() == found_in(wrecks.place).running == 1
+    assert warm.sweep(wrecks.place).wait() == 0
+    found = found_in(wrecks.place)
+    measured(
+        f"{found.running} left running of a launch killed when all was stored",
+        holds=found.finished and not found.running,
     )

@@ -23,6 +23,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 CANARY_S = 0.05
 DRIFT = 0.15  # of a canary from the median canary
+LIMIT_S = 150.0  # no further round begins after so long, once there are ...
+ENOUGH = 3  # ... so many quiet ones
 RESAMPLES = 2_000
 LEVEL = 0.95
 _SIDE = 512  # of the canary's matrices
@@ -154,7 +156,8 @@ def interleaved(arms: Mapping[str, Arm], rounds: int, *, warm_up: bool = True, o
     `once`, for arms that take minutes: every round has each arm once, forward in one and backward in the next.
 
     A round whose canary, before or after it, is more than 15 % off the median is dropped and taken again, up to
-    twice as many rounds in all. A single round (the quick form) runs every arm once and is kept either way.
+    twice as many rounds in all; after LIMIT_S, three quiet ones are enough. A single round (the quick form) runs every
+    arm once and is kept either way.
     `warm_up` is false for arms that begin cold by what they measure, or leave their own first part out.
 
     Raises
@@ -171,7 +174,10 @@ def interleaved(arms: Mapping[str, Arm], rounds: int, *, warm_up: bool = True, o
     canaries: list[tuple[float, float]] = []
     taken: list[dict[str, list[Reading]]] = []
     quiet: list[int] = []
+    began = time.perf_counter()
     while len(taken) < 2 * rounds and len(quiet) < rounds:
+        if time.perf_counter() - began > LIMIT_S and len(quiet) >= ENOUGH:
+            break
         before = canary()
         readings: dict[str, list[Reading]] = {name: [] for name in arms}
         for name in orders[len(taken) % len(orders)]:

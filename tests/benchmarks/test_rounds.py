@@ -111,6 +111,16 @@ def test_a_machine_that_never_rests_gives_no_value(canaries: Callable[[list[floa
     assert len(log) == 2 + 6 * 4  # at most twice as many rounds
 
 
+def test_when_the_time_is_over_three_quiet_rounds_are_enough(
+    canaries: Callable[[list[float]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Round:     0           1           2 drifts    3
+    canaries([0.05, 0.05, 0.05, 0.05, 0.05, 0.09, 0.05, 0.05, 0.05, 0.05])
+    monkeypatch.setattr("tests.benchmarks.rounds.LIMIT_S", 0.0)
+    found = interleaved(arms([]), 7)
+    assert (found.kept, found.dropped) == (3, 1)
+
+
 def test_drift_is_from_the_median_either_way() -> None:
     steady = (1.0, 1.0)
     assert quiet_rounds([steady, (1.14, 0.86), steady]) == [0, 1, 2]

@@ -33,15 +33,15 @@ RATE, WEIGHT_DECAY, WARMUP, BATCH, SCORED = 2e-3, 1e-2, 0.1, 32, 512
 
 
 def sizes(scale: Scale) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The data section, and the parameters of the one trial: some 10 s on one core."""
-    windows = scale.of((640, 128), (96, 48))
+    """The data section, and the parameters of the one trial: some 30 s on one core, where the notebooks' took an hour."""
+    windows = scale.of((1280, 128), (96, 48))
     data = {
         "corpus": "demo", "task": "pseudo", "variant": "seen",
         "train_windows": windows[0], "val_windows": windows[1], "test_windows": 48,
     }  # fmt: skip
     parameters = {
         "feature": FEATURE, "learning_rate": RATE, "weight_decay": WEIGHT_DECAY, "warmup_share": WARMUP,
-        "batch_size": BATCH, "train_score_windows": SCORED, "width": scale.of(1.0, 0.25), "epochs": 2,
+        "batch_size": BATCH, "train_score_windows": SCORED, "width": scale.of(1.0, 0.25), "epochs": scale.of(3, 2),
     }  # fmt: skip
     return data, parameters
 
@@ -131,7 +131,7 @@ def run(scale: Scale, place: Path) -> list[Result]:
             arms = {"bare": lambda: bare.train(bare_parameters(parameters)), "harness": harness}
             warm_up(warm, workers, parameters)
             bare.train(bare_parameters({**parameters, "epochs": 1, "batch_size": 64}))
-            rounds = interleaved(arms, scale.rounds)
+            rounds = interleaved(arms, scale.rounds, once=True)
             agreed = require_agreement(warm, swept[-1], bare.last)
         stages = {} if scale.quick else clocked(warm, place / "stages.jsonl", parameters)
     return [judged_loop(scale, rounds, {**agreed, **stages, "data": data, "parameters": parameters})]

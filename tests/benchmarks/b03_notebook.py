@@ -28,7 +28,7 @@ from models.architecture import CnnConfig
 from tests.benchmarks.demo_windows import demo_data, forget_features, prepared_demo, rows_on_disk
 from tests.benchmarks.programs import ROOT, harness_sweep, run_program
 from tests.benchmarks.result import Result, judged
-from tests.benchmarks.rounds import Reading, cpu, interleaved
+from tests.benchmarks.rounds import SLOW_LIMIT_S, Reading, cpu, interleaved
 from tests.benchmarks.scale import Scale
 from tests.benchmarks.stored_runs import (
     StoredRun,
@@ -195,9 +195,8 @@ def run(scale: Scale, place: Path) -> list[Result]:
     wide = None if scale.quick else at_full_width(place)
     loaded_s = None if scale.quick else arms.notebook(LOADERS).wall_s
     both: dict[str, Callable[[], Reading]] = {"notebook": arms.notebook, "harness": arms.harness}
-    rounds = interleaved(
-        both, scale.slow_rounds, warm_up=False, once=True
-    )  # cold starts are what is measured
+    # Cold starts are what is measured.
+    rounds = interleaved(both, scale.slow_rounds, warm_up=False, once=True, limit_s=SLOW_LIMIT_S)
     agreed = arms.agreement()
     details = {
         "notebook_trial_s": rounds.median("notebook", lambda reading: reading.details["trial_s"]),

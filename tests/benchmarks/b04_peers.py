@@ -33,7 +33,7 @@ from tests.benchmarks.demo_windows import demo_data, prepared_demo, shared_cache
 from tests.benchmarks.peer_environments import Environment, environment
 from tests.benchmarks.programs import ROOT, ProgramFailed, harness_sweep, run_program
 from tests.benchmarks.result import Result, judged, not_measured
-from tests.benchmarks.rounds import Arm, CannotRun, Reading, Rounds, interleaved
+from tests.benchmarks.rounds import SLOW_LIMIT_S, Arm, CannotRun, Reading, Rounds, interleaved
 from tests.benchmarks.scale import Scale
 from tests.benchmarks.stored_runs import (
     StoredRun,
@@ -254,7 +254,8 @@ def with_those_that_run(arms: Arms, rounds: int, missing: dict[str, str]) -> Rou
     """Measure; a peer whose program fails is left out from the beginning, and goes into `missing` with the reason."""
     while arms.environments:
         try:
-            return interleaved(arms.arms(), rounds, warm_up=False)  # a study's first trial is
+            # A study's first trial is the warm-up.
+            return interleaved(arms.arms(), rounds, warm_up=False, limit_s=SLOW_LIMIT_S)
         except PeerFailed as failed:
             print(failed, file=sys.stderr)
             del arms.environments[failed.name]

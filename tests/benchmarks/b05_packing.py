@@ -90,8 +90,8 @@ def run(scale: Scale, place: Path) -> list[Result]:
         short, naive = Packing(warm, two, brief), Packing(warm, many, brief)
         for arm in () if scale.quick else (Packing(warm, one, brief), short):
             arm()  # traces the templates
-        long = interleaved({"serial": serial, "packed": packed}, scale.rounds)
-        few = interleaved({"naive": naive, "short": short}, scale.slow_rounds)
+        long = interleaved({"serial": serial, "packed": packed}, scale.rounds, once=True)
+        few = interleaved({"naive": naive, "short": short}, scale.slow_rounds, once=True)
         require_agreement(serial, packed, short, naive)
         warm.artifact(naive.swept, 0, "model/model.onnx")
     return rows(

@@ -22,9 +22,10 @@ from scipy import stats
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 CANARY_S = 0.05
+SLOW_LIMIT_S = 300.0  # where a round takes minutes
 DRIFT = 0.15  # of a canary from the median canary
-LIMIT_S = 150.0  # no further round begins after so long, once there are ...
-ENOUGH = 3  # ... so many quiet ones
+LIMIT_S = 150.0  # after so long ...
+ENOUGH = 3  # ... so many quiet rounds are enough; after twice as long, one
 RESAMPLES = 2_000
 LEVEL = 0.95
 _SIDE = 512  # of the canary's matrices
@@ -150,14 +151,21 @@ class Rounds:
         return (text if self.steady else f"{text}; the machine was not steady",)
 
 
-def interleaved(arms: Mapping[str, Arm], rounds: int, *, warm_up: bool = True, once: bool = False) -> Rounds:
+def interleaved(
+    arms: Mapping[str, Arm],
+    rounds: int,
+    *,
+    warm_up: bool = True,
+    once: bool = False,
+    limit_s: float | None = None,
+) -> Rounds:
     """Measure arms forward, then backward, round after round, each warmed up by one run before.
 
     `once`, for arms that take minutes: every round has each arm once, forward in one and backward in the next.
 
     A round whose canary, before or after it, is more than 15 % off the median is dropped and taken again, up to
-    twice as many rounds in all; after LIMIT_S, three quiet ones are enough. A single round (the quick form) runs every
-    arm once and is kept either way.
+    twice as many rounds in all. After `limit_s` three quiet ones are enough, after twice as long one is. A single round
+    (the quick form) runs every arm once and is kept either way.
     `warm_up` is false for arms that begin cold by what they measure, or leave their own first part out.
 
     Raises
@@ -175,9 +183,9 @@ def interleaved(arms: Mapping[str, Arm], rounds: int, *, warm_up: bool = True, o
     taken: list[dict[str, list[Reading]]] = []
     quiet: list[int] = []
     began = time.perf_counter()
-    while len(taken) < 2 * rounds and len(quiet) < rounds:
-        if time.perf_counter() - began > LIMIT_S and len(quiet) >= ENOUGH:
-            break
+    while len(taken) < 2 * rounds and len(quiet) < _wanted(
+        rounds, time.perf_counter() - began, limit_s or LIMIT_S
+    ):
         before = canary()
         readings: dict[str, list[Reading]] = {name: [] for name in arms}
         for name in orders[len(taken) % len(orders)]:
@@ -193,6 +201,13 @@ def interleaved(arms: Mapping[str, Arm], rounds: int, *, warm_up: bool = True, o
     kept = [taken[i] for i in (quiet or [0])]
     by_arm = {name: tuple(tuple(one[name]) for one in kept) for name in arms}
     return Rounds(by_arm, len(taken) - len(kept), float(np.median(canaries)), steady)
+
+
+def _wanted(rounds: int, elapsed_s: float, limit_s: float) -> int:
+    """How many quiet rounds are enough by now."""
+    if elapsed_s < limit_s:
+        return rounds
+    return min(rounds, ENOUGH) if elapsed_s < 2 * limit_s else 1
 
 
 def quiet_rounds(canaries: Sequence[tuple[float, float]]) -> list[int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,14 +113,16 @@ def test_a_machine_that_never_rests_gives_no_value(canaries: Callable[[list[floa
     assert len(log) == 2 + 6 * 4  # at most twice as many rounds
 
 
-def test_when_the_time_is_over_three_quiet_rounds_are_enough(
-    canaries: Callable[[list[float]], None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit_s", "kept"), [(60.0, 5), (1.0, 3), (0.5, 1)])
+def test_the_longer_it_takes_the_fewer_quiet_rounds_are_enough(
+    canaries: Callable[[list[float]], None], monkeypatch: pytest.MonkeyPatch, limit_s: float, kept: int
 ) -> None:
-    # Round:     0           1           2 drifts    3
-    canaries([0.05, 0.05, 0.05, 0.05, 0.05, 0.09, 0.05, 0.05, 0.05, 0.05])
-    monkeypatch.setattr("tests.benchmarks.rounds.LIMIT_S", 0.0)
-    found = interleaved(arms([]), 7)
-    assert (found.kept, found.dropped) == (3, 1)
+    # Round:     0 drifts    1           2           3           4           5
+    canaries([0.05, 0.09, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05])
+    now = itertools.chain([0.0], itertools.repeat(1.0))
+    monkeypatch.setattr(rounds, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    found = interleaved(arms([]), 5, limit_s=limit_s)
+    assert (found.kept, found.dropped) == (kept, 1)
 
 
 def test_drift_is_from_the_median_either_way() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
@@ -54,6 +54,18 @@ class QuickStorage(JournalStorage):
         with _no_collection():
             size = load(Path(backend._file_path), self._replay_result)
         backend._log_number_offset[self._replay_result.log_number_read] = size
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """As Optuna's, which takes twice as long to walk through 10,000 of them, at each of an ask's seven calls."""
+        if deepcopy or study_id not in self._replay_result._studies:
+            return super().get_all_trials(study_id, deepcopy, states)
+        with self._thread_lock:
+            self._sync_with_backend()
+            trials = self._replay_result._trials
+            found = [trials[one] for one in self._replay_result._study_id_to_trial_ids[study_id]]
+        return found if states is None else [trial for trial in found if trial.state in states]
 
 
 def load(journal: Path, into: JournalStorageReplayResult) -> int:

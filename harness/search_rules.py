@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 def build_sampler(sweep: Sweep, number: int, workers: int) -> BaseSampler:
     """The sampler of one trial, seeded from (study seed, trial number): a resumed study repeats nothing."""
-    from optuna.samplers import RandomSampler, TPESampler
+    from optuna.samplers import RandomSampler
 
     seed = derived_seed("sampler", sweep.seed, number)
     if sweep.sampler.type == "tpe":
+        from harness.bounded_tpe import BoundedTPE
+
         with _experimental():  # multivariate and group are
-            return TPESampler(
+            return BoundedTPE(
                 seed=seed,
                 n_startup_trials=sweep.sampler.startup_trials,
                 multivariate=True,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, Run
+    from mlflow.entities import Metric, Param, Run, RunTag
 
 # A tag's value and a parameter's may have at most this many characters.
 MAX_TAG = 5_000
@@ -175,8 +175,6 @@ class Tracking:
 
         `new` says that nobody ever asked the record's own server for it: it is not looked for.
         """
-        from mlflow.entities import RunTag
-
         first = new and self.served is not None
         run_id = self._run_ids.get(key) or (None if first else self.find(key))
         if run_id is None:
@@ -201,7 +199,7 @@ class Tracking:
                 self._only.add(run_id)
             failpoint("tracking.run_created")
         elif key not in self._run_ids:
-            self.client.log_batch(run_id, tags=[RunTag(k, v[:MAX_TAG]) for k, v in tags.items()])
+            self.client.log_batch(run_id, tags=_tags(tags))
         self._run_ids[key] = run_id
         return run_id
 
@@ -216,7 +214,11 @@ class Tracking:
         key = trial.get("key") or self.trial_key(trial["number"])  # an ensemble brings its own
         run_id = self.run(key, trial["run_name"], trial["tags"], trial["time_ms"], new=new)
         first = key not in self._described
-        self._log_epochs(key, run_id, spool, trial["params"] if first else {})
+        told: dict[str, str] = {}
+        if verdict is not None:
+            told = self._log_outputs(run_id, spool)
+            failpoint("tracking.artifacts_stored")
+        self._log_epochs(key, run_id, spool, trial["params"] if first else {}, verdict, told)
         failpoint("tracking.epochs_stored")
         if first:
             self._log_datasets(run_id, trial["datasets"])
@@ -226,13 +228,9 @@ class Tracking:
             failpoint("tracking.described")
         if verdict is None:
             return False
-        told = self._log_outputs(run_id, spool)
-        failpoint("tracking.artifacts_stored")
         if run_id not in self._only:
             self._keep_only(run_id, key)
-        self.end(
-            run_id, verdict["status"], {**verdict["tags"], **told}, verdict["metrics"], verdict["time_ms"]
-        )
+        self._terminate(run_id, verdict["status"], verdict["time_ms"])
         return True
 
     def end(
@@ -244,14 +242,11 @@ class Tracking:
         time_ms: int | None = None,
     ) -> None:
         """Write the last tags and metrics, then the status: FINISHED, KILLED or FAILED."""
-        from mlflow.entities import Metric, RunTag
-
         time_ms = time_ms or int(time.time() * 1000)
-        self.client.log_batch(
-            run_id,
-            metrics=[Metric(name, value, time_ms, 0) for name, value in sorted(metrics.items())],
-            tags=[RunTag(name, str(value)[:MAX_TAG]) for name, value in sorted(tags.items())],
-        )
+        self._log_rows(run_id, (), _last_metrics(metrics, time_ms), _tags(tags))
+        self._terminate(run_id, status, time_ms)
+
+    def _terminate(self, run_id: str, status: str, time_ms: int) -> None:
         failpoint("tracking.tagged")
         self.client.set_terminated(run_id, status=status, end_time=time_ms)
         failpoint("tracking.ended")
@@ -292,30 +287,45 @@ class Tracking:
         ]
         self.client.log_inputs(run_id, inputs)
 
-    def _log_epochs(self, key: str, run_id: str, spool: TrialSpool, params: dict[str, Any]) -> None:
-        """Log the parameters, and the epochs that are new."""
+    def _log_epochs(
+        self,
+        key: str,
+        run_id: str,
+        spool: TrialSpool,
+        params: dict[str, Any],
+        verdict: dict[str, Any] | None,
+        told: dict[str, str],
+    ) -> None:
+        """Log the parameters, the epochs that are new, and the verdict with what else is told of the trial."""
         from mlflow.entities import Metric, Param
 
         events = spool.epochs()
         new = events[self._epochs_stored.get(key, 0) :]
-        self._log_rows(
-            run_id,
-            [Param(name, str(value)[:MAX_PARAM]) for name, value in sorted(params.items())],
-            [
-                Metric(name, value, event["time_ms"], event["epoch"])
-                for event in new
-                for name, value in sorted(event["metrics"].items())
-            ],
-        )
+        metrics = [
+            Metric(name, value, event["time_ms"], event["epoch"])
+            for event in new
+            for name, value in sorted(event["metrics"].items())
+        ]
+        tags = []
+        if verdict is not None:
+            metrics += _last_metrics(verdict["metrics"], verdict["time_ms"])
+            tags = _tags({**verdict["tags"], **told})
+        rows = [Param(name, str(value)[:MAX_PARAM]) for name, value in sorted(params.items())]
+        self._log_rows(run_id, rows, metrics, tags)
         self._epochs_stored[key] = len(events)
 
-    def _log_rows(self, run_id: str, params: Sequence[Param], metrics: Sequence[Metric]) -> None:
-        """In as few requests as it takes."""
-        while params or metrics:
+    def _log_rows(
+        self, run_id: str, params: Sequence[Param], metrics: Sequence[Metric], tags: Sequence[RunTag]
+    ) -> None:
+        """In as few requests as it takes, the tags in the last."""
+        while params or metrics or tags:
             now, params = params[:BATCH_PARAMS], params[BATCH_PARAMS:]
             room = BATCH_ROWS - len(now)
-            self.client.log_batch(run_id, params=now, metrics=metrics[:room])
-            metrics = metrics[room:]
+            some, metrics = metrics[:room], metrics[room:]
+            last = not (params or metrics) and len(some) + len(tags) <= room
+            self.client.log_batch(run_id, params=now, metrics=some, tags=tags if last else [])
+            if last:
+                return
 
     def _keep_only(self, run_id: str, key: str) -> None:
         """Remove other runs of this key: a server that stood still made what its client had given up and made again."""
@@ -330,3 +340,16 @@ class Tracking:
         if folder is None:
             return upload_outputs(self.client, run_id, spool)
         return place_outputs(folder, spool)
+
+
+def _last_metrics(metrics: dict[str, float], time_ms: int) -> list[Metric]:
+    """How a run ended, at step 0."""
+    from mlflow.entities import Metric
+
+    return [Metric(name, value, time_ms, 0) for name, value in sorted(metrics.items())]
+
+
+def _tags(tags: dict[str, str]) -> list[RunTag]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(name, str(value)[:MAX_TAG]) for name, value in sorted(tags.items())]

@@ -255,7 +255,7 @@ def with_those_that_run(arms: Arms, rounds: int, missing: dict[str, str]) -> Rou
     while arms.environments:
         try:
             # A study's first trial is the warm-up.
-            return interleaved(arms.arms(), rounds, warm_up=False, limit_s=SLOW_LIMIT_S)
+            return interleaved(arms.arms(), rounds, warm_up=False, once=True, limit_s=SLOW_LIMIT_S)
         except PeerFailed as failed:
             print(failed, file=sys.stderr)
             del arms.environments[failed.name]

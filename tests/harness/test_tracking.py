@@ -202,7 +202,7 @@ def test_a_new_trial_of_the_records_own_server_takes_few_requests_and_leaves_the
     with monkeypatch.context() as patch:
         made = counting(client, patch, *CALLS)
         assert own.store_trial(spool, new=True)
-    assert made == ["create_run", "log_batch", "log_batch", "log_inputs", "log_batch", "set_terminated"]
+    assert made == ["create_run", "log_batch", "log_batch", "log_inputs", "set_terminated"]
     found = everything(client, own)
     assert own.store_trial(spool)  # once more
     again = Tracking(client, "placed")

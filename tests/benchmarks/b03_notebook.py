@@ -64,10 +64,9 @@ class Size:
     width: float = WIDTH
 
 
-FULL = Size(480, 240, 20, RATES)
+FULL = Size(480, 240, 10, RATES)
 QUICK = Size(96, 96, 2, RATES[:1])
-# At the higher rates two epochs of the whole network are so far from settled that rounding decides a tenth of them.
-WIDE = Size(480, 240, 2, (0.0003, 0.0005), FULL_WIDTH)
+WIDE = Size(480, 240, 1, (0.0003,), FULL_WIDTH)
 
 
 @dataclass

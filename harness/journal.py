@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,21 @@ class WholeLines(JournalFileBackend):
         OSError
             There is no room; the journal is as it was, and named.
         """
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         self._lock.acquire()
         try:
-            repair_tail(Path(self._file_path))
-            size = Path(self._file_path).stat().st_size
-            try:
-                super().append_logs(logs)
-            except OSError as error:
-                os.truncate(self._file_path, size)
-                raise OSError(error.errno, error.strerror, self._file_path) from error
+            with open(
+                self._file_path, "rb+", buffering=0
+            ) as file:  # as Optuna's, under one lock and opened once
+                _cut_torn_line(file)
+                size = file.seek(0, os.SEEK_END)
+                try:
+                    while lines:
+                        lines = lines[file.write(lines) :]
+                    os.fsync(file.fileno())
+                except OSError as error:
+                    file.truncate(size)
+                    raise OSError(error.errno, error.strerror, self._file_path) from error
         finally:
             self._lock.release()
 
@@ -39,19 +47,25 @@ def repair_tail(journal: Path) -> int:
     """Cut a torn last line off a journal; bytes removed. Call it under the journal's lock."""
     if not journal.is_file():
         return 0
-    with journal.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        start = size
-        while start > 0:
-            start = max(0, start - 65_536)
-            file.seek(start)
-            newline = file.read(65_536).rfind(b"\n")
-            if newline >= 0:
-                keep = start + newline + 1
-                break
-        else:
-            keep = 0
-        if keep < size:
-            file.truncate(keep)
-            os.fsync(file.fileno())
-        return size - keep
+    with journal.open("rb+", buffering=0) as file:
+        return _cut_torn_line(file)
+
+
+def _cut_torn_line(file: io.FileIO) -> int:
+    end = file.seek(0, os.SEEK_END)
+    if not end:
+        return 0
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return 0
+    start, keep = end, 0
+    while start > 0:
+        start = max(0, start - 65_536)
+        file.seek(start)
+        newline = file.read(65_536).rfind(b"\n")
+        if newline >= 0:
+            keep = start + newline + 1
+            break
+    file.truncate(keep)
+    os.fsync(file.fileno())
+    return end - keep

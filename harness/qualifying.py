@@ -17,7 +17,7 @@ _SMALL = re.compile(r"^(train|val)\b.*\b(few|fewer|only)\b")
 
 def audit_of(study: Study, trial: TrialSummary) -> Mapping[str, Any]:
     """What the study remembers of the data that a trial saw; empty where it does not."""
-    for audited in study.optuna_study.user_attrs.get("audits", ()):
+    for audited in study.attributes.get("audits", ()):
         if audited["config"] == trial.config.get("data"):
             found: Mapping[str, Any] = audited
             return found
@@ -28,7 +28,7 @@ def manifests_of(study: Study, trial: TrialSummary) -> Mapping[str, str]:
     """Manifest digest of each split that a trial saw; empty where the study does not know."""
     if audited := audit_of(study, trial):
         return dict(audited["manifests"])
-    known: dict[str, dict[str, str]] = study.optuna_study.user_attrs.get("manifests", {})
+    known: dict[str, dict[str, str]] = study.attributes.get("manifests", {})
     return next(iter(known.values())) if len(known) == 1 else {}
 
 

@@ -120,6 +120,11 @@ class Study:
             if self.optuna_study.user_attrs.get(key) != plain:
                 self.optuna_study.set_user_attr(key, plain)
 
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What the study remembers. Read it only: it is no copy, which takes 2 ms for each of 10,000 trials."""
+        return self.storage.get_study_user_attrs(self.optuna_study._study_id)
+
     def manifests_of(self, data: str) -> Mapping[str, str]:
         """Digest of each split's manifest under the data configuration of this digest.
 

@@ -27,9 +27,8 @@ class WholeLines(JournalFileBackend):
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         self._lock.acquire()
         try:
-            with open(
-                self._file_path, "rb+", buffering=0
-            ) as file:  # as Optuna's, under one lock and opened once
+            # As Optuna's, under one lock and opened once.
+            with Path(self._file_path).open("rb+", buffering=0) as file:
                 _cut_torn_line(file)
                 size = file.seek(0, os.SEEK_END)
                 try:

@@ -39,7 +39,11 @@ class Sampler(_Section):
     """How the next configuration is chosen."""
 
     type: Literal["tpe", "random", "grid"] = Field(
-        default="tpe", description="tpe learns from finished trials; grid walks every combination once."
+        default="tpe",
+        description=(
+            "tpe learns from finished trials (beyond 1,000: from the best and a sample); "
+            "grid walks every combination once."
+        ),
     )
     startup_trials: int = Field(default=10, ge=1, description="Random trials before TPE begins to learn.")
 

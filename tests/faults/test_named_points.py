@@ -151,17 +151,19 @@ def test_killed_at_named_points(
 
 
 @pytest.mark.row(3)
-@pytest.mark.parametrize("server", ["place_of", "own_server"])
 def test_a_launch_killed_at_its_very_end_is_shown_as_ended_by_the_next_which_has_nothing_to_do(
-    server: str, tmp_path: Path, warm: Warm, request: pytest.FixtureRequest, measured: Callable[..., None]
+    tmp_path: Path, place_of: Place, own_server: Place, warm: Warm, measured: Callable[..., None]
 ) -> None:
-    place_of: Place = request.getfixturevalue(server)
-    wrecks = Wrecks(warm, place_of(tmp_path / "end", sweep_of(1, 1)))
-    wrecks.kill_at("launch.closing")
-    assert wrecks.kills.total() == found_in(wrecks.place).running == 1
-    assert warm.sweep(wrecks.place).wait() == 0
-    found = found_in(wrecks.place)
+    left, finished = [], True
+    for name, made in (("team", place_of), ("own", own_server)):
+        wrecks = Wrecks(warm, made(tmp_path / name, sweep_of(1, 1)))
+        wrecks.kill_at("launch.closing")
+        assert wrecks.kills.total() == found_in(wrecks.place).running == 1
+        assert warm.sweep(wrecks.place).wait() == 0
+        found = found_in(wrecks.place)
+        left.append(found.running)
+        finished &= found.finished
     measured(
-        f"{found.running} left running of a launch killed when all was stored",
-        holds=found.finished and not found.running,
+        f"killed when all was stored, the next launch having nothing to do: {sum(left)} left running of {len(left)}",
+        holds=finished and not any(left),
     )

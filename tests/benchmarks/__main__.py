@@ -1,8 +1,8 @@
 """`python -m tests.benchmarks [--quick] [--only B1,B12] [--out DIR]`: measure, print the table, keep it.
 
-Each benchmark runs in a child process of its own (`alone.py`), one after the other: what one imported, allocated or
-left behind is no part of the next. A full run writes results.json and README.md's table, here or into --out; rows that
-were not measured stay. A quick one writes only where --out says so.
+Each benchmark runs in a child process of its own (`alone.py`), one after the other, quick ones in pairs: what one
+imported, allocated or left behind is no part of the next. A full run writes results.json and README.md's table, here or
+into --out; rows that were not measured stay. A quick one writes only where --out says so.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.benchmarks import table
 from tests.benchmarks.machine import described
+from tests.benchmarks.records import SHARED
 from tests.benchmarks.registry import MODULES
 from tests.benchmarks.result import Result, not_measured
 from tests.benchmarks.scale import FULL, QUICK, Scale
@@ -35,20 +38,34 @@ def main(arguments: list[str] | None = None) -> int:
     out = asked.out or (None if asked.quick else HERE)
     machine = described()
     failed, rows = [], {} if out is None else table.read(out)
-    for name in asked.only or list(MODULES):
-        start = time.perf_counter()
-        results = run_alone(name, scale)
+    for name, seconds, results in measured(asked.only or list(MODULES), scale):
         others = {id: row for id, row in rows.items() if id.split()[0] != name}
         rows = table.merged(others, results or [_failed(name)], machine)
         if out is not None:
             table.write(out, rows)  # at once: a later one may be interrupted
         if not results:
             failed.append(name)
-        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        print(f"{name}: {seconds:.0f} s", file=sys.stderr, flush=True)
     print(table.markdown(rows))
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return bool(failed)
+
+
+def measured(names: list[str], scale: Scale) -> Iterator[tuple[str, float, list[Result]]]:
+    """Benchmarks, their seconds and results: one after the other; quick ones, which measure nothing, two at a time."""
+
+    def timed(name: str) -> tuple[str, float, list[Result]]:
+        start = time.perf_counter()
+        results = run_alone(name, scale, shared)
+        return name, time.perf_counter() - start, results
+
+    with tempfile.TemporaryDirectory(prefix="bench-") as shared:
+        if not scale.quick:
+            yield from map(timed, names)
+            return
+        with ThreadPoolExecutor(2) as pool:
+            yield from pool.map(timed, names)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,13 +86,16 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def run_alone(name: str, scale: Scale) -> list[Result]:
-    """Results of one benchmark; none if it failed, which it has said on stderr."""
+def run_alone(name: str, scale: Scale, shared: str = "") -> list[Result]:
+    """Results of one benchmark; none if it failed, which it has said on stderr.
+
+    `shared` is a folder for what several of them need and none measures.
+    """
     with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as folder:
         rows = Path(folder) / "rows.json"
         command = [sys.executable, "-m", "tests.benchmarks.alone", name, str(rows)]
         command += ["--quick"] * scale.quick
-        code = _ended(command, scale.limit_s)
+        code = _ended(command, scale.limit_s, shared)
         if code or not rows.exists():
             return []
         found = json.loads(rows.read_text(encoding="utf-8"))
@@ -87,9 +107,11 @@ def run_alone(name: str, scale: Scale) -> list[Result]:
     ]
 
 
-def _ended(command: list[str], limit_s: float) -> int:
+def _ended(command: list[str], limit_s: float, shared: str) -> int:
     """Exit code of a command; whatever it started ends with it."""
-    child = subprocess.Popen(command, env={**os.environ, **ONE_THREAD}, start_new_session=True)
+    child = subprocess.Popen(
+        command, env={**os.environ, **ONE_THREAD, SHARED: shared}, start_new_session=True
+    )
     try:
         return child.wait(limit_s)
     except subprocess.TimeoutExpired:

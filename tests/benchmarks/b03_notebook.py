@@ -48,9 +48,10 @@ LOADERS = 2  # processes that featurise for a notebook's training; the best that
 NAME = "notebook"
 PROGRAM = ROOT / "tests" / "benchmarks" / "baselines" / "notebook_way.py"
 LIMIT_S = 900.0
-# Features differ by 1e-6, a few hundred steps multiply that: some validation windows fall on the other side.
-TOLERANCE = 0.06
-MEAN_TOLERANCE = 0.02
+# Features differ by 1e-6, a hundred steps multiply that: the arms end as two seeds do. Three standard errors of an
+# accuracy on 240 windows are 0.097, and of the mean over six or more configurations 0.04.
+TOLERANCE = 0.097
+MEAN_TOLERANCE = 0.04
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Size:
 
 
 FULL = Size(96, 96, 3, 13)
-QUICK = Size(96, 96, 2, 4)
+QUICK = Size(96, 96, 2, 2)
 
 
 class PeerFailed(RuntimeError):  # noqa: N818 - what it is

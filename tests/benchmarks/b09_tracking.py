@@ -22,6 +22,7 @@ from harness.spool import TrialSpool
 from harness.tracking import Tracking, connect
 from harness.writer import Writer
 from tests.benchmarks.baselines.naive_mlflow import log_by_epoch, log_by_value
+from tests.benchmarks.records import empty_record
 from tests.benchmarks.result import Result, judged
 from tests.benchmarks.rounds import Reading, Rounds, cpu, interleaved, measured
 from tests.benchmarks.scale import Scale
@@ -109,7 +110,7 @@ class Store:
 def run(scale: Scale, place: Path) -> list[Result]:
     """Measure the arms, read back what they wrote, count transactions."""
     with mock.patch.dict(os.environ):  # where the fluent API keeps its address, for every later process
-        return _run(scale, Record(place / "mlruns").open())
+        return _run(scale, empty_record(place / "mlruns"))
 
 
 def _run(scale: Scale, record: Record) -> list[Result]:

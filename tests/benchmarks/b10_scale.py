@@ -24,6 +24,7 @@ from harness.gate import Inspection
 from harness.record import Record
 from harness.study import Study, open_study
 from harness.sweep import Sweep
+from tests.benchmarks.records import empty_record
 from tests.benchmarks.result import Result, judged
 from tests.benchmarks.rounds import Estimate, median_estimate
 from tests.benchmarks.scale import Scale
@@ -70,7 +71,7 @@ class Point:
 def run(scale: Scale, place: Path) -> list[Result]:
     """Grow one study, and measure it at every size."""
     sizes, probes = scale.of(([1_000, 2_000, 5_000, 10_000], 40), ([40, 80], 5))
-    record = Record(place / "mlruns").open()
+    record = empty_record(place / "mlruns")
     inspections = prepared_for(sweep_of(sizes[-1]), place)
     study = open_study(record, sweep_of(sizes[-1]))
     points = []

@@ -25,7 +25,6 @@ from harness.executors.local import LocalExecutor
 from harness.gate import Inspection, inspect, require
 from harness.launch import open_tracking
 from harness.provenance import provenance
-from harness.record import Record
 from harness.search_space import SearchSpace
 from harness.server import TrackingServer
 from harness.settings import Settings
@@ -33,6 +32,7 @@ from harness.study import Study, TrialSummary, open_study
 from harness.sweep import Sweep
 from harness.view import View
 from harness.writer import Writer
+from tests.benchmarks.records import empty_record
 
 WORKER = "harness.executors.worker"
 CLOCKED_WORKER = "tests.benchmarks.bench_worker"
@@ -119,12 +119,11 @@ class WarmHarness:
         place.mkdir(parents=True, exist_ok=True)
         self.place, self.data = place, dict(data)
         self.cache = Path(os.environ.get("HARNESS_CACHE") or place / "cache")
-        self.record = Record(place / "mlruns")
+        self.record = empty_record(place / "mlruns")
         self._exits = ExitStack()
         self._studies = 0
 
     def __enter__(self) -> Self:
-        self.record.open()
         self.server = self._exits.enter_context(TrackingServer(self.record))
         space = SearchSpace(self.sweep_of({"feature": "mfcc_delta"}))
         settings = Settings(record=self.record.root, cache=self.cache, device="cpu")

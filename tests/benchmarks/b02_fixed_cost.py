@@ -126,7 +126,7 @@ def run(scale: Scale, place: Path) -> list[Result]:
         )  # the naive one takes 15 s
         details = {**require_agreement(warm, ours.last, naive.last), "data": warm.data}
         found = rows(scale, rounds, ours, details)
-        ours.width = FULL_WIDTH
+        ours.width = scale.of(FULL_WIDTH, 2 * WIDTH)
         return [*found, full_width(scale, ours)]
 
 

@@ -114,7 +114,7 @@ def run(scale: Scale, place: Path) -> list[Result]:
 
 
 def _run(scale: Scale, record: Record) -> list[Result]:
-    rows, one = rows_of(scale.of(30, 3)), rows_of(1)
+    rows, one = rows_of(scale.of(30, 2)), rows_of(1)
     with TrackingServer(record) as server:
         store = Store(record, server)
         for warm_up in (

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from harness.trial_attributes import large
 from harness.trial_config import TrialConfig
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def skipped_arms(space: SearchSpace) -> list[dict[str, str]]:
 
 def skip_reason(study: Study, frozen: FrozenTrial) -> str | None:
     """Why nobody can go on with an interrupted trial; None where its arm was not taken out."""
-    return study.space.reason_to_skip(TrialConfig.model_validate(frozen.user_attrs["config"]))
+    return study.space.reason_to_skip(TrialConfig.model_validate(large(frozen.user_attrs, "config")))
 
 
 def retire(study: Study, frozen: FrozenTrial, reason: str) -> None:

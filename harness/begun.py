@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.tally import SMALLER_OF
+from harness.trial_attributes import large
 from harness.trial_config import TrialConfig
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def resumed(study: Study, frozen: optuna.trial.FrozenTrial) -> Begun:
     if frozen.state == TrialState.WAITING:
         study.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
     trial = optuna.Trial(study.optuna_study, frozen._trial_id)
-    config = TrialConfig.model_validate(frozen.user_attrs["config"])
+    config = TrialConfig.model_validate(large(frozen.user_attrs, "config"))
     return Begun(trial, config, frozen.user_attrs["name"])
 
 

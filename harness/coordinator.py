@@ -268,7 +268,7 @@ class Coordinator:
             failed = TrialFailed(run.trial.number, "diverged", f"the score is {outcome['score']}", "")
             self._on_failed(run, failed)
             return
-        run.trial.set_user_attr("outcome", outcome)
+        set_attributes(self.study, run.trial, {"outcome": outcome, "score": float(outcome["score"])})
         failpoint("coordinator.outcome")
         self._alike.clear()
         if outcome["state"] == "pruned":

@@ -8,15 +8,13 @@ Optuna, and so is everything that comes later.
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import orjson
 from optuna.distributions import BaseDistribution, check_distribution_compatibility, json_to_distribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal._storage import JournalOperation as Operation
@@ -24,6 +22,7 @@ from optuna.storages.journal._storage import JournalStorageReplayResult
 from optuna.trial import TrialState
 
 from harness.journal import WholeLines
+from harness.trial_attributes import parsed
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -33,8 +32,7 @@ _VALUE = int(Operation.SET_TRIAL_INTERMEDIATE_VALUE)
 _USER = int(Operation.SET_TRIAL_USER_ATTR)
 _SYSTEM = int(Operation.SET_TRIAL_SYSTEM_ATTR)
 _STATE = int(Operation.SET_TRIAL_STATE_VALUES)
-_OF_A_TRIAL = frozenset({_PARAM, _VALUE, _USER, _SYSTEM, _STATE})
-_ENDED = frozenset(state for state in TrialState if state.is_finished())
+_PIECE = 1 << 17
 
 
 class QuickStorage(JournalStorage):
@@ -77,40 +75,70 @@ def load(journal: Path, into: JournalStorageReplayResult) -> int:
         A line that others follow is none of Optuna's.
     """
     size = 0
-    trials = into._trials
+    live: dict[int, FrozenTrial] = {}  # the trials that a line may still change
     firsts: dict[tuple[int, str], BaseDistribution] = {}
     with journal.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                break  # it is being written, or was torn by a kill
-            size += len(line)
-            log = _parsed(line)
-            operation = log["op_code"]
-            trial = trials.get(log["trial_id"]) if operation in _OF_A_TRIAL else None
-            if trial is None or (operation == _STATE and log["state"] == TrialState.RUNNING):
-                into.apply_logs([log])
-                continue
-            into.log_number_read += 1
-            if trial.state in _ENDED:
-                continue
-            if operation == _USER:
-                trial.user_attrs.update(log["user_attr"])
-            elif operation == _VALUE:
-                trial.intermediate_values[log["step"]] = log["intermediate_value"]
-            elif operation == _SYSTEM:
-                trial.system_attrs.update(log["system_attr"])
-            elif operation == _STATE:
-                _set_state(trial, log)
-            else:
-                study = into._trial_id_to_study_id[trial._trial_id]
-                _set_param(trial, log, firsts, (study, log["param_name"]))
+        for lines in _whole_lines(file):
+            for line in lines.splitlines():
+                log = parsed(line)
+                if not _applied(log, live, into, firsts):
+                    into.apply_logs([log])
+                    _note_live(log, live, into)
+            size += len(lines)
     return size
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Pieces of some 1 MB that end with a line; not what is being written, or was torn by a kill."""
+    rest = b""
+    while piece := file.read(_PIECE):
+        piece = rest + piece
+        end = piece.rfind(b"\n") + 1
+        rest = piece[end:]
+        yield piece[:end]
+
+
+def _applied(
+    log: dict[str, Any],
+    live: dict[int, FrozenTrial],
+    into: JournalStorageReplayResult,
+    firsts: dict[tuple[int, str], BaseDistribution],
+) -> bool:
+    """Whether this is one of the lines that make up nearly all of a journal; then it was applied in place."""
+    trial = live.get(log.get("trial_id", -1))
+    if trial is None:
+        return False
+    operation = log["op_code"]
+    if operation == _USER:
+        trial.user_attrs.update(log["user_attr"])
+    elif operation == _VALUE:
+        trial.intermediate_values[log["step"]] = log["intermediate_value"]
+    elif operation == _PARAM:
+        _set_param(trial, log, firsts, into._trial_id_to_study_id[trial._trial_id])
+    elif operation == _SYSTEM:
+        trial.system_attrs.update(log["system_attr"])
+    elif operation == _STATE and log["state"] != TrialState.RUNNING:
+        _set_state(trial, log)
+        if trial.state.is_finished():
+            del live[trial._trial_id]
+    else:
+        return False
+    into.log_number_read += 1
+    return True
+
+
+def _note_live(log: dict[str, Any], live: dict[int, FrozenTrial], into: JournalStorageReplayResult) -> None:
+    """After a line that Optuna applied: which trial it made or replaced."""
+    number = log.get("trial_id", len(into._trials) - 1)
+    trial = into._trials.get(number)
+    if trial is not None and not trial.state.is_finished():
+        live[number] = trial
 
 
 def _set_state(trial: FrozenTrial, log: dict[str, Any]) -> None:
     """Do what Optuna's `_apply_set_trial_state_values` does, of a state other than running."""
     state = TrialState(log["state"])
-    if state in _ENDED:
+    if state.is_finished():
         ended = datetime.fromisoformat(log["datetime_complete"])
         trial.datetime_complete = ended.astimezone().replace(tzinfo=None)
     trial.state = state
@@ -122,31 +150,23 @@ def _set_param(
     trial: FrozenTrial,
     log: dict[str, Any],
     firsts: dict[tuple[int, str], BaseDistribution],
-    key: tuple[int, str],
+    study: int,
 ) -> None:
     """Do what Optuna's `_apply_set_trial_param` does; `firsts` holds a study's first distribution of each name."""
-    distribution = _distribution(log["distribution"])
-    first = firsts.setdefault(key, distribution)
+    name, distribution = log["param_name"], _distribution(log["distribution"])
+    first = firsts.setdefault((study, name), distribution)
     if first is not distribution:
         try:
             check_distribution_compatibility(first, distribution)
         except ValueError:
             return
-    trial.params[log["param_name"]] = distribution.to_external_repr(log["param_value_internal"])
-    trial.distributions[log["param_name"]] = distribution
+    trial.params[name] = distribution.to_external_repr(log["param_value_internal"])
+    trial.distributions[name] = distribution
 
 
 @lru_cache(maxsize=4096)
 def _distribution(text: str) -> BaseDistribution:
     return json_to_distribution(text)
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        log: dict[str, Any] = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        log = json.loads(line)  # NaN and Infinity, which Optuna writes as Python does
-    return log
 
 
 @contextmanager

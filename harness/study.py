@@ -16,6 +16,7 @@ from harness.search_rules import pruner_of
 from harness.search_space import SearchSpace
 from harness.sweep import Sweep
 from harness.sweep_file import nearest
+from harness.trial_attributes import large
 
 if TYPE_CHECKING:
     import optuna
@@ -264,18 +265,18 @@ def summary_of(trial: FrozenTrial) -> TrialSummary:
     states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
     state = states.get(trial.state.name, "interrupted")
     state = "duplicate" if "duplicate_of" in attrs else attrs.get("state", state)
-    outcome = attrs.get("outcome", {})
-    value = trial.value if trial.state.name == "COMPLETE" else outcome.get("score")
+    outcome = large(attrs, "outcome")
+    score = trial.value if trial.state.name == "COMPLETE" else attrs.get("score")
     return TrialSummary(
         number=trial.number,
         state=state,
         name=attrs.get("name", ""),
-        score=value,
-        epochs=outcome.get("epochs", len(trial.intermediate_values)),
+        score=outcome.get("score") if score is None else score,
+        epochs=len(trial.intermediate_values) or outcome.get("epochs", 0),
         reason=attrs.get("reason", ""),
         values=attrs.get("values", {}),
         outcome=outcome,
-        config=attrs.get("config", {}),
+        config=large(attrs, "config"),
         fingerprint=attrs.get("fingerprint", ""),
     )
 

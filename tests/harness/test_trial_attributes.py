@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 from harness.journal import WholeLines
 from harness.record import Record
 from harness.study import load_study, open_study
 from harness.sweep import Sweep
-from harness.trial_attributes import set_attributes
+from harness.trial_attributes import large, set_attributes
 
 
 def test_attributes_are_one_append_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +34,35 @@ def test_attributes_are_one_append_in_their_order(tmp_path: Path, monkeypatch: p
     assert trial.user_attrs == {"kept": 1, **attributes}
     for seen in (study, study_again(record)):
         assert seen.optuna_study.get_trials()[0].user_attrs == {"kept": 1, **attributes}
+    study.release()
+
+
+def test_large_attributes_are_text_in_the_journal_and_objects_to_whoever_reads_them(tmp_path: Path) -> None:
+    record = Record(tmp_path / "mlruns")
+    record.locks.mkdir(parents=True)
+    study = open_study(record, Sweep.model_validate({"name": "one"}))
+    trial = study.optuna_study.ask()
+    config = {"training": {"epochs": 2}, "name": 'a "quoted" ä'}
+    outcome = {"score": 0.5, "at_best": {"val/loss": float("inf")}}
+    set_attributes(study, trial, {"config": config, "outcome": outcome})
+    stored = study_again(record).optuna_study.get_trials()[0].user_attrs
+    assert {name: type(value) for name, value in stored.items()} == {"config": str, "outcome": str}
+    summary = study_again(record).trial(0)
+    assert (summary.config, summary.outcome) == (config, outcome)
+    assert (dict(summary.config), len(summary.config), repr(summary.config)) == (config, 2, repr(config))
+    assert large({}, "config") == {}
+    study.release()
+
+
+def test_a_record_of_an_older_version_holds_them_as_objects(tmp_path: Path) -> None:
+    record = Record(tmp_path / "mlruns")
+    record.locks.mkdir(parents=True)
+    study = open_study(record, Sweep.model_validate({"name": "one"}))
+    trial = study.optuna_study.ask()
+    trial.set_user_attr("outcome", {"score": 0.5, "epochs": 2})
+    assert (study.trial(0).outcome, study.trial(0).epochs) == ({"score": 0.5, "epochs": 2}, 2)
+    study.optuna_study.tell(trial, state=TrialState.PRUNED)
+    assert study.trial(0).score == 0.5
     study.release()
 
 

@@ -12,7 +12,7 @@ help:
 	@echo "make test    install what development needs, lint, then run every test"
 	@echo "make faults  the fault matrix at its full sizes (about two hours); writes tests/faults/faults.json"
 	@echo "make bench   every benchmark, about 40 minutes; writes tests/benchmarks/results.json and the table beside it"
-	@echo "make bench-quick  every benchmark once and small, some 3.5 minutes; writes nothing"
+	@echo "make bench-quick  every benchmark once and small, about 3 minutes; writes nothing"
 	@echo "make lint    ruff, mypy and import-linter alone"
 	@echo "make .venv   install, and nothing else"
 

@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks [--quick] [--only B1,B12] [--out DIR]`: measure, print the table, keep it.
 
-Each benchmark runs in a child process of its own (`alone.py`), one after the other, quick ones in pairs: what one
-imported, allocated or left behind is no part of the next. A full run writes results.json and README.md's table, here or
+Each benchmark runs in a child process of its own (`alone.py`), one after the other: what one imported, allocated or
+left behind is no part of the next. Quick ones run in pairs, forked from a process that has imported what all need. A full run writes results.json and README.md's table, here or
 into --out; rows that were not measured stay. A quick one writes only where --out says so.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,7 +21,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.benchmarks import table
+from tests.benchmarks import alone, table
+from tests.benchmarks.baselines.exporter import TRACED
 from tests.benchmarks.machine import described
 from tests.benchmarks.records import SHARED
 from tests.benchmarks.registry import MODULES
@@ -29,6 +31,16 @@ from tests.benchmarks.scale import FULL, QUICK, Scale
 
 HERE = Path(__file__).parent
 LONGEST = ("B2", "B3", "B4", "B7")  # of the quick ones: they come first, so that both of a pair end together
+# What takes seconds to import, and nearly all of the quick ones need.
+PRELOADED = (
+    "torch",
+    "mlflow",
+    "optuna",
+    "onnxruntime",
+    "harness.coordinator",
+    "harness.launch",
+    "harness.trial",
+)
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
@@ -65,6 +77,10 @@ def measured(names: list[str], scale: Scale) -> Iterator[tuple[str, float, list[
         if not scale.quick:
             yield from map(timed, names)
             return
+        os.environ.update(
+            {**ONE_THREAD, SHARED: shared, TRACED: "1"}
+        )  # before the process that the others fork from
+        multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
         with ThreadPoolExecutor(2) as pool:
             yield from pool.map(timed, sorted(names, key=lambda name: name not in LONGEST))
 
@@ -94,9 +110,7 @@ def run_alone(name: str, scale: Scale, shared: str = "") -> list[Result]:
     """
     with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as folder:
         rows = Path(folder) / "rows.json"
-        command = [sys.executable, "-m", "tests.benchmarks.alone", name, str(rows)]
-        command += ["--quick"] * scale.quick
-        code = _ended(command, scale.limit_s, shared)
+        code = _forked(name, rows, scale) if scale.quick else _ended(name, rows, scale, shared)
         if code or not rows.exists():
             return []
         found = json.loads(rows.read_text(encoding="utf-8"))
@@ -108,20 +122,42 @@ def run_alone(name: str, scale: Scale, shared: str = "") -> list[Result]:
     ]
 
 
-def _ended(command: list[str], limit_s: float, shared: str) -> int:
-    """Exit code of a command; whatever it started ends with it."""
+def _ended(name: str, rows: Path, scale: Scale, shared: str) -> int:
+    """Exit code of a benchmark in a process of its own; whatever it started ends with it."""
     child = subprocess.Popen(
-        command, env={**os.environ, **ONE_THREAD, SHARED: shared}, start_new_session=True
+        [sys.executable, "-m", "tests.benchmarks.alone", name, str(rows)],
+        env={**os.environ, **ONE_THREAD, SHARED: shared},
+        start_new_session=True,
     )
     try:
-        return child.wait(limit_s)
+        return child.wait(scale.limit_s)
     except subprocess.TimeoutExpired:
-        print(f"ended after {limit_s:.0f} s: {' '.join(command)}", file=sys.stderr)
-        return 1
+        return _too_long(name, scale)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
+        _end_group(child.pid)
         child.wait()
+
+
+def _forked(name: str, rows: Path, scale: Scale) -> int:
+    """The same of a quick one, forked."""
+    child = multiprocessing.get_context("forkserver").Process(target=alone.forked, args=(name, rows))
+    child.start()
+    try:
+        child.join(scale.limit_s)
+        return _too_long(name, scale) if child.exitcode is None else child.exitcode
+    finally:
+        _end_group(child.pid)
+        child.join()
+
+
+def _too_long(name: str, scale: Scale) -> int:
+    print(f"{name}: ended after {scale.limit_s:.0f} s", file=sys.stderr)
+    return 1
+
+
+def _end_group(process: int | None) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process or 0, signal.SIGKILL)
 
 
 def _failed(name: str) -> Result:

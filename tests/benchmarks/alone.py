@@ -1,8 +1,9 @@
-"""`python -m tests.benchmarks.alone B8 ROWS.json [--quick]`: one benchmark in this process, its rows to a file."""
+"""`python -m tests.benchmarks.alone B8 ROWS.json`: one benchmark in this process, its rows to a file."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from dataclasses import asdict
@@ -11,12 +12,17 @@ from pathlib import Path
 from tests.benchmarks import registry
 from tests.benchmarks.result import not_measured
 from tests.benchmarks.rounds import CannotRun
-from tests.benchmarks.scale import FULL, QUICK
+from tests.benchmarks.scale import FULL, QUICK, Scale
 
 
-def main(name: str, rows: Path, scale_name: str = "") -> None:
+def forked(name: str, rows: Path) -> None:
+    """Run the quick form in a process that was forked for it, as the leader of all that it starts."""
+    os.setsid()
+    main(name, rows, QUICK)
+
+
+def main(name: str, rows: Path, scale: Scale = FULL) -> None:
     """Run it; a benchmark that this machine does not allow leaves a row that says so."""
-    scale = QUICK if scale_name == "--quick" else FULL
     with tempfile.TemporaryDirectory(prefix=f"{name}-") as place:
         try:
             results = registry.run(name, scale, Path(place))
@@ -26,4 +32,4 @@ def main(name: str, rows: Path, scale_name: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -33,7 +33,7 @@ RATE, WEIGHT_DECAY, WARMUP, BATCH, SCORED = 2e-3, 1e-2, 0.1, 32, 512
 
 
 def sizes(scale: Scale) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The data section, and the parameters of the one trial: some 30 s on one core, where the notebooks' took an hour."""
+    """The data section, and the parameters of the one trial: some 20 s on one core, where the notebooks' took an hour."""
     windows = scale.of((1280, 128), (96, 48))
     data = {
         "corpus": "demo", "task": "pseudo", "variant": "seen",
@@ -41,7 +41,7 @@ def sizes(scale: Scale) -> tuple[dict[str, Any], dict[str, Any]]:
     }  # fmt: skip
     parameters = {
         "feature": FEATURE, "learning_rate": RATE, "weight_decay": WEIGHT_DECAY, "warmup_share": WARMUP,
-        "batch_size": BATCH, "train_score_windows": SCORED, "width": scale.of(1.0, 0.25), "epochs": scale.of(3, 2),
+        "batch_size": BATCH, "train_score_windows": SCORED, "width": scale.of(1.0, 0.25), "epochs": 2,
     }  # fmt: skip
     return data, parameters
 

@@ -126,14 +126,15 @@ def run(scale: Scale, place: Path) -> list[Result]:
         )  # the naive one takes 15 s
         details = {**require_agreement(warm, ours.last, naive.last), "data": warm.data}
         found = rows(scale, rounds, ours, details)
-        ours.width = scale.of(FULL_WIDTH, 2 * WIDTH)
+        ours.width = scale.of(FULL_WIDTH, WIDTH)
         return [*found, full_width(scale, ours)]
 
 
 def full_width(scale: Scale, ours: Ours) -> Result:
     """The row of the notebooks' network, measured alone: nothing is compared."""
-    ours()  # traces its template
-    found = [ours() for _ in range(scale.rounds)]
+    if not scale.quick:
+        ours()  # traces its template
+    found = [ours() for _ in range(scale.slow_rounds)]
     stages = dict(ours.worker)
     weights = sum(stages[name]["cpu_ms"] for name in OF_THE_WEIGHTS)
     return judged(

@@ -20,6 +20,7 @@ from tests.benchmarks.warm import CLOCKED_WORKER, Swept, WarmHarness, Workers
 
 TRIALS = 2
 NAIVE_THREADS = 2
+LIMIT_S = 50.0  # of each of two comparisons
 # What two threads may add up differently: the naive arm's accuracy is held against the others' to this.
 TOLERANCE = 0.1
 
@@ -90,8 +91,8 @@ def run(scale: Scale, place: Path) -> list[Result]:
         short, naive = Packing(warm, two, brief), Packing(warm, many, brief)
         for arm in () if scale.quick else (Packing(warm, one, brief), short):
             arm()  # traces the templates
-        long = interleaved({"serial": serial, "packed": packed}, scale.rounds, once=True)
-        few = interleaved({"naive": naive, "short": short}, scale.slow_rounds, once=True)
+        long = interleaved({"serial": serial, "packed": packed}, scale.rounds, once=True, limit_s=LIMIT_S)
+        few = interleaved({"naive": naive, "short": short}, scale.slow_rounds, once=True, limit_s=LIMIT_S)
         require_agreement(serial, packed, short, naive)
         warm.artifact(naive.swept, 0, "model/model.onnx")
     return rows(

@@ -1,4 +1,4 @@
-"""How much is measured: the full form fits into 40 minutes on two cores, the quick one into some three and a half."""
+"""How much is measured: the full form fits into 40 minutes on two cores, the quick one into some three."""
 
 from __future__ import annotations
 

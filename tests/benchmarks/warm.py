@@ -32,6 +32,7 @@ from harness.study import Study, TrialSummary, open_study
 from harness.sweep import Sweep
 from harness.view import View
 from harness.writer import Writer
+from tests.benchmarks.demo_windows import cache_with_speech
 from tests.benchmarks.records import empty_record
 
 WORKER = "harness.executors.worker"
@@ -111,14 +112,14 @@ class WarmHarness:
 
     Parameters
     ----------
-    place : a folder of its own; windows and features go to HARNESS_CACHE where that is set, else here too
+    place : a folder of its own, for windows and features too; generated speech is shared
     data : the sweeps' `data:` section
     """
 
     def __init__(self, place: Path, data: Mapping[str, Any]) -> None:
         place.mkdir(parents=True, exist_ok=True)
         self.place, self.data = place, dict(data)
-        self.cache = Path(os.environ.get("HARNESS_CACHE") or place / "cache")
+        self.cache = cache_with_speech(place, (str(self.data.get("subset", "clean")),))
         self.record = empty_record(place / "mlruns")
         self._exits = ExitStack()
         self._studies = 0

@@ -1,24 +1,11 @@
-"""What every other arm leaves behind beside its metrics: an ONNX file and a histogram of the labels, as their docs say."""
+"""The histogram of the labels that every other arm leaves behind, beside its ONNX file, as their docs say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from torch import nn
-
-
-def export(model: nn.Module, example: torch.Tensor, path: Path) -> None:
-    """Write the network, features (batch, feature, frame) -> logits (batch, 2), by torch's default exporter.
-
-    `example` has two rows or more: one would bake the batch into the graph.
-    """
-    torch.onnx.export(
-        model.eval(), (example,), path, input_names=["features"], output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False, verbose=False,
-    )  # fmt: skip
 
 
 def label_histogram(labels: Mapping[str, torch.Tensor]) -> Figure:

@@ -1,6 +1,6 @@
 """A trial in a process of its own, the usual way, without its training: FOLDER URI WIDTH.
 
-Imports, data, model, metrics by the fluent API, a label histogram by pyplot, `torch.onnx.export(dynamo=True)` and
+Imports, data, model, metrics by the fluent API, a label histogram by pyplot, `torch.onnx.export` and
 `mlflow.onnx.log_model`, as their tutorials show them. The last line printed says what it took to draw.
 """
 
@@ -25,6 +25,7 @@ import torch
 
 from models.architecture import CnnConfig
 from models.cnn import FastDiarizationModel
+from tests.benchmarks.baselines.exporter import export
 from tests.benchmarks.bench_worker import fixed_logits
 
 
@@ -45,7 +46,7 @@ def main(folder: Path, uri: str, width: float) -> None:
         mlflow.log_metric("val_loss", loss, step=0)
         mlflow.log_metric("val_accuracy", accuracy, step=0)
         figures_s = log_histogram(labels)
-        size = log_onnx(model.eval(), features[:2])
+        size = log_onnx(model.eval(), features[:2], folder / "naive.onnx")
     print(json.dumps({"run_id": run.info.run_id, "figures_s": figures_s, "onnx_bytes": size}))
 
 
@@ -62,16 +63,13 @@ def log_histogram(labels: dict[str, npt.NDArray[np.int64]]) -> float:
     return time.process_time() - start
 
 
-def log_onnx(model: torch.nn.Module, example: torch.Tensor) -> int:
+def log_onnx(model: torch.nn.Module, example: torch.Tensor, path: Path) -> int:
     """Export the network, features in and logits out, and log it as a model; bytes of the ONNX file."""
-    batch = torch.export.Dim("batch")
-    program = torch.onnx.export(
-        model, (example,), dynamo=True, dynamic_shapes=({0: batch},), verbose=False, external_data=False
-    )
-    assert program is not None
-    onnx.checker.check_model(program.model_proto)
-    mlflow.onnx.log_model(program.model_proto, name="model", save_as_external_data=False)
-    return int(program.model_proto.ByteSize())
+    export(model, example, path)
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto)
+    mlflow.onnx.log_model(proto, name="model", save_as_external_data=False)
+    return int(proto.ByteSize())
 
 
 if __name__ == "__main__":

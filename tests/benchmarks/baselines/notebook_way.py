@@ -24,7 +24,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, SequentialSampler
 
-from tests.benchmarks.baselines.artefacts import export, label_histogram
+from tests.benchmarks.baselines.artefacts import label_histogram
+from tests.benchmarks.baselines.exporter import export
 from tests.benchmarks.baselines.plain_training import Batch, Recipe, order_of, train
 
 SAMPLE_RATE = 16_000

@@ -13,7 +13,8 @@ import torch
 
 from models.architecture import CnnConfig
 from models.cnn import FastDiarizationModel
-from tests.benchmarks.baselines.artefacts import export, label_histogram
+from tests.benchmarks.baselines.artefacts import label_histogram
+from tests.benchmarks.baselines.exporter import export
 from tests.benchmarks.baselines.plain_training import Recipe, in_turn, resident, train
 
 SPLITS = ("train", "val")

@@ -33,8 +33,8 @@ RATE, WEIGHT_DECAY, WARMUP, BATCH, SCORED = 2e-3, 1e-2, 0.1, 32, 512
 
 
 def sizes(scale: Scale) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The data section, and the parameters of the one trial: some 20 s on one core, where the notebooks' took an hour."""
-    windows = scale.of((1280, 128), (96, 48))
+    """The data section, and the parameters of the one trial: some 15 to 25 s on one core, where the notebooks' took an hour."""
+    windows = scale.of((800, 128), (96, 48))
     data = {
         "corpus": "demo", "task": "pseudo", "variant": "seen",
         "train_windows": windows[0], "val_windows": windows[1], "test_windows": 48,

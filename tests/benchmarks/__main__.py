@@ -1,8 +1,9 @@
 """`python -m tests.benchmarks [--quick] [--only B1,B12] [--out DIR]`: measure, print the table, keep it.
 
 Each benchmark runs in a child process of its own (`alone.py`), one after the other: what one imported, allocated or
-left behind is no part of the next. Quick ones run in pairs, forked from a process that has imported what all need. A full run writes results.json and README.md's table, here or
-into --out; rows that were not measured stay. A quick one writes only where --out says so.
+left behind is no part of the next. A full run writes results.json and README.md's table, here or into --out; rows that
+were not measured stay. Quick ones run in pairs, forked from a process that has imported what all need, and write only
+where --out says so.
 """
 
 from __future__ import annotations
@@ -22,23 +23,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.benchmarks import alone, table
-from tests.benchmarks.baselines.exporter import TRACED
 from tests.benchmarks.machine import described
 from tests.benchmarks.records import SHARED
 from tests.benchmarks.registry import MODULES
 from tests.benchmarks.result import Result, not_measured
-from tests.benchmarks.scale import FULL, QUICK, Scale
+from tests.benchmarks.scale import FULL, QUICK, TRACED, Scale
 
 HERE = Path(__file__).parent
-LONGEST = (
-    "B4",
-    "B3",
-    "B2",
-    "B5",
-    "B7",
-)  # of the quick ones: they come first, so that both of a pair end together
+# Of the quick ones; they come first, so that both of a pair end together.
+LONGEST = ("B4", "B3", "B2", "B5", "B7")
 # What takes seconds to import, and nearly all of the quick ones need.
-PRELOADED = (
+PRELOADED = [
     "torch",
     "mlflow",
     "optuna",
@@ -46,7 +41,7 @@ PRELOADED = (
     "harness.coordinator",
     "harness.launch",
     "harness.trial",
-)
+]
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
@@ -83,10 +78,9 @@ def measured(names: list[str], scale: Scale) -> Iterator[tuple[str, float, list[
         if not scale.quick:
             yield from map(timed, names)
             return
-        os.environ.update(
-            {**ONE_THREAD, SHARED: shared, TRACED: "1"}
-        )  # before the process that the others fork from
-        multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
+        # Before the first of them starts the process that all are forked from.
+        os.environ.update({**ONE_THREAD, SHARED: shared, TRACED: "1"})
+        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
         with ThreadPoolExecutor(2) as pool:
             yield from pool.map(timed, sorted(names, key=_by_length))
 
@@ -156,7 +150,9 @@ def _forked(name: str, rows: Path, scale: Scale) -> int:
         child.join(scale.limit_s)
         return _too_long(name, scale) if child.exitcode is None else child.exitcode
     finally:
-        _end_group(child.pid)
+        if child.pid is not None:
+            _end_group(child.pid)
+        child.kill()
         child.join()
 
 
@@ -165,9 +161,9 @@ def _too_long(name: str, scale: Scale) -> int:
     return 1
 
 
-def _end_group(process: int | None) -> None:
+def _end_group(leader: int) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process or 0, signal.SIGKILL)
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _failed(name: str) -> Result:

@@ -126,7 +126,7 @@ def test_each_leaves_what_it_leaves_alone(prepared: Prepared, tmp_path: Path, on
             own["epochs"],
         )
         _same_events(left[number], right[number])
-        _same_files(Path(left[number].spool), Path(right[number].spool))
+        _same_files(Path(left[number].spool), Path(right[number].spool), rate=HYPER[number][0])
     assert [epochs(job) for job in left] == [[0, 1, 2], [0, 1, 2], [0], []]
 
 
@@ -141,7 +141,7 @@ def _same_events(left: Job, right: Job) -> None:
         assert one["metrics"]["val/loss"] == pytest.approx(other["metrics"]["val/loss"], rel=1e-3)
 
 
-def _same_files(left: Path, right: Path) -> None:
+def _same_files(left: Path, right: Path, *, rate: float) -> None:
     names = [sorted(path.relative_to(one).as_posix() for path in one.rglob("*.*")) for one in (left, right)]
     assert names[0] == names[1]
     models = [one / "outputs/artifacts/model/model.onnx" for one in (left, right)]
@@ -152,7 +152,9 @@ def _same_files(left: Path, right: Path) -> None:
         mine, own = (load_weights(model.with_name("weights.pt")) for model in models)
         for name, tensor in mine.items():
             wanted = own[name].double()
-            assert float((tensor.double() - wanted).norm()) <= 1e-2 * float(wanted.norm()) + 1e-5, name
+            # AdamW steps by the rate however small a gradient is: one that is all rounding may go either way.
+            half_a_step = 0.5 * rate * math.sqrt(wanted.numel())
+            assert float((tensor.double() - wanted).norm()) <= 1e-2 * float(wanted.norm()) + half_a_step, name
     if (left / CHECKPOINT).exists():  # of different epochs: only a stack writes one after the last
         one, other = (read_checkpoint(folder / CHECKPOINT) for folder in (left, right))
         assert one["identity"] == other["identity"]

@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.benchmarks.scale import TRACED
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-# Set by the quick form, which measures nothing: the exporter of before, in a tenth of the time.
-TRACED = "BENCH_TRACED"
 
 
 def export(model: nn.Module, example: torch.Tensor, path: Path) -> None:

@@ -1,10 +1,11 @@
 """Fresh seeds as one stack: of an arm, and of arms that differ in rate and decay only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from mlflow.entities import ViewType
 
 from data.prepare import prepare
 from harness.cli import cli
@@ -23,11 +24,13 @@ SWEEP = {
     "stack": 4,
 }
 VALUES = {"feature": "mfcc", "width": 0.125, "epochs": 9}
+LOSS = "train/running_loss"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_seeds_of_alike_finalists_are_trained_at_once_and_score_as_each_alone(
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # SQLAlchemy, of MLflow
+def test_seeds_of_alike_finalists_are_trained_at_once_and_learn_as_each_alone(
     tmp_path: Path, demo_cache: Path, new_record: Callable[[Path], Record]
 ) -> None:
     record = new_record(tmp_path / "mlruns")
@@ -47,6 +50,7 @@ def test_seeds_of_alike_finalists_are_trained_at_once_and_score_as_each_alone(
     assert confirmed is not None
     found = [one for finalist in confirmed.finalists for one in finalist.replicates]
     assert [one.outcome["stack"] for one in found] == [4] * 4
+    logged = losses(record)
     for one in found:
         folder = tmp_path / f"alone-{one.key.replace('/', '-')}"
         write_json(folder / "trial.json", {"run_name": "alone"})
@@ -55,7 +59,31 @@ def test_seeds_of_alike_finalists_are_trained_at_once_and_score_as_each_alone(
             0, dict(one.config), str(prepared.folder), str(folder), str(demo_cache), seed,
             {"run_id": "x", "versions": {}},
         )  # fmt: skip
-        alone = run_trial(job, open_device("cpu"), lambda epoch, metrics: False, lambda: False)
-        # float32's rounding, which training multiplies: test_training_stack has the law, in float64
-        assert one.outcome["score"] == pytest.approx(alone["score"], abs=0.05)
-        assert one.outcome["at_best"]["train/loss"] == pytest.approx(alone["at_best"]["train/loss"], abs=0.02)
+        alone: list[float] = []
+
+        def end_after_three(epoch: int, metrics: Mapping[str, float], seen: list[float] = alone) -> bool:
+            seen.append(metrics[LOSS])
+            return len(seen) == 3
+
+        run_trial(job, open_device("cpu"), end_after_three, lambda: False)
+        # float32's rounding, which every further epoch multiplies: test_training_stack has the law, in
+        # float64. Another rate is off by 0.002 in the first epoch, another seed by 0.005.
+        assert logged[one.key][:1] == pytest.approx(alone[:1], abs=5e-4)
+        assert logged[one.key][:3] == pytest.approx(alone, abs=0.02)
+
+
+def losses(record: Record) -> dict[str, list[float]]:
+    """The training loss of every epoch, by the key of the run."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(f"sqlite:///{record.database}", "mlflow-artifacts:/")
+    (experiment,) = store.search_experiments(filter_string="tags.`harness.study` = 'told'")
+    found = {
+        run.data.tags["harness.key"]: [
+            point.value
+            for point in sorted(store.get_metric_history(run.info.run_id, LOSS), key=lambda one: one.step)
+        ]
+        for run in store.search_runs([experiment.experiment_id], "", ViewType.ACTIVE_ONLY)
+    }
+    store.engine.dispose()
+    return found

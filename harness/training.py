@@ -14,6 +14,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def fit(
     checkpoint_s: float = CHECKPOINT_S,
     should_stop: Callable[[], bool] = lambda: False,
     on_restart: Callable[[str], None] = _log.warning,
+    record: bool = True,
 ) -> FitResult:
     """Train `model`, in place, and return the weights of the epoch that holds the score.
 
@@ -105,9 +107,12 @@ def fit(
     should_stop : asked at every step and batch; true ends the training (``interrupted``) with a checkpoint
     on_restart : hears why the training begins at its start although there is a ``last.pt``: it is damaged. Its epochs
         are reported again, with equal numbers
+    record : whether the steps of a short network may be recorded as a CUDA graph
 
     Raises
     ------
+    CaptureError
+        They could not; this process can use its GPU no more.
     DivergedError
         The loss of a step, or a logit after an epoch, is not finite.
     CheckpointError
@@ -116,12 +121,14 @@ def fit(
         `augmentation` wants waveforms and `train` holds features.
     """
     model.to(device)
-    run = Training(model, train, val, config, seed, device, transform, augmentation, should_stop)
+    run = Training(
+        model, train, val, config, seed, device, transform, augmentation, should_stop, record=record
+    )
     kept = Checkpoints(checkpoints, checkpoint_s)
     progress, begun = run.resume(kept, on_restart)
     stopped: Stopped = ""
     cuda = list(range(torch.cuda.device_count())) if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=cuda), closing(run):
         for epoch in range(len(progress.reports), config.epochs):
             place, augmented = run.begin(epoch, begun)
             begun = None
@@ -161,6 +168,8 @@ class Training:
         transform: Transform | None,
         augmentation: Augmentation | None,
         should_stop: Callable[[], bool],
+        *,
+        record: bool = True,
     ) -> None:
         if augmentation is not None and augmentation.on_waveforms and train.features.dtype != torch.int16:
             raise SplitError(f"noise, gain and reverb need int16 waveforms, not {train.features.dtype}")
@@ -170,8 +179,12 @@ class Training:
         self.scored = scored_windows(train.labels.cpu(), config.train_score_windows)
         self.batch = min(config.batch_size, len(train))
         self.steps = len(train) // self.batch
-        self.learner = Learner(model, config, config.epochs * self.steps, device)
+        self.learner = Learner(model, config, config.epochs * self.steps, device, record=record)
         self.judged = self.learner.judged
+
+    def close(self) -> None:
+        """Give back the memory that recorded steps hold on a GPU: they and the learner hold each other."""
+        self.learner.forget_recording()
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -4,8 +4,9 @@
 
     steps 1..3   launched one by one, on a stream of their own (libraries choose and allocate)
     step 4       taken twice from the same state: launched, then as the recorded graph
-                     the same state after both  -> the graph takes the steps from here on
-                     another state, or an error -> steps are launched, as ever; the log says why
+                     the same state after both -> the graph takes the steps from here on
+                     another state             -> steps are launched, as ever; the log says why
+                     an error                  -> this process can use its GPU no more: `CaptureError`
 """
 
 from __future__ import annotations
@@ -26,13 +27,23 @@ State = Mapping[str, torch.Tensor]
 _log = logging.getLogger(__name__)
 
 
+class CaptureError(RuntimeError):
+    """A step could not be recorded, and torch in this process is left in the middle of doing so.
+
+    Its text has what `is_spent` looks for: the trial is tried again by another worker, which launches its steps.
+    """
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__(f"CUDA error: no graph could be recorded of a step ({type(error).__name__})")
+
+
 def worth_recording(device: torch.device, features: torch.Tensor) -> bool:
     """Whether steps over such a batch (window, feature, frame) are bound by their launches."""
     return device.type == "cuda" and features.shape[-1] <= SHORT_FRAMES
 
 
 class RecordedStep:
-    """Takes steps of one shape; call it as the step that it was given.
+    """Takes steps of one shape; call it as the step that it was given. It may raise CaptureError.
 
     Parameters
     ----------
@@ -94,7 +105,6 @@ class RecordedStep:
         loss = self._aside(features, labels)
         after, draws_after = self._kept(), torch.cuda.get_rng_state(self._device)
         self._put(before, draws)
-        why = ""
         try:
             self._inputs = (features.clone(), labels.clone())
             graph = torch.cuda.CUDAGraph()
@@ -102,14 +112,13 @@ class RecordedStep:
                 self._loss = self._launch(*self._inputs)
             self._graph = graph
             self._replay(features, labels)
-            if not same_step(before, after, self._kept()):
-                why = "it does not come to what the same step comes to without it"
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            why = " ".join(str(error).split())
-        if why:
-            _log.warning("no CUDA graph for this training (%s): its steps are launched one by one", why)
+        except RuntimeError as error:  # also for want of memory: launched, the same step had enough
+            raise CaptureError(error) from error
+        if not same_step(before, after, self._kept()):
+            _log.warning(
+                "no CUDA graph for this training (it does not come to what the same step comes to without it): "
+                "its steps are launched one by one"
+            )
             self._refused, self._graph, self._inputs, self._loss = True, None, None, None
             self._put(after, draws_after)
         return loss

@@ -23,9 +23,18 @@ class Learner:
     Parameters
     ----------
     steps : of the whole training; the schedule of the learning rate spans them
+    record : whether steps may be recorded as a CUDA graph where that pays
     """
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, steps: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainingConfig,
+        steps: int,
+        device: torch.device,
+        *,
+        record: bool = True,
+    ) -> None:
         self.model, self.config, self.steps, self.device = model, config, steps, device
         self.dtype = mixed_precision(device, config)
         self.optimizer = torch.optim.AdamW(
@@ -35,6 +44,7 @@ class Learner:
         self.average = WeightAverage(model, config.ema_decay) if config.ema_decay is not None else None
         # On a GPU the rate is a tensor there: nothing is recorded or compiled again when it changes.
         self.rate = torch.zeros((), device=device) if device.type == "cuda" else None
+        self._may_record = record
         self._recorded: RecordedStep | None = None
         self._tune()
 
@@ -50,12 +60,16 @@ class Learner:
             self.rate.fill_(rate)
         else:
             self.optimizer.param_groups[0]["lr"] = rate
-        if self._recorded is None and worth_recording(self.device, features):
+        if self._recorded is None and self._may_record and worth_recording(self.device, features):
             self._recorded = RecordedStep(self._learn, self._changing, self.device)
         loss = (self._recorded or self._learn)(features, labels)
         if self.average:
             self.average.update(self.model, number)
         return loss
+
+    def forget_recording(self) -> None:
+        """Give back what a recorded step holds; the next step would be recorded anew."""
+        self._recorded = None
 
     def _learn(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Take a step at the rate that is set."""
@@ -108,7 +122,8 @@ class Learner:
         """Go on from what `kept` gave after so many steps."""
         self.model.load_state_dict(kept["weights"])
         self.optimizer.load_state_dict(kept["optimizer"])
-        self.scaler.load_state_dict(kept["scaler"])
+        if kept["scaler"]:  # a CPU, or a GPU with bf16, kept none
+            self.scaler.load_state_dict(kept["scaler"])
         self._tune()
         self._recorded = None  # what it recorded were other tensors
         if self.average:

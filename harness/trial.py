@@ -28,6 +28,7 @@ from harness.spool import TrialSpool, sha256_of, write_json
 from harness.statistics import clustered_interval, lag1_correlation
 from harness.subsets import scores_by_subset
 from harness.training import EpochReport, FitResult, Split, fit
+from harness.training_graph import CaptureError
 from harness.training_state import of_last_epoch
 from harness.trial_config import TrialConfig
 from models.augmentation import Augmentation
@@ -41,6 +42,9 @@ Transform = Callable[[torch.Tensor], torch.Tensor]
 
 class DeviceError(RuntimeError):
     """The device cannot be used; never answered by a silent day on the CPU."""
+
+
+NO_GRAPH = "no CUDA graph could be recorded of its steps: they are launched one by one"
 
 
 def open_device(name: str) -> torch.device:
@@ -86,13 +90,17 @@ def run_trial(
         return stored
     windows = load_windows(job, trial.config, device, should_stop)
     model = trial.build()
-    with training():
-        result = fit(
-            model, windows.train, windows.val, trial.config.training,
-            seed=job.seed, device=device, transform=windows.transform, augmentation=windows.augmentation,
-            on_epoch=lambda epoch: trial.report(epoch, on_epoch), checkpoints=trial.spool.folder,
-            should_stop=should_stop, on_restart=trial.note,
-        )  # fmt: skip
+    try:
+        with training():
+            result = fit(
+                model, windows.train, windows.val, trial.config.training,
+                seed=job.seed, device=device, transform=windows.transform, augmentation=windows.augmentation,
+                on_epoch=lambda epoch: trial.report(epoch, on_epoch), checkpoints=trial.spool.folder,
+                should_stop=should_stop, on_restart=trial.note, record=NO_GRAPH not in trial.spool.notes(),
+            )  # fmt: skip
+    except CaptureError:
+        trial.note(NO_GRAPH)  # for the worker that tries it again: this one can use its GPU no more
+        raise
     if result.stopped == "interrupted" or should_stop():  # the outputs are made from the last checkpoint
         return {"state": "interrupted"}
     return trial.finish(result, windows, model, device)

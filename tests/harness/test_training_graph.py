@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from harness import training_learner
+from harness.executors.failures import failure_kind, is_spent
 from harness.training import Split, fit
 from harness.training_config import TrainingConfig
-from harness.training_graph import WARM_UP, RecordedStep, same_step, worth_recording
+from harness.training_graph import WARM_UP, CaptureError, RecordedStep, same_step, worth_recording
 from harness.training_learner import Learner
 from models.architecture import CnnConfig
 
@@ -52,6 +54,41 @@ def test_everything_that_a_step_changes_is_compared() -> None:
     assert all(not torch.equal(before[name], after[name]) for name in before)
     kept = {name.split("/")[-1] for name in before if name.startswith("optimizer/")}
     assert kept == {"step", "exp_avg", "exp_avg_sq"}
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        RuntimeError("operation not permitted when stream is capturing"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_a_worker_that_could_not_record_is_spent_and_its_trial_is_tried_again(refusal: RuntimeError) -> None:
+    error = CaptureError(refusal)
+    assert is_spent(error)
+    assert failure_kind(error) == "infrastructure"
+
+
+def test_what_was_kept_without_a_scaler_goes_on_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that began on a CPU, or a GPU with bf16, goes on on one that needs fp16."""
+
+    def learner() -> Learner:
+        torch.manual_seed(3)
+        return Learner(CnnConfig(width=0.0625).build(8, num_frames=33), TrainingConfig(epochs=2), 10, CPU)
+
+    begun = learner()
+    begun.step(torch.randn(4, 8, 33), torch.tensor([0, 1, 0, 1]), 0)
+    kept = begun.kept()
+    assert kept["scaler"] == {}
+    monkeypatch.setattr(training_learner, "mixed_precision", lambda device, config: torch.float16)
+    elsewhere = learner()
+    elsewhere.restore(kept, 1)
+    assert elsewhere.scaler.is_enabled()
+    back = elsewhere.kept()
+    assert back["scaler"]["scale"] > 1
+    monkeypatch.undo()
+    learner().restore(back, 1)
 
 
 @needs_gpu

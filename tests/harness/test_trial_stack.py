@@ -14,14 +14,15 @@ import torch
 
 from data.config import DataConfig
 from data.prepare import Prepared, prepare
-from harness import trial_stack
+from harness import training_learner, trial_stack
 from harness.executors.protocol import Job
 from harness.run_page import verdict_of
 from harness.spool import CHECKPOINT, TrialSpool
 from harness.study import TrialSummary
 from harness.training import DivergedError
 from harness.training_checkpoint import read_checkpoint
-from harness.trial import Trial, run_trial
+from harness.training_graph import CaptureError
+from harness.trial import NO_GRAPH, Trial, run_trial
 from harness.trial_config import TrialConfig
 from harness.trial_stack import run_stack
 from models.checkpoints import load_weights
@@ -246,3 +247,24 @@ def test_a_stack_of_one_is_no_stack() -> None:
     )
     assert plain.fingerprint() != config(0).fingerprint()
     assert plain.flat() == {name: value for name, value in config(0).flat().items() if name != "stack"}
+
+
+class Unrecordable:
+    """In the place of a recorded step, where there is no GPU to record on."""
+
+    def __init__(self, *parts: Any) -> None:
+        del parts
+
+    def __call__(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        raise CaptureError(RuntimeError("operation not permitted when stream is capturing"))
+
+
+def test_a_trial_whose_steps_could_not_be_recorded_launches_them_when_it_is_tried_again(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_learner, "worth_recording", lambda device, features: True)
+    monkeypatch.setattr(training_learner, "RecordedStep", Unrecordable)
+    (job,) = jobs(prepared, tmp_path, 1)
+    with pytest.raises(CaptureError):
+        run_trial(job, CPU, partial(all_end, job), lambda: False)
+    assert run_trial(job, CPU, partial(all_end, job), lambda: False)["notes"] == [NO_GRAPH]

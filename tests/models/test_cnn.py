@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models.architecture import POOLING, CnnConfig, encoder_for
-from models.cnn import FastDiarizationModel, LightweightCNNEncoder, NormalizedConvolution, macs
+from models.cnn import FastDiarizationModel, LightweightCNNEncoder, NormalizedConvolution, ResidualBlock, macs
 from models.front_ends import FRONT_ENDS
 
 SMALL = CnnConfig(width=0.125)
@@ -180,3 +183,43 @@ def test_same_seed_same_network_and_it_learns() -> None:
     assert losses == again
     assert all(torch.equal(state[name], state_again[name]) for name in state)
     assert losses[-1] < 0.5 * losses[0]
+
+
+class Plain(nn.Module):
+    """A block of the network as the notebooks wrote it, with 1-D convolutions, from the weights of one of ours."""
+
+    def __init__(self, block: ResidualBlock) -> None:
+        super().__init__()
+        self.first, self.second = self._convolution(block.first), self._convolution(block.second)
+        plain = isinstance(block.shortcut, nn.Identity)
+        self.shortcut = nn.Identity() if plain else self._convolution(block.shortcut)
+        self.pool = nn.MaxPool1d(2)
+
+    @staticmethod
+    def _convolution(ours: Any) -> nn.Module:
+        outputs, inputs, _, size = ours.conv.weight.shape
+        convolution = nn.Conv1d(inputs, outputs, size, padding=size // 2, bias=False)
+        convolution.weight.data = ours.conv.weight.data[:, :, 0].clone()
+        norm = nn.BatchNorm1d(outputs)
+        norm.load_state_dict(ours.norm.state_dict())
+        return nn.Sequential(convolution, norm)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.pool(torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x)))
+        return y
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_one_row_of_two_dimensions_is_one_dimension(training: bool) -> None:
+    """Logits and gradients are those of the same network with Conv1d, in training and evaluation mode."""
+    torch.manual_seed(0)
+    ours = FastDiarizationModel(8, CnnConfig(width=0.125, dropout=0.0)).double().train(training)
+    blocks = nn.Sequential(*(Plain(block) for block in ours.encoder.blocks)).double().train(training)
+    head = copy.deepcopy(ours.head)
+    features, labels = torch.randn(6, 8, 64, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 1, 0])
+    left, right = ours(features), head(blocks(features).mean(dim=2))
+    torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-9)
+    for logits in (left, right):
+        nn.functional.cross_entropy(logits, labels).backward()
+    mine, theirs = ours.encoder.blocks[0].first.conv.weight.grad, blocks[0].first[0].weight.grad
+    torch.testing.assert_close(mine[:, :, 0], theirs, rtol=1e-8, atol=1e-10)

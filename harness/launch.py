@@ -20,7 +20,7 @@ from harness.executors.local import LocalExecutor, default_slots
 from harness.failpoints import failpoint
 from harness.gate import Inspection, inspect, require
 from harness.provenance import Provenance, provenance
-from harness.quota import keep_within_quota
+from harness.quota import hold_features, keep_within_quota, told_quota
 from harness.reconciler import may_show_running, settle_runs
 from harness.record import Record
 from harness.room import naming_full_disks, require_expected
@@ -76,11 +76,12 @@ def launch(sweep: Sweep, settings: Settings, view: View) -> Launch:
     began = time.monotonic()
     space = SearchSpace(sweep)
     record = Record(settings.record)
-    record.check()  # before hours of preparation
+    record.check()  # this and the next two before hours of preparation
     team_uri()
+    told_quota()
     skip_arms(space, view.message)
     inspections = _pass_gate(space, settings, view)
-    keep_within_quota(settings.cache, view.message)  # what this launch needs is in use by now
+    _make_room(inspections, settings, view)
     record.open()
     with naming_full_disks((record.root, settings.cache)), TrackingServer(record) as server:
         study = open_study(record, sweep)
@@ -91,6 +92,7 @@ def launch(sweep: Sweep, settings: Settings, view: View) -> Launch:
             coordinator, unstored, problem, matrix = _run(study, record, server, inspections, settings, view)
         finally:
             study.release()
+    keep_within_quota(settings.cache, view.message)  # this launch has added to it
     return Launch(
         study.name, study.resumed, study.trials(), coordinator.new_trials, inspections,
         time.monotonic() - began, coordinator.signal, coordinator.asking.exhausted, coordinator.out_of_time,
@@ -115,6 +117,13 @@ def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[Inspe
             )
     require(inspections)
     return inspections
+
+
+def _make_room(inspections: list[Inspection], settings: Settings, view: View) -> None:
+    """Keep the store within its quota, and in it what this launch needs."""
+    if told_quota() is not None:
+        hold_features(settings.cache, {digest for one in inspections for digest in one.digests.values()})
+        keep_within_quota(settings.cache, view.message)
 
 
 def _announce(study: Study, inspections: list[Inspection], settings: Settings, view: View) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from data.collect import Item, collect, inventory, surplus
+from data.leases import hold
 
 VARIABLE = "HARNESS_CACHE_SIZE"
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -41,6 +43,33 @@ def size_text(num_bytes: float) -> str:
     return f"{value:.0f} B" if power == 0 else f"{value:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
 
 
+def told_quota() -> int | None:
+    """Bytes that HARNESS_CACHE_SIZE allows; None where it is not set.
+
+    Raises
+    ------
+    SizeError
+        The variable holds no size.
+    """
+    told = os.environ.get(VARIABLE)
+    if not told:
+        return None
+    try:
+        return bytes_of(told)
+    except SizeError as error:
+        raise SizeError(f"{VARIABLE}: {error}") from None
+
+
+def hold_features(cache: Path, manifests: Container[str]) -> None:
+    """Keep what is stored of these windows (digests of manifests) until this process ends: workers come to it later."""
+    from harness.feature_store import SOURCE
+
+    sources = (cache / "features").glob(f"[!.]*/{SOURCE}")
+    hold(
+        cache, [one.parent for one in sources if json.loads(one.read_bytes())["manifest_digest"] in manifests]
+    )
+
+
 def keep_within_quota(cache: Path, say: Callable[[str], None]) -> list[Item]:
     """Delete what was used longest ago where the store takes more than HARNESS_CACHE_SIZE; without it, nothing.
 
@@ -49,10 +78,9 @@ def keep_within_quota(cache: Path, say: Callable[[str], None]) -> list[Item]:
     SizeError
         The variable holds no size.
     """
-    quota = os.environ.get(VARIABLE)
-    if not quota:
+    most = told_quota()
+    if most is None:
         return []
-    most = bytes_of(quota)
     items = inventory(cache)
     gone = list(collect(cache, surplus(items, most)))
     left = sum(item.num_bytes for item in items) - sum(item.num_bytes for item in gone)

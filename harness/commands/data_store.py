@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--max-size", metavar="SIZE", envvar="HARNESS_CACHE_SIZE", show_envvar=True,
-    help="What the store may take, such as 20GB; every sweep keeps within the variable by itself.",
+    help="What the store may take, such as 20GB; with the variable set, sweeps see to it too.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
 @common("cache", "json", "quiet")

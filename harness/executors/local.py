@@ -46,6 +46,7 @@ THREADS = dict.fromkeys(
 MAX_DEATHS = 3
 # A worker that makes no step for so many seconds hangs; a step takes seconds, whatever it trains.
 HANG = "HARNESS_HANG_S"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 HANG_S = 600.0
 # The same while it starts, takes its first step or writes a model: that is longer, and not made of steps.
 UNWATCHED_S = 1800.0
@@ -73,7 +74,7 @@ class _Worker:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,  # Ctrl-C in the terminal is the coordinator's to pass on
-                env={**os.environ, **THREADS, "HARNESS_WORKER": str(index)},
+                env={**os.environ, **THREADS, "HARNESS_WORKER": str(index), **gpu_of(index, device)},
                 umask=user_umask(),  # the worker keeps the record private itself, and shares the cache
             )
         self.index = index
@@ -273,8 +274,22 @@ def patience_s() -> float:
     return seconds
 
 
+def visible_gpus() -> list[str]:
+    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; none where the machine does not say."""
+    told = os.environ.get(VISIBLE)
+    if told is not None:
+        return [name for one in told.split(",") if (name := one.strip()) and name != "-1"]
+    return [str(index) for index, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+
+
+def gpu_of(index: int, device: str) -> dict[str, str]:
+    """What a worker's environment needs so that workers take the GPUs in turn; nothing where there is one."""
+    gpus = visible_gpus() if device == "cuda" else []
+    return {VISIBLE: gpus[index % len(gpus)]} if len(gpus) > 1 else {}
+
+
 def default_slots(device: str) -> int:
-    """One worker a core this process may use; one on a GPU."""
+    """One worker a core this process may use, or one a GPU."""
     if device == "cuda":
-        return 1
+        return max(1, len(visible_gpus()))
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

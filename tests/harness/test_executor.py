@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from harness.executors.failures import failure_kind, is_spent
-from harness.executors.local import LocalExecutor, PatienceError, patience_s
+from harness.executors.local import (
+    VISIBLE,
+    LocalExecutor,
+    PatienceError,
+    default_slots,
+    gpu_of,
+    patience_s,
+    visible_gpus,
+)
 from harness.executors.protocol import Event, FailureKind, Job, TrialDone, TrialFailed
 
 # What a worker says, without the seconds that torch takes: it fails the job 0 for good, and does every other.
@@ -109,3 +117,25 @@ def test_the_patience_is_what_the_environment_says(monkeypatch: pytest.MonkeyPat
     assert patience_s() == 2.5
     monkeypatch.setenv("HARNESS_HANG_S", "")
     assert patience_s() == 600
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [("0,1,2", ["0", "1", "2"]), ("GPU-a, GPU-b", ["GPU-a", "GPU-b"]), ("1", ["1"]), ("", []), ("-1", [])],
+)
+def test_gpus_are_those_that_the_environment_lets_this_process_see(
+    monkeypatch: pytest.MonkeyPatch, told: str, expected: list[str]
+) -> None:
+    monkeypatch.setenv(VISIBLE, told)
+    assert visible_gpus() == expected
+    assert default_slots("cuda") == max(1, len(expected))
+
+
+def test_workers_take_the_gpus_in_turn_and_a_single_one_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(VISIBLE, "4,7")
+    assert [gpu_of(index, "cuda").get(VISIBLE) for index in range(3)] == ["4", "7", "4"]
+    assert gpu_of(0, "cpu") == {}
+    monkeypatch.setenv(VISIBLE, "4")
+    assert gpu_of(1, "cuda") == {}

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,15 @@ from click.testing import CliRunner
 from data.leases import hold, release_all
 from data.store import build_once
 from harness.cli import cli
-from harness.quota import VARIABLE, SizeError, bytes_of, keep_within_quota, size_text
+from harness.quota import (
+    VARIABLE,
+    SizeError,
+    bytes_of,
+    hold_features,
+    keep_within_quota,
+    size_text,
+    told_quota,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +72,27 @@ def test_without_the_variable_nothing_is_deleted_and_with_it_as_much_as_must(
     assert folders[0].is_dir()
     assert "1 folders used longest ago deleted" in said[0]
     assert "are in use, more than the 1.0 kB" in said[-1]
+
+
+def test_a_size_that_is_none_is_told_with_the_variable_that_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "20 gigs")
+    with pytest.raises(SizeError, match=f"{VARIABLE}: '20 gigs' is no size"):
+        told_quota()
+
+
+def test_the_features_of_windows_that_are_held_stay_whoever_comes_to_use_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = filled(tmp_path)
+    for folder, digest in zip(folders, ("one", "two", "three"), strict=True):
+        (folder / "source.json").write_text(json.dumps({"manifest_digest": digest}), "utf-8")
+    monkeypatch.setenv(VARIABLE, "0")
+    hold_features(tmp_path, {"one", "three", "of no feature"})
+    try:
+        keep_within_quota(tmp_path, lambda text: None)
+    finally:
+        release_all()
+    assert [folder.is_dir() for folder in folders] == [True, False, True]
 
 
 def test_the_command_shows_then_deletes_and_a_dry_run_only_shows(tmp_path: Path) -> None:

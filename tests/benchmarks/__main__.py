@@ -18,13 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks import alone, table
 from tests.benchmarks.machine import described
-from tests.benchmarks.records import SHARED
+from tests.benchmarks.records import SHARED, shared_server, without_team
 from tests.benchmarks.registry import MODULES
 from tests.benchmarks.result import Result, not_measured
 from tests.benchmarks.scale import FULL, QUICK, TRACED, Scale
@@ -52,9 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     out = asked.out or (None if asked.quick else HERE)
     machine = described()
     failed, rows = [], {} if out is None else table.read(out)
+    without_team()
     for name, seconds, results in measured(asked.only or list(MODULES), scale):
-        others = {id: row for id, row in rows.items() if id.split()[0] != name}
-        rows = table.merged(others, results or [_failed(name)], machine)
+        rows = updated(rows, name, results or [_failed(name)], machine)
         if out is not None:
             table.write(out, rows)  # at once: a later one may be interrupted
         if not results:
@@ -64,6 +65,22 @@ def main(arguments: list[str] | None = None) -> int:
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return bool(failed)
+
+
+def updated(rows: table.Rows, name: str, results: list[Result], machine: Mapping[str, Any]) -> table.Rows:
+    """The rows after a benchmark; what it did not measure this time stays as it was measured before."""
+    before = {id for id in rows if _owner(id) == name}
+    fresh = [
+        one for one in results
+        if one.value is not None or not (before if one.id == name else rows.get(one.id, {}).get("value"))
+    ]  # fmt: skip
+    gone = before - {one.id for one in results} if any(one.value is not None for one in results) else set()
+    return table.merged({id: row for id, row in rows.items() if id not in gone}, fresh, machine)
+
+
+def _owner(id: str) -> str:
+    """Which benchmark a row is of: all of a GPU are of the script that B6 runs."""
+    return "B6" if " GPU" in id else id.split()[0]
 
 
 def measured(names: list[str], scale: Scale) -> Iterator[tuple[str, float, list[Result]]]:
@@ -81,7 +98,7 @@ def measured(names: list[str], scale: Scale) -> Iterator[tuple[str, float, list[
         # Before the first of them starts the process that all are forked from.
         os.environ.update({**ONE_THREAD, SHARED: shared, TRACED: "1"})
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
-        with ThreadPoolExecutor(2) as pool:
+        with shared_server(), ThreadPoolExecutor(2) as pool:
             yield from pool.map(timed, sorted(names, key=_by_length))
 
 

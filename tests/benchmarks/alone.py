@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.benchmarks import registry
+from tests.benchmarks.records import without_team
 from tests.benchmarks.result import not_measured
 from tests.benchmarks.rounds import CannotRun
 from tests.benchmarks.scale import FULL, QUICK, Scale
@@ -32,4 +33,5 @@ def main(name: str, rows: Path, scale: Scale = FULL) -> None:
 
 
 if __name__ == "__main__":
+    without_team()
     main(sys.argv[1], Path(sys.argv[2]))

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from harness.record import Record
 from harness.trial import load_split
 from harness.trial_config import derived_seed
 from models.front_ends import Mfcc
@@ -42,7 +43,7 @@ from tests.benchmarks.stored_runs import (
     new_store,
     require_agreement,
     require_complete,
-    store_uri,
+    runs_of,
     stored_runs,
 )
 
@@ -137,7 +138,7 @@ class Arms:
             empty_record(record)
         words = harness_sweep(self.sweep, record, self.cache, "--workers", "1")
         reading = self._measured(words, folder)
-        runs = stored_runs(store_uri(record / "mlflow.db"), NAME, record / "artifacts")
+        runs = runs_of(Record(record), NAME)
         # The folder of a trial's spool goes when MLflow holds the trial: that changed its parent last.
         stored_s = (record / "spool" / NAME).stat().st_mtime
         return self._reading(reading, runs, stored_s)

@@ -99,7 +99,6 @@ def needed_windows(place: Path) -> tuple[Mapping[str, int], int]:
 
 def _launch(place: Path, workers: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "HARNESS_CACHE": str(place / "cache")}
-    environment.pop("MLFLOW_TRACKING_URI", None)
     environment.pop("HARNESS_CACHE_SIZE", None)
     command = [
         sys.executable,

@@ -67,7 +67,7 @@ def run(scale: Scale, place: Path) -> list[Result]:
             unit="x",
             target="<= 5",
             beyond="3",
-            notes=(spent, *rounds.notes, *scale.notes),
+            notes=(spent, f"by CPU {details['cpu_ratio']:.2f}x", *rounds.notes, *scale.notes),
             details=details,
         ),
         judged(

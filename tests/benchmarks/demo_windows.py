@@ -1,9 +1,8 @@
-"""Generated speech, prepared once before the clock runs, with a feature store that a benchmark may empty."""
+"""Generated speech, and windows of it that are prepared before the clock runs."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +43,6 @@ def cache_with_speech(place: Path, subsets: tuple[str, ...]) -> Path:
         DemoReader().locate(Request(subsets, None, shared_cache(), print))
         (own / "demo").symlink_to(shared_cache() / "demo", target_is_directory=True)
     return own
-
-
-def forget_features(cache: Path) -> None:
-    """Empty the feature store of a benchmark's own cache."""
-    shutil.rmtree(cache / "features", ignore_errors=True)
 
 
 def rows_on_disk(manifest: Manifest, cache: Path) -> list[tuple[str, int, int]]:

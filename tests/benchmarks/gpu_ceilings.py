@@ -53,7 +53,8 @@ def _product(left: torch.Tensor, right: torch.Tensor) -> Callable[[], object]:
 
 def _precisions(device: torch.device) -> Iterator[tuple[str, torch.dtype, bool]]:
     yield "fp32", torch.float32, False
-    yield "bf16", torch.bfloat16, False
+    if device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False):
+        yield "bf16", torch.bfloat16, False
     if device.type == "cuda":
         yield "tf32", torch.float32, True
         yield "fp16", torch.float16, False

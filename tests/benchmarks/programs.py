@@ -62,7 +62,6 @@ def run_program(
         MARK: mark,
         "PYTHONPATH": str(ROOT),
     }
-    environment.pop("MLFLOW_TRACKING_URI", None)
     cpu_before, began = cpu_of_tree(), time.perf_counter()
     with log.open("wb") as out:
         child = subprocess.Popen(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+
+from harness.record import Record
+from tests.benchmarks.records import empty_record, store_of
 
 ACCURACY = "val/balanced_accuracy"
 
@@ -36,10 +41,11 @@ def store_uri(database: Path) -> str:
 
 
 def new_store(folder: Path) -> str:
-    """A new SQLite store with its tables, which take seconds to make, before the clock runs; its address."""
-    uri = store_uri(folder / "mlflow.db")
-    MlflowClient(uri).search_experiments()
-    return uri
+    """A new SQLite store with its tables, as MLflow makes one, before the clock runs; its address."""
+    database = empty_record(folder / "store").database
+    with closing(sqlite3.connect(database)) as store:
+        store.execute("PRAGMA journal_mode=DELETE")  # the rest of a record's is MLflow's own
+    return store_uri(database)
 
 
 def new_experiment(uri: str, folder: Path) -> str:
@@ -60,6 +66,12 @@ def stored_runs(uri: str, experiment: str, artifacts: Path) -> list[StoredRun]:
     runs = client.search_runs([found.experiment_id], max_results=1000)
     trials = [run for run in runs if run.data.tags.get("harness.kind", "trial") == "trial"]
     return sorted((_stored(client, run, artifacts) for run in trials), key=lambda run: run.ended_s)
+
+
+def runs_of(record: Record, study: str) -> list[StoredRun]:
+    """The same of a study of ours."""
+    store = store_of(record)
+    return stored_runs(store_uri(store.database), study, store.artifacts)
 
 
 def _stored(client: MlflowClient, run: Run, artifacts: Path) -> StoredRun:

@@ -94,8 +94,9 @@ class SyntheticExecutor:
         """Go on with the next epoch, or end."""
         assert self._job is not None
         assert self._job.number == number
-        if stop or len(self._curve) == int(self._job.config["training"]["epochs"]):
-            self._events.append(TrialDone(number, outcome_of(self._curve, stop=stop)))
+        last = len(self._curve) == int(self._job.config["training"]["epochs"])
+        if stop or last:  # who is stopped after the last epoch has done all
+            self._events.append(TrialDone(number, outcome_of(self._curve, stop=stop and not last)))
             self._job = None
         else:
             self._epoch()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import table
-from tests.benchmarks.__main__ import HERE, run_alone
+from tests.benchmarks.__main__ import HERE, run_alone, updated
 from tests.benchmarks.registry import MODULES
 from tests.benchmarks.result import Result, judged, not_measured, reaches
 from tests.benchmarks.rounds import Estimate
@@ -141,3 +141,17 @@ def test_a_benchmark_that_fails_is_no_row_of_its_own(
     monkeypatch.chdir(HERE.parents[1])
     assert run_alone("B99", QUICK) == []
     assert "B99" in capfd.readouterr().err
+
+
+def test_what_a_run_did_not_measure_stays_and_what_it_no_longer_has_goes() -> None:
+    gpu = row("B12 GPU mfcc")
+    rows = table.merged({}, [row("B12"), row("B12 int8"), row("B6 raw"), gpu], MACHINE)
+    noisy = updated(rows, "B12", [not_measured("B12", "inference", "no quiet round")], MACHINE)
+    assert noisy == rows
+    nowhere = updated(rows, "B6", [not_measured("B6 raw", "floor", "no GPU here")], MACHINE)
+    assert nowhere == rows
+    again = updated(rows, "B12", [row("B12", 5.0)], MACHINE)
+    assert set(again) == {"B12", "B6 raw", "B12 GPU mfcc"}
+    assert again["B12"]["value"] == 5.0
+    fresh = updated({}, "B6", [not_measured("B6 raw", "floor", "no GPU here")], MACHINE)
+    assert fresh["B6 raw"]["value"] is None

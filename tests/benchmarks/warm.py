@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from harness.sweep import Sweep
 from harness.view import View
 from harness.writer import Writer
 from tests.benchmarks.demo_windows import cache_with_speech
-from tests.benchmarks.records import empty_record
+from tests.benchmarks.records import empty_record, store_of
 
 WORKER = "harness.executors.worker"
 CLOCKED_WORKER = "tests.benchmarks.bench_worker"
@@ -122,7 +123,7 @@ class WarmHarness:
         self.cache = cache_with_speech(place, (str(self.data.get("subset", "clean")),))
         self.record = empty_record(place / "mlruns")
         self._exits = ExitStack()
-        self._studies = 0
+        self._name, self._studies = f"bench-{uuid.uuid4().hex[:8]}", 0
 
     def __enter__(self) -> Self:
         self.server = self._exits.enter_context(TrackingServer(self.record))
@@ -152,7 +153,7 @@ class WarmHarness:
         """A sweep over these windows, under a name that no study has yet."""
         self._studies += 1
         fields = {
-            "name": f"bench-{self._studies}", "data": self.data, "parameters": dict(parameters), "sampler": "grid",
+            "name": f"{self._name}-{self._studies}", "data": self.data, "parameters": dict(parameters), "sampler": "grid",
             "pruner": "none", "budget": {"trials": trials}, **changes,
         }  # fmt: skip
         return Sweep.model_validate(fields)
@@ -215,7 +216,7 @@ class WarmHarness:
         client = connect(self.server.uri)
         experiment = client.get_experiment_by_name(swept.study.name)
         runs = client.search_runs([experiment.experiment_id], f"tags.`harness.trial` = '{number}'")
-        found = [self.record.artifacts / _inside(run.info.artifact_uri) / name for run in runs]
+        found = [store_of(self.record).artifacts / _inside(run.info.artifact_uri) / name for run in runs]
         if len(found) != 1 or not found[0].is_file():
             raise RuntimeError(f"trial {number} of {swept.study.name} left no {name}: {found}")
         return found[0]

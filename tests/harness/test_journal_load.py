@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.trial import TrialState
@@ -78,6 +78,10 @@ def content(storage: JournalStorage) -> str:
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=OPERATIONS)
+@example(
+    operations=[("study", 0, 0.0)] * 5
+    + [("ask", 5, 0.0), ("suggest", 0, 0.0), ("delete", 0, 0.0), ("ask", 0, 0.0)]
+)
 def test_a_journal_is_read_as_optuna_reads_it(tmp_path_factory: Any, operations: list[Operation]) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = tmp_path_factory.mktemp("journal") / "optuna.journal"
@@ -115,3 +119,22 @@ def test_a_torn_last_line_is_passed_over(record: Record) -> None:
     assert len(reopened.trials) == 1
     reopened.ask()
     assert len(optuna.load_study(study_name="s", storage=record.storage()).trials) == 2
+
+
+def test_a_distribution_that_does_not_fit_the_studys_first_is_left_out_as_optuna_does(record: Record) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(study_name="s", storage=record.storage())
+    for name, distribution in (
+        ("x", {"low": 0, "high": 1}),
+        ("y", {"low": 0, "high": 1, "log": False, "step": 1}),
+    ):
+        trial = study.ask()
+        kind = "FloatDistribution" if name == "x" else "IntDistribution"
+        text = json.dumps({"name": kind, "attributes": {"log": False, "step": None, **distribution}})
+        line = {"op_code": 5, "worker_id": "w", "trial_id": trial._trial_id, "param_name": "z",
+                "param_value_internal": 1, "distribution": text}  # fmt: skip
+        with record.journal.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    theirs, ours = JournalStorage(journal(record.journal)), QuickStorage(journal(record.journal))
+    assert content(ours) == content(theirs)
+    assert [trial.params for trial in ours.get_all_trials(0)] == [{"z": 1.0}, {}]

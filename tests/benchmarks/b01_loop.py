@@ -41,7 +41,7 @@ def sizes(scale: Scale) -> tuple[dict[str, Any], dict[str, Any]]:
     }  # fmt: skip
     parameters = {
         "feature": FEATURE, "learning_rate": RATE, "weight_decay": WEIGHT_DECAY, "warmup_share": WARMUP,
-        "batch_size": BATCH, "train_score_windows": SCORED, "width": scale.of(1.0, 0.25), "epochs": 2,
+        "batch_size": BATCH, "train_score_windows": SCORED, "width": scale.of(1.0, 0.125), "epochs": scale.of(2, 1),
     }  # fmt: skip
     return data, parameters
 

@@ -72,7 +72,7 @@ class Size:
 
 
 FULL = Size(480, 240, 10, RATES)
-QUICK = Size(96, 96, 2, RATES[:1], front_ends=FRONT_ENDS[:1], cold=False)
+QUICK = Size(64, 48, 1, RATES[:1], front_ends=FRONT_ENDS[:1], cold=False)
 WIDE = Size(240, 120, 1, (0.0003,), FULL_WIDTH, FRONT_ENDS[:1])
 
 

@@ -73,7 +73,7 @@ class Size:
 
 
 FULL = Size(96, 96, 3, 13)
-QUICK = Size(96, 96, 2, 2, cold=False)
+QUICK = Size(64, 48, 2, 2, cold=False)
 
 
 class PeerFailed(RuntimeError):  # noqa: N818 - what it is

@@ -29,11 +29,11 @@ def sizes(scale: Scale) -> tuple[dict[str, Any], dict[str, Any]]:
     """The data section, and the parameters of the two trials: some 10 s each on one core."""
     data = {
         "corpus": "demo", "task": "pseudo", "variant": "seen",
-        "train_windows": scale.of(320, 96), "val_windows": scale.of(128, 48), "test_windows": 48,
+        "train_windows": scale.of(320, 64), "val_windows": scale.of(128, 48), "test_windows": 48,
     }  # fmt: skip
     parameters = {
         "feature": "mfcc_delta", "learning_rate": [1e-3, 2e-3], "batch_size": 32, "train_score_windows": 128,
-        "width": scale.of(1.0, 0.25), "epochs": 2,
+        "width": scale.of(1.0, 0.125), "epochs": scale.of(2, 1),
     }  # fmt: skip
     return data, parameters
 
@@ -81,7 +81,7 @@ def run(scale: Scale, place: Path) -> list[Result]:
     if cores < TRIALS:
         raise CannotRun(f"{TRIALS} workers need {TRIALS} cores, this process may use {cores}")
     data, parameters = sizes(scale)
-    brief = {**parameters, "epochs": 1}  # 10 and 3 steps
+    brief = {**parameters, "epochs": 1}  # 10 and 2 steps
     with WarmHarness(place, data) as warm:
         one, two = warm.workers(1), warm.workers(TRIALS)
         threads = {name: str(NAIVE_THREADS) for name in (THREADS, "OMP_NUM_THREADS", "MKL_NUM_THREADS",

@@ -26,10 +26,6 @@ from tests.benchmarks.records import empty_record
 from tests.benchmarks.result import Result, judged
 from tests.benchmarks.scale import Scale
 
-DATA = {
-    "corpus": "demo", "task": "pseudo", "variant": "seen",
-    "train_windows": 240, "val_windows": 96, "test_windows": 96,
-}  # fmt: skip
 HALF_WAY_S = 300.0
 
 
@@ -37,9 +33,14 @@ def sweep_of(scale: Scale) -> dict[str, Any]:
     """Every combination once, and then the same windows again under other rates."""
     features = scale.of(["mfcc", "mfcc_delta", "log_mel"], ["mfcc"])
     subsets, rates = scale.of(["clean", "other"], ["clean"]), [0.002, 0.005]
+    train, held_out = scale.of((240, 96), (64, 48))
+    data = {
+        "corpus": "demo", "task": "pseudo", "variant": "seen",
+        "train_windows": train, "val_windows": held_out, "test_windows": held_out,
+    }  # fmt: skip
     return {
         "name": "reuse",
-        "data": {**DATA, "evaluate_on": subsets},
+        "data": {**data, "evaluate_on": subsets},
         "parameters": {"feature": features, "subset": subsets, "learning_rate": rates, "width": 0.125, "epochs": 2},
         "sampler": "grid",
         "pruner": "none",

@@ -34,7 +34,9 @@ from harness.sweep import Sweep
 from harness.view import View
 from harness.writer import Writer
 from tests.benchmarks.demo_windows import cache_with_speech
+from tests.benchmarks.forks import Forked
 from tests.benchmarks.records import empty_record, store_of
+from tests.benchmarks.scale import TRACED
 
 WORKER = "harness.executors.worker"
 CLOCKED_WORKER = "tests.benchmarks.bench_worker"
@@ -82,6 +84,15 @@ class Workers(LocalExecutor):
         def started(command: Sequence[str], *, env: Mapping[str, str], **options: Any) -> Any:
             named = [self._program if word == WORKER else word for word in command]
             path = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
+            if TRACED in os.environ:  # the quick form
+                number, *arguments = named[named.index(self._program) + 1 :]
+                return Forked(
+                    self._program,
+                    int(number),
+                    arguments,
+                    {**env, **self._environment},
+                    options["stdout"].name,
+                )
             return popen(named, env={**env, "PYTHONPATH": path, **self._environment}, **options)
 
         with mock.patch.object(subprocess, "Popen", started):

@@ -80,9 +80,10 @@ def launch(sweep: Sweep, settings: Settings, view: View) -> Launch:
     team_uri()
     told_quota()
     skip_arms(space, view.message)
-    inspections = _pass_gate(space, settings, view)
-    _make_room(inspections, settings, view)
-    record.open()
+    with record.beginning() as begun:
+        inspections = _pass_gate(space, settings, view)
+        _make_room(inspections, settings, view)
+        record.open(begun)
     with naming_full_disks((record.root, settings.cache)), TrackingServer(record) as server:
         study = open_study(record, sweep)
         study.space = space

@@ -14,16 +14,15 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from harness.durable import sync_folder, write_whole
+from harness.empty_database import EmptyDatabase, EmptyDatabaseError
 from harness.failpoints import failpoint
 from harness.mlflow_schema import schema_problem
 from harness.telemetry import OFF
@@ -70,8 +69,15 @@ class Record:
         self._check_version()
         return self
 
-    def open(self) -> Record:
-        """Make the record once, whoever comes first; the others wait.
+    def beginning(self) -> AbstractContextManager[EmptyDatabase | None]:
+        """Begin a new record's database, for `open` in this block; nothing of it lies in the record before that."""
+        if not self.exists:
+            with suppress(OSError):  # no room for it: then `open` begins it, in the record
+                return EmptyDatabase(quiet_environment())
+        return nullcontext()
+
+    def open(self, begun: EmptyDatabase | None = None) -> Record:
+        """Make the record once, whoever comes first; the others wait. `begun` is of `beginning`.
 
         A fresh MLflow database that several processes meet at once is corrupted for good, and so is one whose
         first migration is killed: it is made aside, under a lock, and renamed into place when complete.
@@ -100,7 +106,7 @@ class Record:
             for leftover in self.root.glob(".VERSION.*"):
                 leftover.unlink()
             if not self.exists:
-                self._create()
+                self._create(begun)
         return self
 
     def check(self) -> None:
@@ -137,28 +143,10 @@ class Record:
                 f"{self.root} has layout {found}, this version knows {LAYOUT_VERSION}: use the version that made it"
             )
 
-    def _create(self) -> None:
+    def _create(self, begun: EmptyDatabase | None) -> None:
         with tempfile.TemporaryDirectory(prefix=".creating-", dir=self.root) as aside:
             fresh = Path(aside) / "mlflow.db"
-            program = (
-                "import sqlite3\n"
-                "from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore\n"
-                "store = SqlAlchemyStore('sqlite:///mlflow.db', 'mlflow-artifacts:/')\n"
-                "store.engine.dispose()\n"
-                "database = sqlite3.connect('mlflow.db')\n"
-                "database.execute('PRAGMA journal_mode=WAL')\n"
-                "database.close()\n"
-            )
-            made = subprocess.run(
-                [sys.executable, "-P", "-c", program],
-                env=quiet_environment(),
-                cwd=aside,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if made.returncode != 0:
-                raise RecordError(f"MLflow could not make its database:\n{made.stderr.strip()[-2000:]}")
+            _fill(fresh, begun)
             failpoint("record.made")
             write_whole(self.root / "VERSION", LAYOUT_VERSION + "\n")
             failpoint("record.version")
@@ -205,6 +193,19 @@ class Record:
         folder = self.spool / study
         if folder.is_dir():
             yield from sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def _fill(database: Path, begun: EmptyDatabase | None) -> None:
+    """Write MLflow's empty database: the one that was begun, or another where that could not be made."""
+    if begun is not None:
+        with suppress(EmptyDatabaseError):
+            begun.copy_to(database)
+            return
+    try:
+        with EmptyDatabase(quiet_environment(), database.parent) as own:
+            own.copy_to(database)
+    except EmptyDatabaseError as error:
+        raise RecordError(f"MLflow could not make its database:\n{error}") from None
 
 
 def is_locked(path: Path) -> bool:

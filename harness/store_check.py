@@ -57,12 +57,22 @@ def check_store(settings: Settings, sample: int, seed: int) -> Iterator[Checked]
     """Check everything stored in the cache; `sample` windows of each split and as many of each folder of features."""
     draw = random.Random(seed)
     for item in sorted(inventory(settings.cache), key=lambda item: item.path):
-        checked = _digests(item)
-        if checked.state == "ok" and item.kind == "prepared":
-            checked = _windows(item.path, settings, sample, draw)
-        elif checked.state == "ok" and item.kind == "features":
-            checked = _features(item.path, sample, draw)
+        try:
+            checked = _checked(item, settings, sample, draw)
+        except FileNotFoundError as error:  # a sweep's quota, or `gc`, at the same time
+            checked = Checked(item.path, "skipped", f"{error.filename} was deleted while it was checked")
+        if checked.state == "differs" and not item.path.exists():
+            checked = Checked(item.path, "skipped", "it was deleted while it was checked")
         yield checked
+
+
+def _checked(item: Item, settings: Settings, sample: int, draw: random.Random) -> Checked:
+    checked = _digests(item)
+    if checked.state == "ok" and item.kind == "prepared":
+        checked = _windows(item.path, settings, sample, draw)
+    elif checked.state == "ok" and item.kind == "features":
+        checked = _features(item.path, sample, draw)
+    return checked
 
 
 def _digests(item: Item) -> Checked:

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 CANARY_S = 0.05
 SLOW_LIMIT_S = 150.0  # where a round takes minutes
 DRIFT = 0.15  # of a canary from the median canary
-LIMIT_S = 75.0  # after so long ...
+LIMIT_S = 60.0  # after so long ...
 ENOUGH = 3  # ... so many quiet rounds are enough; after twice as long, one
 RESAMPLES = 2_000
 LEVEL = 0.95

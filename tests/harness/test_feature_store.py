@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 from data.config import DataConfig
 from data.prepare import Prepared, prepare
+from harness import store_check
 from harness.feature_store import SOURCE, built, feature_key, stored_features
 from harness.settings import Settings
 from harness.store_check import check_store
@@ -112,6 +114,22 @@ def test_a_flipped_byte_and_features_of_unknown_origin_are_told(prepared: Prepar
     (one,) = check_store(where, 4, 0)
     assert one.state == "differs"
     assert SOURCE in one.text
+
+
+@pytest.mark.parametrize("when", ["is_complete", "altered"])
+def test_what_is_deleted_while_it_is_checked_is_no_error(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    stored_features(prepared.train, LogMel(), tmp_path)
+    whole = getattr(store_check, when)
+
+    def meanwhile(folder: Path) -> object:
+        shutil.rmtree(folder)  # `gc`, or a sweep's quota
+        return whole(folder) if when == "is_complete" else []
+
+    monkeypatch.setattr(store_check, when, meanwhile)
+    (one,) = check_store(Settings(record=tmp_path, cache=tmp_path), 4, 0)
+    assert one.state == "skipped"
 
 
 def resealed(folder: Path, name: str) -> None:

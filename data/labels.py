@@ -14,8 +14,8 @@ from pydantic import BaseModel, TypeAdapter
 
 from data.digests import digest_of
 from data.errors import DataError, unknown
-from data.files import read_json
 from data.plugins import load_plugins
+from data.store.safe_read import read_json
 
 
 @dataclass(frozen=True, order=True)

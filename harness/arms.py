@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.trial_attributes import large
 from harness.trial_config import TrialConfig
+from models.front_ends.build import why_unavailable
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -41,7 +42,7 @@ def skip_arms(space: SearchSpace, message: Callable[[str], None]) -> None:
         Nothing is left.
     """
     for front_end in space.external_front_ends():
-        reason = front_end.problem()
+        reason = why_unavailable(front_end)
         if reason is not None:
             if reason not in space.skipped.values():  # sliding and whole windows lack the same file
                 message(f"skipped: {front_end.kind} ({front_end.external_data}): {reason}")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from data.audit import audit
-from data.findings import Check
+from data.audit.audit import audit
+from data.audit.check import Check
 from data.tasks import TASKS
 from harness.controls import controls_of
 from harness.ensemble_record import EnsembleSummary
@@ -28,11 +28,11 @@ from harness.serving_guards import (
     study_control_guards,
 )
 from harness.trial_config import TrialConfig
-from models.onnx_session import open_session, run_onnx
+from models.onnx_io.session import open_session, run_onnx
 
 if TYPE_CHECKING:
     from data.parts import Split
-    from data.prepare import Prepared
+    from data.preparation.prepare import Prepared
     from harness.candidate import Candidate
     from harness.confirmation import Confirmation
     from harness.latency import Latency

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.parameters import Choice, Fixed, FloatRange, IntRange, Scalar, places
 from harness.search_space import DEFAULT_FEATURE, Form, SearchSpace, Values
+from models.front_ends.build import why_unavailable
 
 if TYPE_CHECKING:
     from harness.trial_config import TrialConfig
@@ -37,7 +38,7 @@ def baseline_of(space: SearchSpace, given: Mapping[str, Scalar] | None = None) -
     for kind in kinds:
         values = baseline_values(space, {**given, "feature": kind} if kind is not None else given)
         config = space.config(values)
-        reason = config.feature.problem() if config.feature.external else None
+        reason = why_unavailable(config.feature)
         if reason is None:
             return values, config
     raise BaselineError(f"the baseline cannot be trained here: {reason}; name another under baseline:")

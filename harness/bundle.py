@@ -24,7 +24,7 @@ from harness.spool import write_json
 from models.files import sync, write_aside
 
 if TYPE_CHECKING:
-    from models.specification import Specification
+    from models.export.specification import Specification
 
 SCHEMA = "specification.schema.json"
 CARD = "card.md"

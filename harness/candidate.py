@@ -13,7 +13,7 @@ from torch import nn
 
 from data.config import DataConfig
 from data.digests import digest_of
-from data.prepare import Prepared
+from data.preparation.prepare import Prepared
 from data.tasks import TASKS
 from harness.artifacts import fetch
 from harness.cost import window_macs
@@ -23,9 +23,11 @@ from harness.tracking import Tracking
 from harness.trial import build_specification
 from harness.trial_config import TrialConfig
 from models.checkpoints import load_weights
-from models.ensemble import Ensemble, Member, export_ensemble
-from models.onnx_export import Pipeline, export_onnx
-from models.specification import MemberSpecification, Specification
+from models.export.ensemble import Ensemble, Member, export_ensemble
+from models.export.export import Pipeline, export_onnx
+from models.export.specification import MemberSpecification, Specification
+from models.front_ends.build import build_front_end
+from models.networks.cnn import build_network
 
 FILES = ("model/weights.pt", "predictions.npz")
 
@@ -71,7 +73,7 @@ class Candidate:
         if isinstance(self.subject, EnsembleSummary):
             return Ensemble(self.networks).eval()
         front_end, network = self.networks[0]
-        return Pipeline(front_end.build(), network).eval()
+        return Pipeline(build_front_end(front_end), network).eval()
 
     def specification(self, versions: dict[str, str]) -> Specification:
         """The contract of the exported model."""
@@ -142,7 +144,7 @@ def network_of(trial: TrialSummary, state: dict[str, torch.Tensor]) -> Member:
     """Front end and network of a trial, with these weights."""
     config = TrialConfig.model_validate(trial.config)
     front_end = config.feature
-    network = config.model.build(front_end.num_features, num_frames=front_end.num_frames())
+    network = build_network(config.model, front_end.num_features, num_frames=front_end.num_frames())
     network.load_state_dict(state)
     return front_end, network.eval()
 

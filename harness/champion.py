@@ -22,7 +22,7 @@ from harness.registry import champion_of
 from harness.statistics import FEW_CLUSTERS, Clusters
 from harness.tracking import Tracking
 from harness.versions import RegisteredVersion
-from models.specification import network_macs
+from models.export.specification import network_macs
 
 Verdict = Literal[
     "better", "non-inferior and cheaper", "the same model", "not shown better", "not comparable"

@@ -39,7 +39,7 @@ from harness.view import View, duration
 from harness.writer import JOIN_AFTER_SIGNAL_S, JOIN_S, Writer, waiting_line
 
 if TYPE_CHECKING:
-    from data.prepare import Prepared
+    from data.preparation.prepare import Prepared
 
 
 class ConfirmationFailedError(RuntimeError):
@@ -187,7 +187,7 @@ def make_plan(
     DataChangedError
         The windows are no longer the ones of the study.
     """
-    from data.prepare import prepare
+    from data.preparation.prepare import prepare
 
     bare = run is None and finalists is None and seeds is None
     begun = unfinished_of(study) if bare else None

@@ -49,7 +49,7 @@ from harness.writer import Writer
 if TYPE_CHECKING:
     import optuna
 
-    from data.prepare import Prepared
+    from data.preparation.prepare import Prepared
 
 POLL_S = 0.2
 # Characters of a traceback's end that the study keeps; the whole is an artifact of the trial's run.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from data.audio import read_header
+from data.audio.decode import read_header
 from data.corpora import CORPORA
 from data.corpora.base import Request
 from data.errors import DataError

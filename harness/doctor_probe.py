@@ -73,7 +73,7 @@ def _provider(name: str) -> str:
     import numpy as np
     from onnx import TensorProto, helper
 
-    from models.onnx_runtime import session_of
+    from models.onnx_io.runtime import session_of
 
     value = [helper.make_tensor_value_info(word, TensorProto.FLOAT, [4]) for word in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "twice", value[:1], value[1:])

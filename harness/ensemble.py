@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.prepare import Prepared, prepare
+from data.preparation.prepare import Prepared, prepare
 from harness.artifacts import fetch
 from harness.candidate import (
     data_configs,
@@ -60,8 +60,8 @@ from harness.training_split import scored_windows
 from harness.trial import write_evidence
 from harness.trial_config import TrialConfig
 from models.checkpoints import load_weights, save_weights
-from models.ensemble import Ensemble, Member, export_ensemble
-from models.specification import Specification
+from models.export.ensemble import Ensemble, Member, export_ensemble
+from models.export.specification import Specification
 
 BATCH = 32
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,60}")

@@ -39,8 +39,8 @@ from harness.sliding import FrameScores, read_windows
 from harness.spool import write_json
 from harness.study import Study, load_study, study_names
 from harness.tracking import MAX_TAG, Tracking, connect
-from models.onnx_session import open_session, run_onnx
-from models.specification import Specification
+from models.export.specification import Specification
+from models.onnx_io.session import open_session, run_onnx
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -25,8 +25,8 @@ from harness.run_page import external_tags, external_weights
 from harness.subsets import scores_by_subset
 from harness.trial_config import TrialConfig
 from harness.variants import Variant
-from models.onnx_session import open_session, run_onnx
-from models.specification import Specification
+from models.export.specification import Specification
+from models.onnx_io.session import open_session, run_onnx
 
 UNCONFIRMED = "unconfirmed: chosen by validation score, not retrained on fresh seeds"
 # How far golden logits may be off on another machine. fp16 is computed otherwise on a GPU than between casts on a CPU;

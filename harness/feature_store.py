@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.leases import build_and_hold
-from data.manifest import Manifest
-from data.prepared import SplitData
-from data.store import reserve
+from data.preparation.manifest import Manifest
+from data.preparation.prepared import SplitData
+from data.store.content_store import reserve
+from data.store.leases import build_and_hold
 from harness.privacy import to_share
-from models.front_ends import FrontEnd
+from models.front_ends.build import build_front_end
+from models.front_ends.config import FrontEnd
 
 FEATURES_FILE, SOURCE, LOG = "features.npy", "source.json", "built.jsonl"
 # Windows featurised at once; fixed, so that stored features do not depend on who built them.
@@ -78,7 +79,7 @@ def write_features(
 
     `step` is called before each batch, `count` with the windows of each that is done.
     """
-    module = front_end.build().eval()
+    module = build_front_end(front_end).eval()
     shape = (len(windows), front_end.num_features, front_end.num_frames())
     stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     reserve(path)

@@ -17,6 +17,7 @@ from harness.serving_guards import promotable_guard
 from harness.study import Study, TrialSummary
 from harness.tracking import Tracking, connect
 from harness.trial_config import TrialConfig
+from models.front_ends.build import why_unavailable
 
 
 class ConfirmationError(ValueError):
@@ -121,7 +122,7 @@ def _cannot(trial: TrialSummary) -> str | None:
     if not guard.ok:
         return f"it cannot be promoted ({trial.outcome.get('promotable')})"
     feature = TrialConfig.model_validate(trial.config).feature
-    return feature.problem() if feature.external else None
+    return why_unavailable(feature)
 
 
 def _val_windows(study: Study, config: TrialConfig) -> str:

@@ -22,8 +22,8 @@ from harness.policy import Policy
 from harness.record import Record
 from harness.tracking import Tracking
 from harness.variants import Variant, score_variants
-from models.onnx_session import open_session, run_onnx
-from models.specification import Specification
+from models.export.specification import Specification
+from models.onnx_io.session import open_session, run_onnx
 
 
 @dataclass(frozen=True)

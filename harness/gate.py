@@ -15,9 +15,9 @@ from harness.settings import Settings
 from harness.trial_config import ControlName
 
 if TYPE_CHECKING:
-    from data.audit import Audit
-    from data.manifest import Manifest
-    from data.prepare import Prepared
+    from data.audit.audit import Audit
+    from data.preparation.manifest import Manifest
+    from data.preparation.prepare import Prepared
 
 
 class GateRefusedError(Exception):
@@ -84,8 +84,8 @@ def evidence(manifest: Manifest) -> dict[str, dict[str, int]]:
 
 def inspect(space: SearchSpace, settings: Settings, progress: Callable[[str], None]) -> list[Inspection]:
     """Prepare and audit every data configuration that a trial or a control may ask for."""
-    from data.audit import audit
-    from data.prepare import prepare
+    from data.audit.audit import audit
+    from data.preparation.prepare import prepare
 
     inspections = []
     for control, config in _data_configs(space):

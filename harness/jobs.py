@@ -17,7 +17,7 @@ from harness.study import Study
 from harness.trial_config import TrialConfig, derived_seed
 
 if TYPE_CHECKING:
-    from data.prepare import Prepared
+    from data.preparation.prepare import Prepared
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from data.store import MARKER
+from data.store.content_store import MARKER
 from harness.record import Record, is_locked
 
 _WRITTEN_BY = re.compile(r"\..+\.(\d+)")

@@ -11,10 +11,10 @@ from pathlib import Path
 from data.corpora import CORPORA
 from data.corpora.base import Progress, Recording, Request
 from data.errors import DataError, listed
-from data.manifest import Manifest
 from data.parts import Split
-from data.prepared import RECORD, manifest_path
-from data.store import is_complete
+from data.preparation.manifest import Manifest
+from data.preparation.prepared import RECORD, manifest_path
+from data.store.content_store import is_complete
 from harness.meetings import Meeting, Spans
 from harness.settings import Settings
 
@@ -97,7 +97,7 @@ def regions_of(root: Path, part: str, recording: Recording) -> Spans:
     """What the UEM of a meeting says is annotated, within the recording."""
     from pyannote.core import Segment
 
-    from data.reference import read_uem
+    from data.corpora.reference import read_uem
 
     found = sorted((root / UEMS).glob(f"*/{recording.id}.uem"))
     if not found:

@@ -19,9 +19,10 @@ from pyannote.core import Segment, Timeline
 from pyannote.metrics.detection import DetectionErrorRate, DetectionPrecisionRecallFMeasure
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data.corpora.base import SAMPLE_RATE, WINDOW_S, Recording
+from data.audio.format import SAMPLE_RATE, WINDOW_S
+from data.corpora.base import Recording
+from data.corpora.reference import reference as turns_of
 from data.digests import digest_of
-from data.reference import reference as turns_of
 from harness.references import RULES, window_labels
 from harness.sliding import FrameScores, window_starts
 from harness.statistics import FEW_CLUSTERS

@@ -35,8 +35,8 @@ from pydantic import (
 from data.config import DataConfig
 from harness.augmentation_config import AugmentationConfig
 from harness.training_config import TrainingConfig
-from models.architecture import CnnConfig
-from models.front_ends import FRONT_ENDS
+from models.front_ends.config import FRONT_ENDS
+from models.networks.config import CnnConfig
 
 Scalar = bool | int | float | str | None
 MOST_STEPS = 1_000_000  # of a float range; beyond about 1e15 they would be no floats

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from data.prepare import prepare
+from data.preparation.prepare import prepare
 from harness.assessment import GuardRefusedError, before_test, of_test, require, waveforms_of
 from harness.bundle import write_bundle
 from harness.bundle_files import MODEL, SUMS
@@ -46,7 +46,7 @@ from harness.study import Study, TrialSummary, load_study
 from harness.tracking import Tracking, connect
 from harness.variants import Variant, make_variants, measured
 from harness.verify import verify
-from models.specification import Specification
+from models.export.specification import Specification
 
 CALIBRATION_WINDOWS = 128
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Container
 from pathlib import Path
 
-from data.collect import Item, collect, inventory, surplus
-from data.leases import hold
+from data.store.collect import Item, collect, inventory, surplus
+from data.store.leases import hold
 
 VARIABLE = "HARNESS_CACHE_SIZE"
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,

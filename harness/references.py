@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pyannote.core import Annotation, Segment, Timeline
 
-from data.corpora.base import WINDOW_S, Recording
+from data.audio.format import WINDOW_S
+from data.corpora.base import Recording
 from data.tasks import TASKS
 from data.tasks.activity import SHORTEST_S, activity_of
 from data.tasks.diarization import DiarizationTask

@@ -10,7 +10,7 @@ from harness.study import TrialSummary
 from harness.trial_config import TrialConfig
 
 if TYPE_CHECKING:
-    from data.prepare import Prepared
+    from data.preparation.prepare import Prepared
 
 
 def trial_header(

@@ -13,7 +13,7 @@ from data.config import DataConfig
 from harness.parameters import Choice, Fixed, FloatRange, IntRange, Scalar, Section, places
 from harness.sweep import Sweep
 from harness.trial_config import TrialConfig, derived_seed
-from models.front_ends import FRONT_ENDS, FrontEnd, parse_front_end
+from models.front_ends.config import FRONT_ENDS, FrontEnd, parse_front_end
 
 Values = dict[str, Scalar]
 Form = Fixed | Choice | IntRange | FloatRange

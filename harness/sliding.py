@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from data.audio import SAMPLE_RATE, WINDOW_SAMPLES, to_int16
+from data.audio.decode import SAMPLE_RATE, WINDOW_SAMPLES, to_int16
 from data.errors import AudioError
 
 # Windows read and classified at once: at a step of 0.25 s about 11 s of audio, 6 MB.

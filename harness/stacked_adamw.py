@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from models.stacked import packed
+from models.networks.stacked import packed
 
 Tensors = list[torch.Tensor]
 

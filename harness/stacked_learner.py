@@ -11,7 +11,7 @@ from harness.stacked_adamw import StackedAdamW
 from harness.stacked_scaler import StackedScaler
 from harness.training_average import WeightAverage
 from harness.training_learner import Learner, learning_rate_at
-from models.stacked import Stacked, stack
+from models.networks.stacked import Stacked, stack
 
 
 class StackedLearner:

@@ -16,15 +16,16 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from data.collect import Item, inventory
 from data.errors import DataError
 from data.parts import SPLITS
-from data.prepared import WINDOWS_FILE
-from data.recompute import open_recomputer
-from data.store import altered, is_complete, missing
+from data.preparation.prepared import WINDOWS_FILE
+from data.preparation.recompute import open_recomputer
+from data.store.collect import Item, inventory
+from data.store.content_store import altered, is_complete, missing
 from harness.feature_store import FEATURE_BATCH, FEATURES_FILE, SOURCE, featurise
 from harness.settings import Settings
-from models.front_ends import parse_front_end
+from models.front_ends.build import build_front_end
+from models.front_ends.config import parse_front_end
 
 # Features are float32: another machine or another number of threads may round them otherwise.
 TOLERANCE = 1e-4
@@ -116,7 +117,7 @@ def _features(folder: Path, sample: int, draw: random.Random) -> Checked:
         front_end = parse_front_end(source.front_end)
         if front_end.digest() != source.front_end_digest:
             return Checked(folder, "skipped", "digests; another implementation made it, and no trial uses it")
-        module = front_end.build().eval()
+        module = build_front_end(front_end).eval()
     except ValueError as error:
         return Checked(folder, "skipped", f"digests; its front end cannot be computed here: {error}")
     samples = np.load(windows / WINDOWS_FILE, mmap_mode="c", allow_pickle=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data.manifest import Manifest
+from data.preparation.manifest import Manifest
 from harness.few import few_clusters_note
 from harness.statistics import clustered_interval
 

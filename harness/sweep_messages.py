@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from harness.parameters import FORMS, places
 from harness.sweep import Sweep
 from harness.sweep_file import Location, Problem, SweepFile, nearest
-from models.front_ends import FRONT_ENDS
+from models.front_ends.config import FRONT_ENDS
 
 SECTIONS = ("data", "parameters", "sampler", "pruner", "budget", "controls", "baseline")
 

@@ -17,7 +17,7 @@ from harness.search_space import DEFAULT_FEATURE, SearchSpace, Values
 from harness.sweep import Sweep
 from harness.sweep_file import Location, Problem, SweepFile
 from harness.sweep_messages import SECTIONS, did_you_mean, message_of, shown, translated, where_it_belongs
-from models.front_ends import FRONT_ENDS
+from models.front_ends.config import FRONT_ENDS
 
 MAX_CHECKED = 4_000
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Parameter)

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from harness.parameters import FORMS, Parameter, places
 from harness.sweep import Pruner, Sampler, Sweep
-from models.front_ends import FRONT_ENDS
+from models.front_ends.config import FRONT_ENDS
 
 _SCALAR = {"type": ["string", "number", "boolean", "null"]}
 

@@ -45,7 +45,7 @@ from harness.training_state import (
     fit_result,
 )
 from models.augmentation import Augmentation, EpochAugmentation
-from models.draws import Generators, default_generators
+from models.networks.random_draws import Generators, default_generators
 
 __all__ = [
     "CheckpointError",

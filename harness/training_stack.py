@@ -33,8 +33,8 @@ from harness.training_divergence import require_finite
 from harness.training_split import Split, resident
 from harness.training_state import EpochReport, FitResult, Place, Progress, fit_result
 from models.augmentation import Augmentation, EpochAugmentation
-from models.draws import drawing_from, new_generators
-from models.stacked import StackError
+from models.networks.random_draws import drawing_from, new_generators
+from models.networks.stacked import StackError
 
 _log = logging.getLogger(__name__)
 

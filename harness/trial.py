@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from data.plugins import load_plugins
-from data.prepare import Prepared, load_prepared
+from data.preparation.prepare import Prepared, load_prepared
 from data.tasks import TASKS
 from harness.controls import judge, permuted_labels
 from harness.durable import sync_tree
@@ -33,9 +33,11 @@ from harness.training_state import of_last_epoch
 from harness.trial_config import TrialConfig
 from models.augmentation import Augmentation
 from models.checkpoints import save_weights
-from models.front_ends import FrontEnd
-from models.onnx_export import ExportError, export_onnx
-from models.specification import Specification
+from models.export.export import ExportError, export_onnx
+from models.export.specification import Specification
+from models.front_ends.build import build_front_end
+from models.front_ends.config import FrontEnd
+from models.networks.cnn import build_network
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
@@ -145,7 +147,7 @@ class Trial:
         """Make the model with its first weights."""
         torch.manual_seed(self.job.seed)
         feature = self.config.feature
-        return self.config.model.build(feature.num_features, num_frames=feature.num_frames())
+        return build_network(self.config.model, feature.num_features, num_frames=feature.num_frames())
 
     def report(self, epoch: EpochReport, on_epoch: Callable[[int, dict[str, float]], bool]) -> bool:
         """Store an epoch durably, then tell of it; whether the training is to end."""
@@ -198,7 +200,7 @@ def load_split(
     labels = torch.from_numpy(part.manifest.labels())
     clusters = part.manifest.clusters()
     if waveforms or front_end.kind == "waveform":
-        module = front_end.build().to(device).eval()
+        module = build_front_end(front_end).to(device).eval()
         return Split(torch.from_numpy(part.windows()), labels, clusters, f"{part.folder}"), module
     stored = stored_features(part, front_end, cache, step)
     key = f"{part.folder} {front_end.digest()}"

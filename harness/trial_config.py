@@ -11,8 +11,8 @@ from data.config import DataConfig
 from data.digests import digest_of
 from harness.augmentation_config import AugmentationConfig
 from harness.training_config import STACKED_APART, TrainingConfig
-from models.architecture import CnnConfig
-from models.front_ends import AnyFrontEnd, Mfcc
+from models.front_ends.config import AnyFrontEnd, Mfcc
+from models.networks.config import CnnConfig
 
 # Raise it when the same configuration would no longer give the same numbers.
 IMPLEMENTATION = 1

@@ -22,7 +22,7 @@ from harness.training import FitResult
 from harness.training_split import on_gpu
 from harness.training_stack import Member, Outcome, fit_stack
 from harness.trial import Trial, Windows, load_windows, run_trial
-from models.stacked import StackError
+from models.networks.stacked import StackError
 
 OnEpoch = Callable[[Job, int, dict[str, float]], bool]
 OnEnd = Callable[[Job, dict[str, Any] | Exception], None]

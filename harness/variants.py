@@ -32,10 +32,10 @@ from harness.few import FEW_CLUSTERS, few_clusters_note
 from harness.latency import Latency, measure
 from harness.spool import sha256_of
 from harness.statistics import ClusteredInterval, clustered_interval
-from models.onnx_runtime import ProviderError
-from models.onnx_session import open_session, run_onnx
-from models.quantize import QuantizeError, export_fp16, export_int8
-from models.specification import Specification, network_macs
+from models.export.quantize import QuantizeError, export_fp16, export_int8
+from models.export.specification import Specification, network_macs
+from models.onnx_io.runtime import ProviderError
+from models.onnx_io.session import open_session, run_onnx
 
 if TYPE_CHECKING:
     from harness.policy import VariantTolerances

@@ -137,7 +137,7 @@ def _require_runtime() -> None:
 
 def _run(bundle: Bundle, checks: list[Check], measure_latency: bool) -> Verification:
     """Read the documents, then open every variant."""
-    from models.onnx_runtime import ProviderError
+    from models.onnx_io.runtime import ProviderError
 
     notes: list[str] = []
     measured: dict[str, dict[str, Any]] = {}
@@ -176,7 +176,7 @@ def _latency(
 ) -> None:  # fmt: skip
     """Measure one variant; model.onnx where the policy wants to serve it, as promotion does."""
     from harness.latency import measure
-    from models.onnx_runtime import ProviderError
+    from models.onnx_io.runtime import ProviderError
 
     policy = evidence.get("policy") or {}
     bound = policy.get("latency") or {}

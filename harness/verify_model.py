@@ -98,7 +98,7 @@ def included_variants(
 
 def open_variant(bundle: Bundle, file: str, device: str) -> Any:
     """A session on the bytes that were digested; the provider is asserted."""
-    from models.onnx_runtime import external_tensors, session_of
+    from models.onnx_io.runtime import external_tensors, session_of
 
     content = bundle.file(file)
     outside = external_tensors(content)

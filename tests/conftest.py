@@ -132,7 +132,7 @@ def new_record(common: Path) -> Callable[[Path], Record]:
 @pytest.fixture(scope="session")
 def learned_model(common: Path) -> Path:
     """The exported file of a network that learned to tell voices apart, trained once a run."""
-    from models.front_ends import MfccDelta
+    from models.front_ends.config import MfccDelta
     from tests.learned_network import export, learned
 
     path = common / "learned.onnx"

@@ -9,7 +9,7 @@ import onnx
 import torch
 from torch import nn
 
-from models.kaldi_fbank import RECIPES, KaldiFbank
+from models.front_ends.kaldi_fbank import RECIPES, KaldiFbank
 
 DIM = 32
 

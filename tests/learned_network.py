@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from models.architecture import CnnConfig
-from models.cnn import FastDiarizationModel
-from models.front_ends import FrontEnd
-from models.onnx_export import export_onnx
-from models.specification import Specification
+from models.export.export import export_onnx
+from models.export.specification import Specification
+from models.front_ends.build import build_front_end
+from models.front_ends.config import FrontEnd
+from models.networks.cnn import FastDiarizationModel, build_network
+from models.networks.config import CnnConfig
 from tests.embedding_network import voices
 
 WIDTH = CnnConfig(width=0.125)
@@ -25,9 +26,9 @@ def task(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def learned(front_end: FrontEnd, config: CnnConfig = WIDTH, steps: int = 40) -> FastDiarizationModel:
     windows, labels = task(32, 0)
-    features = front_end.build()(torch.from_numpy(windows))
+    features = build_front_end(front_end)(torch.from_numpy(windows))
     torch.manual_seed(0)
-    cnn = config.build(front_end.num_features, num_frames=front_end.num_frames())
+    cnn = build_network(config, front_end.num_features, num_frames=front_end.num_frames())
     optimizer = torch.optim.AdamW(cnn.parameters(), lr=3e-3)
     for _ in range(steps):
         pick = torch.randint(len(features), (16,))

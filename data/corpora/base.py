@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from data.audio.format import SAMPLE_RATE
 from data.parts import Parts
 
 if TYPE_CHECKING:
-    from data.variants import Variant
+    from data.audio.voice_variants import Variant
 
-SAMPLE_RATE = 16_000
-WINDOW_S = 3.0
-WINDOW_SAMPLES = int(WINDOW_S * SAMPLE_RATE)
 UNKNOWN_SEX = "unknown"
 Progress = Callable[[str], None]
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data.corpora.base import SAMPLE_RATE, WINDOW_SAMPLES, Recording
-from data.speech import Speech
+from data.audio.format import SAMPLE_RATE, WINDOW_SAMPLES
+from data.audio.speech_activity import Speech
+from data.corpora.base import Recording
 from data.tasks.base import Piece
 
 if TYPE_CHECKING:

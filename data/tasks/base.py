@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from data.corpora.base import WINDOW_SAMPLES, Recording
+from data.audio.format import WINDOW_SAMPLES
+from data.audio.speech_activity import Speech
+from data.corpora.base import Recording
 from data.labels import LabelMap, Speaker
 from data.parts import Parts, Split
-from data.speech import Speech
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from data.corpora.base import SAMPLE_RATE, WINDOW_SAMPLES, Recording
+from data.audio.format import SAMPLE_RATE, WINDOW_SAMPLES
+from data.corpora.base import Recording
 from data.digests import rank
 from data.labels import LabelMap, Speaker
 from data.parts import SPLITS, Split
 from data.tasks.activity import Activity, activity_of_pieces
-from data.tasks.assignment import Assignment, assign_disjoint
 from data.tasks.base import Draw, Piece, Plan, PlannedWindow, Pool
 from data.tasks.draws import at_most_each, cap_of, draw_training, evenly, pool_subsets, share_of
 from data.tasks.meetings import Classes, from_meetings
 from data.tasks.mixing import LONE_UTTERANCE, Dice, Shape, Voices, window_of
+from data.tasks.splits import Assignment, assign_disjoint
 
 # Evaluation windows share no sample; in training, where overlap is scarce, each second begins a window.
 TRAINING_STEP = SAMPLE_RATE

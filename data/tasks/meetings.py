@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
-from data.corpora.base import SAMPLE_RATE, Recording
+from data.audio.format import SAMPLE_RATE
+from data.corpora.base import Recording
 from data.tasks.activity import Activity, activity_of_pieces, heard_in
 from data.tasks.base import Piece, PlannedWindow
 

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from data.corpora.base import SAMPLE_RATE, WINDOW_S, WINDOW_SAMPLES, Recording
+from data.audio.format import SAMPLE_RATE, WINDOW_S, WINDOW_SAMPLES
+from data.audio.speech_activity import Speech
+from data.corpora.base import Recording
 from data.digests import rank
-from data.speech import Speech
-from data.tasks.assignment import speaker_groups
 from data.tasks.base import Piece, PlannedWindow
+from data.tasks.splits import speaker_groups
 
 FADE = 80  # samples, 5 ms, shared by the two pieces of a splice
 SPLICE_S = (0.75, 2.25)  # where a window is spliced

@@ -10,17 +10,17 @@ from data.corpora.base import UNKNOWN_SEX, Recording
 from data.errors import DataError, listed
 from data.labels import LabelMap, Speaker
 from data.parts import SPLITS, Split
-from data.splits import (
+from data.tasks.base import Draw, Plan, PlannedWindow, Pool, starts, whole
+from data.tasks.draws import draw_evaluation, draw_training
+from data.tasks.splits import (
     MIN_CHAPTERS,
     MIN_UTTERANCES,
     SPLIT_RULES,
+    assign_disjoint,
     choose_speakers,
     deal_utterances,
     shortest_chapters,
 )
-from data.tasks.assignment import assign_disjoint
-from data.tasks.base import Draw, Plan, PlannedWindow, Pool, starts, whole
-from data.tasks.draws import draw_evaluation, draw_training
 
 MIN_SPEAKERS_FOR_CHAPTERS = 10
 _LEFT_OUT = "left out"

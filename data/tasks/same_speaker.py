@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from data.corpora.base import SAMPLE_RATE, WINDOW_SAMPLES, Recording
+from data.audio.format import SAMPLE_RATE, WINDOW_SAMPLES
+from data.corpora.base import Recording
 from data.digests import rank
 from data.errors import DataError
 from data.tasks.activity import SHORTEST_S, Activity, activity_of_pieces

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from data.corpora.base import WINDOW_S
+from data.audio.format import WINDOW_S
 from data.tasks.activity import SHORTEST_S, Activity
 from data.tasks.base import Piece
 from data.tasks.diarization import DiarizationTask, Turn, Verdict

@@ -11,7 +11,7 @@ import click
 from harness.commands.options import EXIT_REFUSED, common, print_json, settings
 
 if TYPE_CHECKING:
-    from data.collect import Item
+    from data.store.collect import Item
 
 
 @click.command()
@@ -30,7 +30,7 @@ def gc(max_size: str | None, dry_run: bool, as_json: bool, quiet: bool, **option
     \b
     --json prints: bytes, in_use_bytes, max_bytes, chosen and deleted (kind, folder, bytes, used), kept_bytes.
     """
-    from data.collect import collect, inventory, surplus
+    from data.store.collect import collect, inventory, surplus
     from harness.quota import bytes_of, size_text
 
     cache = settings(**options).cache
@@ -101,7 +101,7 @@ def verify(sample: int, seed: int | None, as_json: bool, quiet: bool, **options:
 
 
 def _summary(items: list[Item]) -> list[str]:
-    from data.collect import KINDS
+    from data.store.collect import KINDS
     from harness.quota import size_text
 
     lines = []

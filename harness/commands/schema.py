@@ -25,7 +25,7 @@ def command(kind: str, as_json: bool) -> None:
 
 def _schema(kind: str) -> dict[str, Any]:
     if kind == "specification":
-        from models.specification import Specification
+        from models.export.specification import Specification
 
         return Specification.json_schema()
     if kind == "policy":

@@ -27,7 +27,7 @@ import torch
 from harness.record import Record
 from harness.trial import load_split
 from harness.trial_config import derived_seed
-from models.front_ends import Mfcc
+from models.front_ends.config import Mfcc
 from tests.benchmarks.baselines.peer_trial import SCORE, Cached, training
 from tests.benchmarks.baselines.plain_training import Recipe
 from tests.benchmarks.demo_windows import demo_data, prepared_demo, shared_cache

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.prepared import load_prepared
+from data.preparation.prepared import load_prepared
 from harness.feature_store import SOURCE, built, feature_key
 from harness.record import Record
 from harness.study import StudyError, load_study

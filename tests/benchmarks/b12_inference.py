@@ -20,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.front_ends import SAMPLE_RATE, MfccDelta
-from models.onnx_export import OPSET, export_onnx
-from models.onnx_session import PARITY_BOUND, open_session
-from models.quantize import export_int8
+from models.export.export import OPSET, export_onnx
+from models.export.quantize import export_int8
+from models.front_ends.config import MfccDelta
+from models.onnx_io.session import PARITY_BOUND, open_session
+from models.window import SAMPLE_RATE
 from tests.benchmarks.networks import WIDTH_1, stated
 from tests.benchmarks.result import Result, judged
 from tests.benchmarks.rounds import Arm, Reading, Rounds, cpu_of_tree, interleaved

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.cnn import FastDiarizationModel
-from models.front_ends import FrontEnd, MfccDelta
-from models.onnx_export import OPSET, Pipeline, export_onnx
-from models.onnx_session import PARITY_BOUND, open_session, run_onnx
+from models.export.export import OPSET, Pipeline, export_onnx
+from models.front_ends.build import build_front_end
+from models.front_ends.config import FrontEnd, MfccDelta
+from models.networks.cnn import FastDiarizationModel
+from models.onnx_io.session import PARITY_BOUND, open_session, run_onnx
 from tests.benchmarks.networks import network, noise, stated
 from tests.benchmarks.result import Result, judged
 from tests.benchmarks.rounds import Reading, interleaved, measured
@@ -35,7 +36,7 @@ Export = Callable[[FastDiarizationModel, Path], None]
 def by_dynamo(cnn: FastDiarizationModel, path: Path, front_end: FrontEnd = FRONT_END) -> None:
     """Export the whole pipeline as torch's documentation does, with a free batch."""
     pipeline = Pipeline(
-        front_end.build().exportable(), cnn
+        build_front_end(front_end).exportable(), cnn
     ).eval()  # the DFT as convolution: as in the other arms
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

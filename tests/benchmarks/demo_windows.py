@@ -8,10 +8,10 @@ from typing import Any
 
 from data.config import DataConfig
 from data.corpora.base import Request
-from data.corpora.demo import VERSION, DemoReader
-from data.manifest import Manifest
-from data.prepare import prepare
-from data.prepared import Prepared
+from data.corpora.demo.demo import VERSION, DemoReader
+from data.preparation.manifest import Manifest
+from data.preparation.prepare import prepare
+from data.preparation.prepared import Prepared
 from harness.settings import default_cache
 
 

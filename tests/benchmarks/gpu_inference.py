@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.architecture import CnnConfig
-from models.front_ends import FrontEnd, MfccDelta, Waveform
-from models.onnx_export import export_onnx
-from models.onnx_runtime import ProviderError
-from models.onnx_session import open_session, parity, run_onnx
+from models.export.export import export_onnx
+from models.front_ends.config import FrontEnd, MfccDelta, Waveform
+from models.networks.config import CnnConfig
+from models.onnx_io.runtime import ProviderError
+from models.onnx_io.session import open_session, parity, run_onnx
 from tests.benchmarks.networks import network, noise, stated
 from tests.benchmarks.result import Result, judged, not_measured
 

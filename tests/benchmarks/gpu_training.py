@@ -17,8 +17,8 @@ from harness.training import EpochReport, FitResult, Split, derived, fit, learni
 from harness.training_config import TrainingConfig
 from harness.training_split import scored_windows
 from harness.training_stack import Member, fit_stack
-from models.architecture import CnnConfig
-from models.cnn import FastDiarizationModel
+from models.networks.cnn import FastDiarizationModel, build_network
+from models.networks.config import CnnConfig
 from tests.benchmarks.gpu_ceilings import Amount, Ceilings, floor_s, synchronise
 from tests.benchmarks.result import Result, judged
 from tests.benchmarks.rounds import Arm, Estimate, Reading, interleaved, measured, wall
@@ -53,7 +53,7 @@ class Case:
         """Make a fresh network, the same for the same seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.width.build(self.rows, num_frames=self.frames)
+            return build_network(self.width, self.rows, num_frames=self.frames)
 
     @property
     def amount(self) -> Amount:

@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.architecture import CnnConfig
-from models.cnn import FastDiarizationModel
-from models.front_ends import WINDOW_SAMPLES, FrontEnd
-from models.specification import Specification
+from models.export.specification import Specification
+from models.front_ends.config import FrontEnd
+from models.networks.cnn import FastDiarizationModel, build_network
+from models.networks.config import CnnConfig
+from models.window import WINDOW_SAMPLES
 
 WIDTH_1 = CnnConfig()
 
@@ -25,7 +26,7 @@ def network(front_end: FrontEnd, seed: int, config: CnnConfig = WIDTH_1) -> Fast
     """Make a network of random weights whose BatchNorms have seen data, in evaluation mode."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        cnn = config.build(front_end.num_features, num_frames=front_end.num_frames())
+        cnn = build_network(config, front_end.num_features, num_frames=front_end.num_frames())
         for _ in range(2):
             cnn.train()(torch.randn(4, front_end.num_features, min(front_end.num_frames(), 320)))
     return cnn.eval()

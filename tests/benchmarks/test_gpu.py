@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from harness.training_config import TrainingConfig
-from models.architecture import CnnConfig
+from models.networks.cnn import build_network
+from models.networks.config import CnnConfig
 from tests.benchmarks.gpu_ceilings import Amount, Ceilings, Layer, floor_s, layers_of
 from tests.benchmarks.gpu_training import bare_loop, cases, trial
 
@@ -64,7 +65,7 @@ def test_the_bare_loop_ends_where_the_harness_does() -> None:
 @pytest.mark.parametrize(("rows", "frames"), [(1, 48_000), (80, 301)])
 def test_layers_count_as_the_architecture_does(rows: int, frames: int) -> None:
     config = CnnConfig()
-    layers = layers_of(config.build(rows, num_frames=frames), rows, frames)
+    layers = layers_of(build_network(config, rows, num_frames=frames), rows, frames)
     assert sum(one.macs for one in layers) == config.macs(rows, frames)
     # The first block's convolution and its shortcut have no input gradient to compute.
     assert [one.needs_input_gradient for one in layers].count(False) == 2
@@ -85,7 +86,7 @@ def test_a_layer_takes_the_longer_of_arithmetic_and_traffic() -> None:
 
 
 def test_the_floor_grows_with_epochs_and_steps() -> None:
-    model, known = CnnConfig(width=0.0625).build(80), Ceilings({"fp32": 1.0}, 100.0, 1.0)
+    model, known = build_network(CnnConfig(width=0.0625), 80), Ceilings({"fp32": 1.0}, 100.0, 1.0)
     config = TrainingConfig(epochs=2, batch_size=4)
     amount = Amount(windows=16, scored=8)
     once = floor_s(model, (80, 64), amount, config, known)

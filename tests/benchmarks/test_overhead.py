@@ -11,8 +11,8 @@ from sqlalchemy import create_engine, text
 
 from harness.training import Split, fit
 from harness.training_config import TrainingConfig
-from models.architecture import CnnConfig
-from models.cnn import FastDiarizationModel
+from models.networks.cnn import FastDiarizationModel
+from models.networks.config import CnnConfig
 from tests.benchmarks import b05_packing, b09_tracking
 from tests.benchmarks.b01_loop import bare_parameters, sizes
 from tests.benchmarks.baselines import bare_loop

@@ -11,8 +11,9 @@ import torch
 
 from harness.training import Split, fit
 from harness.training_config import TrainingConfig
-from models.architecture import CnnConfig
-from models.cnn import FastDiarizationModel
+from models.front_ends.build import build_front_end
+from models.networks.cnn import FastDiarizationModel
+from models.networks.config import CnnConfig
 from tests.benchmarks import peer_environments, programs
 from tests.benchmarks.baselines.peer_trial import SCORE, Cached, training
 from tests.benchmarks.baselines.plain_training import Recipe, rate
@@ -68,14 +69,14 @@ def test_a_notebooks_network_is_ours_written_in_one_dimension() -> None:
 def test_a_notebook_featurises_a_window_as_we_do(front_end: str, rows: int, tmp_path: Path) -> None:
     import soundfile
 
-    from models.front_ends import parse_front_end
+    from models.front_ends.config import parse_front_end
     from tests.benchmarks.baselines.notebook_way import Windows
 
     samples = (3000 * np.random.default_rng(0).standard_normal(60_000)).astype(np.int16)
     soundfile.write(tmp_path / "speech.wav", samples, 16_000, subtype="PCM_16")
     features, label = Windows([(str(tmp_path / "speech.wav"), 1_000, 1)], front_end)[0]
     window = torch.from_numpy(samples[1_000:49_000]).float() / 32768
-    ours = parse_front_end({"kind": front_end}).build()(window[None])[0]
+    ours = build_front_end(parse_front_end({"kind": front_end}))(window[None])[0]
     assert features.shape == (rows, 301)
     assert label == 1
     torch.testing.assert_close(features, ours, atol=1e-3, rtol=1e-3)

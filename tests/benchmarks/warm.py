@@ -269,7 +269,7 @@ def features_of(warm: WarmHarness, feature: Mapping[str, Any], folder: Path) -> 
     import torch
 
     from harness.trial import load_split
-    from models.front_ends import parse_front_end
+    from models.front_ends.config import parse_front_end
 
     prepared = warm.inspections[0].prepared
     folder.mkdir(parents=True, exist_ok=True)

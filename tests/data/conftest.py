@@ -12,7 +12,7 @@ import soundfile
 
 from data.config import DataConfig
 from data.labels import LABEL_RULES
-from data.prepare import Prepared, prepare
+from data.preparation.prepare import Prepared, prepare
 
 HISTORIC = "historic_bugs"
 MakeCorpus = Callable[..., Path]

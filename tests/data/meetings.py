@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from data.corpora.ami_partition import group_of
-from data.corpora.voices import BINS_HZ, make_voice, speak
+from data.corpora.ami.partition import group_of
+from data.corpora.demo.voices import BINS_HZ, make_voice, speak
 
 RATE = 16_000
 # All three parts agree with the official partition; two series train.

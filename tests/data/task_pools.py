@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data.audio.speech_activity import Speech
 from data.corpora.base import Recording, Segment
 from data.labels import LabelMap
 from data.parts import Parts
-from data.speech import Speech
 from data.tasks import TASKS
 from data.tasks.base import Draw, Pool
 from data.tasks.diarization import DiarizationTask

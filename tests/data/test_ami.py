@@ -9,11 +9,11 @@ import pytest
 from pyannote.core import Annotation
 
 from data.corpora import CORPORA
-from data.corpora.ami import AmiReader
-from data.corpora.ami_partition import OFFICIAL, PARTS, group_of, sex_of
+from data.corpora.ami.disk import AmiReader
+from data.corpora.ami.partition import OFFICIAL, PARTS, group_of, sex_of
 from data.corpora.base import Request
+from data.corpora.reference import reference
 from data.errors import DataError
-from data.reference import reference
 from tests.data.meetings import MEETINGS, Files, speaker_ids, write_ami, write_rttm
 
 

@@ -17,8 +17,8 @@ import soundfile
 from fsspec.implementations.local import LocalFileSystem
 
 from data.corpora import CORPORA
-from data.corpora.ami import AmiReader
-from data.corpora.ami_hub import REPO, AmiHubReader
+from data.corpora.ami.disk import AmiReader
+from data.corpora.ami.hub import REPO, AmiHubReader
 from data.corpora.base import Request
 from data.corpora.hub import ParquetSource
 from data.errors import DataError
@@ -274,7 +274,7 @@ def test_a_long_meeting_is_neither_decoded_nor_held_with_its_neighbours(tmp_path
     script = f"""
         import resource
         from pathlib import Path
-        from data.corpora.ami_hub import AmiHubReader
+        from data.corpora.ami.hub import AmiHubReader
         from data.corpora.base import Request
 
         def peak(hub):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from data.audio import load_audio, read_audio, read_header, to_int16
+from data.audio.decode import load_audio, read_audio, read_header, to_int16
 from data.errors import AudioError
 
 RATE = 16_000

@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 
-from data.audit import audit
-from data.audit_labels import check_balance, check_digest
+from data.audit.audit import audit
+from data.audit.label_checks import check_balance, check_digest
 from data.labels import Speaker, build_label_map
-from data.manifest import Manifest
 from data.parts import SPLITS
-from data.prepare import prepare
+from data.preparation.manifest import Manifest
+from data.preparation.prepare import prepare
 
 SPEAKERS = [Speaker(str(100 + i), "FM"[i % 2], "used") for i in range(12)]
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from data.collect import collect, inventory, surplus
-from data.leases import LEASES, build_and_hold, hold, leased, release_all
-from data.prepare import Prepared, load_prepared
-from data.store import MARKER, build_once, is_complete
+from data.preparation.prepare import Prepared, load_prepared
+from data.store.collect import collect, inventory, surplus
+from data.store.content_store import MARKER, build_once, is_complete
+from data.store.leases import LEASES, build_and_hold, hold, leased, release_all
 
 HOLDER = """\
 import sys
 from pathlib import Path
-from data.leases import hold
+from data.store.leases import hold
 print(hold(Path(sys.argv[1]), [Path(folder) for folder in sys.argv[2:]]), flush=True)
 sys.stdin.read()
 """

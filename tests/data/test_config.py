@@ -86,7 +86,7 @@ def test_every_corpus_is_described_and_can_be_opened():
 
 
 def test_registries_and_configuration_import_no_numpy():
-    modules = "data.config, data.tasks, data.corpora, data.labels, data.prepared"
+    modules = "data.config, data.tasks, data.corpora, data.labels, data.preparation.prepared"
     code = f"import sys, {modules}; heavy = {{'numpy', 'scipy', 'soundfile', 'soxr', 'torch'}} & set(sys.modules); assert not heavy, heavy"
     subprocess.run([sys.executable, "-c", code], check=True)
 

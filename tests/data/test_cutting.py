@@ -10,12 +10,12 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.audio import digest_audio, load_audio, read_excerpt, to_int16
-from data.audit import audit
+from data.audio.decode import digest_audio, load_audio, read_excerpt, to_int16
+from data.audit.audit import audit
 from data.config import DataConfig
-from data.cutting import FADE, mix
 from data.parts import SPLITS
-from data.prepare import prepare
+from data.preparation.prepare import prepare
+from data.preparation.windows import FADE, mix
 from data.tasks import TASKS
 from data.tasks.base import Piece
 from data.tasks.mixing import splice_lengths

@@ -3,14 +3,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.audit import audit
+from data.audit.audit import audit
 from data.config import DataConfig
-from data.corpora import demo
 from data.corpora.base import Request
-from data.corpora.demo import CHAPTERS, SPEAKERS, DemoReader, DemoSpeaker, make_utterance
+from data.corpora.demo import demo
+from data.corpora.demo.demo import CHAPTERS, SPEAKERS, DemoReader, DemoSpeaker, make_utterance
 from data.errors import DataError
 from data.parts import SPLITS
-from data.prepare import prepare
+from data.preparation.prepare import prepare
 
 SHORT = ((2, 2), (2,), (2,))  # windows in each utterance of three chapters
 EVERYONE = [DemoSpeaker(index) for index in range(SPEAKERS)]

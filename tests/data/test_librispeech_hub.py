@@ -18,15 +18,9 @@ from hypothesis import strategies as st
 from data.corpora import CORPORA
 from data.corpora.base import Request
 from data.corpora.hub import check_download, download_text, size_text
-from data.corpora.librispeech_hub import LibriSpeechHubReader
-from data.corpora.librispeech_layouts import PARTS
-from data.corpora.librispeech_rows import (
-    FEWEST_SPEAKERS,
-    RowGroup,
-    choose_speakers,
-    groups_of,
-    order_of,
-)
+from data.corpora.librispeech.hub import LibriSpeechHubReader
+from data.corpora.librispeech.layouts import PARTS
+from data.corpora.librispeech.rows import FEWEST_SPEAKERS, RowGroup, choose_speakers, groups_of, order_of
 from data.errors import DataError
 
 READER = LibriSpeechHubReader()
@@ -239,7 +233,7 @@ KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
 from data.corpora.base import Request
-from data.corpora.librispeech_hub import LibriSpeechHubReader
+from data.corpora.librispeech.hub import LibriSpeechHubReader
 root, cache = map(Path, sys.argv[1:])
 
 def kill_in_the_middle():
@@ -286,7 +280,7 @@ MEASURED = """
 import resource, sys
 from pathlib import Path
 from data.corpora.base import Request
-from data.corpora.librispeech_hub import LibriSpeechHubReader
+from data.corpora.librispeech.hub import LibriSpeechHubReader
 def peak(part):
     LibriSpeechHubReader().locate(Request((part,), Path(sys.argv[1]), Path(sys.argv[2]), lambda line: None))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

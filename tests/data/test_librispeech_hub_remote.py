@@ -16,8 +16,8 @@ import pytest
 from huggingface_hub import HfFileSystem, constants
 
 from data.corpora.base import Request
-from data.corpora.librispeech_hub import LibriSpeechHubReader
-from data.corpora.librispeech_layouts import REPO, REVISION
+from data.corpora.librispeech.hub import LibriSpeechHubReader
+from data.corpora.librispeech.layouts import REPO, REVISION
 from data.errors import DataError
 
 PART = "train.clean.100"

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from data.corpora.base import Request
-from data.corpora.librispeech import LibriSpeechReader, read_speakers
+from data.corpora.librispeech.disk import LibriSpeechReader, read_speakers
 from data.errors import DataError
 
 READER = LibriSpeechReader()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.manifest import Manifest, Source, Window
+from data.preparation.manifest import Manifest, Source, Window
 
 text = st.text(max_size=5)
 sources = st.builds(

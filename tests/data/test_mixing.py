@@ -9,14 +9,14 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
+from data.audio.speech_activity import Speech
+from data.audio.voice_variants import Variant
 from data.errors import DataError
 from data.parts import SPLITS
-from data.speech import Speech
 from data.tasks import TASKS
 from data.tasks.activity import activity_of_pieces
 from data.tasks.base import Draw
 from data.tasks.mixing import FADE
-from data.variants import Variant
 from tests.data.task_pools import (
     DIARIZATION,
     DRAW,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from data import prepare as preparing
-from data.audio import read_audio, to_int16
+from data.audio.decode import read_audio, to_int16
 from data.errors import DataError
 from data.parts import SPLITS
-from data.prepare import load_prepared, prepare
+from data.preparation import prepare as preparing
+from data.preparation.prepare import load_prepared, prepare
 
 
 def digests(prepared):
@@ -189,7 +189,7 @@ def test_an_empty_split_is_an_empty_array(make_corpus, configured, tmp_path):
 
 def test_another_process_prepares_the_same(prepared, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from data.prepare import *; from data.config import DataConfig\n"
+        "import sys; from pathlib import Path; from data.preparation.prepare import *; from data.config import DataConfig\n"
         "config = DataConfig.model_validate_json(sys.argv[1]); root = Path(sys.argv[2])\n"
         "print(*prepare(config, data_root=root, cache=root / 'fresh').digests.values())"
     )

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data.corpora.reference import read_meetings, read_rttm, read_speakers, read_uem
 from data.errors import DataError
-from data.reference import read_meetings, read_rttm, read_speakers, read_uem
 from tests.data.meetings import draw_turns, speaker_ids, write_rttm
 
 LINE = "SPEAKER m 1 1.00 2.00 <NA> <NA> MEE001 <NA> <NA>"

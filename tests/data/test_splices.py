@@ -16,10 +16,10 @@ from scipy.signal import butter, sosfilt
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import cross_val_predict
 
-from data.audio import to_int16
-from data.cutting import mix
+from data.audio.decode import to_int16
+from data.audio.speech_activity import Speech
 from data.digests import rank
-from data.speech import Speech
+from data.preparation.windows import mix
 from data.tasks.base import Draw, Piece
 from tests.data.task_pools import DIARIZATION, plan, pool_of, read_speech
 
@@ -87,5 +87,5 @@ def test_the_same_classifier_finds_unspliced_negatives(unspliced):
 
 
 def test_the_same_classifier_finds_cuts_without_a_fade(unspliced, monkeypatch):
-    monkeypatch.setattr("data.cutting.FADE", 1)
+    monkeypatch.setattr("data.preparation.windows.FADE", 1)
     assert accuracy(unspliced) > 0.9

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.parts import SPLITS
-from data.splits import choose_speakers, deal_speakers, deal_utterances, round_robin, shortest_chapters
+from data.tasks.splits import choose_speakers, deal_speakers, deal_utterances, round_robin, shortest_chapters
 
 ids = st.text("0123456789", min_size=1, max_size=4)
 sexes = st.dictionaries(ids, st.sampled_from(["F", "M"]), min_size=1, max_size=60)

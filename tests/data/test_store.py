@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from data.store import MARKER, build_once, is_complete, is_intact
+from data.store.content_store import MARKER, build_once, is_complete, is_intact
 
 
 def build(aside):
@@ -40,7 +40,7 @@ def test_a_builder_that_fails_leaves_nothing_to_be_found(tmp_path):
 
 def test_a_process_that_dies_half_way_is_built_over(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from data.store import build_once\n"
+        "import os, sys; from pathlib import Path; from data.store.content_store import build_once\n"
         "def build(aside):\n    (aside / 'half').write_text('x'); os._exit(9)\n"
         "build_once(Path(sys.argv[1]), build)"
     )

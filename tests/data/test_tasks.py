@@ -14,10 +14,10 @@ from data.errors import DataError
 from data.parts import SPLITS
 from data.tasks import TASKS
 from data.tasks.activity import activity_of, activity_of_pieces
-from data.tasks.assignment import speaker_groups, units_of
 from data.tasks.base import Pool, whole
 from data.tasks.draws import at_most_each
 from data.tasks.mixing import FADE, Dice
+from data.tasks.splits import speaker_groups, units_of
 from tests.data.task_pools import (
     DIARIZATION,
     DRAW,

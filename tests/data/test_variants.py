@@ -9,10 +9,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import data.audio
-from data.audio import load_audio
+from data.audio import decode
+from data.audio.decode import load_audio
+from data.audio.voice_variants import Variant, load_variant, variants_for, vary
 from data.errors import AudioError, DataError
-from data.variants import Variant, load_variant, variants_for, vary
 
 SAMPLE_RATE = 16_000
 F0 = 140.0  # Hz
@@ -104,16 +104,14 @@ def test_recordings_draw_their_own_variants_evenly() -> None:
 
 
 def test_variants_are_the_same_in_every_process() -> None:
-    program = (
-        "from data.variants import variants_for; print([v.name for v in variants_for('a/b', 3, 2.0, 0.1)])"
-    )
+    program = "from data.audio.voice_variants import variants_for; print([v.name for v in variants_for('a/b', 3, 2.0, 0.1)])"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == str([variant.name for variant in variants_for("a/b", 3, 2.0, 0.1)])
     assert Variant(2.0, 0.9).name == "p+2.0r0.90"
 
 
 def test_importing_the_module_is_light() -> None:
-    program = "import sys, data.variants; print({'numpy', 'librosa', 'soxr', 'torch'} & set(sys.modules))"
+    program = "import sys, data.audio.voice_variants; print({'numpy', 'librosa', 'soxr', 'torch'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"
 
@@ -146,7 +144,7 @@ def test_a_variant_is_made_once_and_decodes_nothing_afterwards(tmp_path, monkeyp
     def refuse(*given: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(data.audio, "load_audio", refuse)
+    monkeypatch.setattr(decode, "load_audio", refuse)
     again = load_variant(path, variant, tmp_path / "store")
     assert again.sha256 == first.sha256
     np.testing.assert_array_equal(again.samples, first.samples)

@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional as F
 
 import harness.trial
-from models.architecture import CnnConfig
+from models.networks.config import CnnConfig
 
 NOTES = Path(os.environ["HARNESS_SICK_NOTES"])
 STEPS_OF_EPOCH = 4  # the second epoch of 120 windows in batches of 32 has begun

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from data.prepare import prepare
+from data.preparation.prepare import prepare
 from harness.coordinator import Coordinator
 from harness.executors.local import LocalExecutor
 from harness.provenance import provenance

@@ -17,15 +17,15 @@ import pytest
 import soundfile
 import torch
 
-from data.audio import load_audio
+from data.audio.decode import load_audio
 from data.config import DataConfig
-from data.corpora.ami import AmiReader
+from data.corpora.ami.disk import AmiReader
 from data.corpora.base import Request
-from data.cutting import Examiner
 from data.errors import DataError
-from data.prepare import Prepared, prepare
-from models.features import LogMelFeatures, MfccDeltaFeatures, MfccFeatures
-from models.front_ends import LogMel, Mfcc, MfccDelta
+from data.preparation.prepare import Prepared, prepare
+from data.preparation.windows import Examiner
+from models.front_ends.config import LogMel, Mfcc, MfccDelta
+from models.front_ends.features import LogMelFeatures, MfccDeltaFeatures, MfccFeatures
 from tests.data.conftest import MakeCorpus
 from tests.data.meetings import Files, write_ami
 from tests.faults.bad_audio import CASES, NOISE, RATE, Case, cut, written
@@ -37,7 +37,7 @@ READING = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from data.audio import load_audio
+from data.audio.decode import load_audio
 from data.errors import AudioError
 outcomes = []
 for name in json.load(sys.stdin):

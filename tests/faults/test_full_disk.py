@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data.store import reserve
+from data.store.content_store import reserve
 from harness.executors.local import LocalExecutor
 from harness.launch import require_expected
 from harness.record import Record

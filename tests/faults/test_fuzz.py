@@ -15,15 +15,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.corpora.librispeech import read_speakers
+from data.corpora.librispeech.disk import read_speakers
+from data.corpora.reference import read_meetings, read_rttm, read_uem
+from data.corpora.reference import read_speakers as read_turners
 from data.errors import DataError
 from data.labels import LabelMap
-from data.manifest import Manifest
-from data.prepare import prepare
-from data.prepared import Prepared, load_prepared
-from data.reference import read_meetings, read_rttm, read_uem
-from data.reference import read_speakers as read_turners
-from data.store import MARKER
+from data.preparation.manifest import Manifest
+from data.preparation.prepare import prepare
+from data.preparation.prepared import Prepared, load_prepared
+from data.store.content_store import MARKER
 from harness.parameters import places
 from harness.spool import CHECKPOINT
 from harness.sweep import Sweep, load_sweep, sweep_from

@@ -16,14 +16,14 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from data.audio import load_audio
+from data.audio.decode import load_audio
 from data.errors import AudioError
 from harness.sweep import load_sweep
 from harness.sweep_file import SweepError
 from harness.training_checkpoint import DamagedCheckpointError, read_checkpoint
 from models.checkpoints import WeightsError, load_weights
-from models.onnx_files import OnnxFileError
-from models.onnx_session import open_session
+from models.onnx_io.files import OnnxFileError
+from models.onnx_io.session import open_session
 from tests.harness.workplace import inside
 
 Refusals = list[str]

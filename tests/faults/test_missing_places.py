@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 from data.corpora import hub
 from data.corpora.base import Request
-from data.corpora.librispeech_hub import LibriSpeechHubReader
+from data.corpora.librispeech.hub import LibriSpeechHubReader
 from data.errors import DataError
 from harness.cli import cli
 from tests.faults.rights import without_rights

@@ -15,9 +15,10 @@ from harness.bundle_files import SUMS, golden_of, sums_text
 from harness.card import card_of
 from harness.policy import load_policy
 from harness.statistics import clustered_interval
-from models.architecture import CnnConfig
-from models.front_ends import Mfcc
-from models.onnx_session import open_session, run_onnx
+from models.front_ends.config import Mfcc
+from models.networks.cnn import build_network
+from models.networks.config import CnnConfig
+from models.onnx_io.session import open_session, run_onnx
 from tests import learned_network
 
 WINDOWS = 3
@@ -28,7 +29,7 @@ def export(path: Path, seed: int) -> None:
     front_end, config = Mfcc(), CnnConfig(width=0.0625)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        cnn = config.build(front_end.num_features)
+        cnn = build_network(config, front_end.num_features)
     learned_network.export(front_end, cnn.eval(), path)
 
 

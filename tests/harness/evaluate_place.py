@@ -12,9 +12,9 @@ import onnx
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from data.manifest import Manifest
-from data.prepared import RECORD, Prepared, SplitData, manifest_path
-from data.store import build_once
+from data.preparation.manifest import Manifest
+from data.preparation.prepared import RECORD, Prepared, SplitData, manifest_path
+from data.store.content_store import build_once
 from harness.cli import cli
 from harness.ensemble import Averaged, _header
 from harness.ensemble_record import EnsembleSummary, remember
@@ -22,7 +22,7 @@ from harness.spool import TrialSpool, sha256_of
 from harness.study import Study
 from harness.tracking import Tracking
 from harness.trial_config import TrialConfig
-from models.specification import Specification
+from models.export.specification import Specification
 
 
 def specification(task: str, **fields: Any) -> Specification:

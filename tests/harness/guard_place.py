@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from data.audit import Audit, audit
+from data.audit.audit import Audit, audit
 from data.config import DataConfig
 from data.labels import Speaker, build_label_map
-from data.manifest import Manifest, Source, Window
-from data.prepared import LABEL_MAP, RECORD, Prepared, SplitData, load_prepared, manifest_path
-from data.store import build_once
+from data.preparation.manifest import Manifest, Source, Window
+from data.preparation.prepared import LABEL_MAP, RECORD, Prepared, SplitData, load_prepared, manifest_path
+from data.store.content_store import build_once
 from harness import assessment, latency
 from harness.assessment import (
     ParityCheck,
@@ -40,8 +40,8 @@ from harness.sweep import Sweep
 from harness.trial import open_device, run_trial
 from harness.trial_config import TrialConfig
 from models.checkpoints import load_weights
-from models.cnn import FastDiarizationModel
-from models.onnx_session import open_session, run_onnx
+from models.networks.cnn import FastDiarizationModel
+from models.onnx_io.session import open_session, run_onnx
 from tests.harness.confirmed_study import confirmed
 
 SPEAKERS = 24

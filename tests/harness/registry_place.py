@@ -37,7 +37,7 @@ from harness.server import TrackingServer
 from harness.statistics import clustered_interval
 from harness.tracking import Tracking, connect
 from harness.versions import champion_of, version_by_alias, versions_of
-from models.specification import Specification
+from models.export.specification import Specification
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

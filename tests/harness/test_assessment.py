@@ -16,16 +16,16 @@ import pytest
 from onnx import numpy_helper
 
 from data.labels import LabelMap
-from data.manifest import Manifest, Window
+from data.preparation.manifest import Manifest, Window
 from harness.assessment import GuardRefusedError, of_test, require
 from harness.champion import contest
 from harness.controls import Control, judge, keep_control
 from harness.guards import Guard, Predictions
 from harness.policy import load_policy
 from harness.serving_guards import champion_guard
-from models.cnn import FastDiarizationModel
-from models.onnx_runtime import ProviderError
-from models.onnx_session import open_session
+from models.networks.cnn import FastDiarizationModel
+from models.onnx_io.runtime import ProviderError
+from models.onnx_io.session import open_session
 from tests.harness.guard_place import (
     Case,
     scaled,

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from data.config import DataConfig
-from data.prepare import prepare
+from data.preparation.prepare import prepare
 from harness.augmentation_config import AugmentationConfig
 from harness.executors.protocol import Job
 from harness.parameters import places
@@ -28,7 +28,7 @@ from harness.training_config import TrainingConfig
 from harness.trial import load_split, run_trial
 from harness.trial_config import TrialConfig
 from models.augmentation import Augmentation
-from models.front_ends import Mfcc
+from models.front_ends.config import Mfcc
 
 CPU = torch.device("cpu")
 SHAPE = (4, 12)

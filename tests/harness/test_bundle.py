@@ -19,8 +19,8 @@ from harness.cli import cli
 from harness.policy import FOLDER, POLICIES
 from harness.policy_problems import read_policy_file
 from harness.verify_model import BrokenBundleError, Bundle, included_variants
-from models.onnx_session import open_session
-from models.specification import LATER_FIELDS, Specification
+from models.export.specification import LATER_FIELDS, Specification
+from models.onnx_io.session import open_session
 from tests.harness.bundle_place import SPECIFICATION, example_evidence
 
 

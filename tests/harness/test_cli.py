@@ -226,7 +226,7 @@ def test_a_bad_study_name_ends_with_2(elsewhere: Path) -> None:
         ("PolicyError", "harness.policy", 2),
         ("DataChangedError", "harness.study", 3), ("OutOfSpaceError", "harness.coordinator", 1),
         ("SweepError", "harness.sweep_file", 2), ("DataError", "data.errors", 2), ("Other", "builtins", None),
-        ("ServerError", "harness.server", 1), ("ExportError", "models.onnx_export", 1),
+        ("ServerError", "harness.server", 1), ("ExportError", "models.export.export", 1),
         ("WeightsError", "models.checkpoints", 1), ("WorkersFailedError", "harness.executors.protocol", 1),
         ("PromotionError", "harness.promotion", 1), ("MlflowException", "mlflow.exceptions", 1),
         ("ConnectionError", "requests.exceptions", 1), ("MlflowException", "elsewhere", None),

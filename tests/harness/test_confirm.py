@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from mlflow.entities import ViewType
 
-from data.prepare import prepare
+from data.preparation.prepare import prepare
 from harness.cli import cli
 from harness.confirmation import Confirmation, confirmation_of
 from harness.executors.protocol import Job

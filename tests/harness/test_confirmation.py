@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from data.prepare import prepare
+from data.preparation.prepare import prepare
 from harness.choosing import choose, expected_luck
 from harness.cli import cli
 from harness.confirm import Plan, no_winner

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.prepare import prepare
+from data.preparation.prepare import prepare
 from harness.controls import (
     CONTROLS,
     EPOCHS,

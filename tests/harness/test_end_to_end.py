@@ -92,7 +92,7 @@ def test_a_trials_onnx_takes_raw_waveform_and_carries_its_contract(
 ) -> None:
     import onnxruntime
 
-    from models.specification import Specification
+    from models.export.specification import Specification
 
     run = trial_runs(client)[0]
     path = client.download_artifacts(run.info.run_id, "model/model.onnx", str(tmp_path))

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from optuna.trial import TrialState
 
 from data.config import DataConfig
-from data.prepare import prepare
+from data.preparation.prepare import prepare
 from harness.candidate import Candidate
 from harness.card import card_of
 from harness.choosing import subject_named

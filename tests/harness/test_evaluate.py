@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 
 from data.config import DataConfig
-from data.prepare import prepare
+from data.preparation.prepare import prepare
 from harness.cli import cli
 from harness.ledger import LEDGER
 from harness.meeting_corpus import heard_in
@@ -24,10 +24,10 @@ from harness.spool import sha256_of
 from harness.study import open_study
 from harness.sweep import Sweep
 from harness.tracking import Tracking, connect
-from models.architecture import CnnConfig
-from models.cnn import FastDiarizationModel
-from models.front_ends import LogMel
-from models.onnx_export import export_onnx
+from models.export.export import export_onnx
+from models.front_ends.config import LogMel
+from models.networks.cnn import FastDiarizationModel
+from models.networks.config import CnnConfig
 from tests.harness.evaluate_place import Workplace, complete_trial, specification, trained_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from data.config import DataConfig
-from data.prepare import Prepared, prepare
+from data.preparation.prepare import Prepared, prepare
 from harness import store_check
 from harness.feature_store import SOURCE, built, feature_key, stored_features
 from harness.settings import Settings
 from harness.store_check import check_store
-from models import front_ends
-from models.front_ends import LogMel, Mfcc
+from models.front_ends import config
+from models.front_ends.config import LogMel, Mfcc
 
 DATA = DataConfig.model_validate(
     {
@@ -66,7 +66,7 @@ def test_whatever_changes_the_features_never_meets_the_old_ones(
     part, front_end = prepared.val, LogMel()
     stored_features(part, front_end, tmp_path)
     if change == "implementation":
-        monkeypatch.setattr(front_ends, "IMPLEMENTATION", front_ends.IMPLEMENTATION + 1)
+        monkeypatch.setattr(config, "IMPLEMENTATION", config.IMPLEMENTATION + 1)
     elif change == "parameters":
         front_end = LogMel(n_mels=64)
     else:
@@ -134,12 +134,12 @@ def test_what_is_deleted_while_it_is_checked_is_no_error(
 
 def resealed(folder: Path, name: str) -> None:
     """Change a sample of row 3, and the marker with it: as if it had been made wrongly."""
-    from data import store
+    from data.store import content_store
 
     stored = np.load(folder / name, mmap_mode="r+")
     stored[3].reshape(-1)[7] += 5
     stored.flush()
     del stored
-    (folder / store.MARKER).unlink()
-    store._read.clear()
-    store._finish(folder)
+    (folder / content_store.MARKER).unlink()
+    content_store._read.clear()
+    content_store._finish(folder)

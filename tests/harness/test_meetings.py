@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from data.corpora.base import Recording
 from data.corpora.base import Segment as Turn
+from data.corpora.reference import reference
 from data.errors import AudioError
-from data.reference import reference
 from data.tasks.activity import activity_of
 from harness.meeting_corpus import clusters_of
 from harness.meetings import (

@@ -144,7 +144,7 @@ def averaged(promoted: Workplace) -> Workplace:
 
 
 def test_an_ensemble_is_a_run_of_its_own_like_a_trials(averaged: Workplace, tmp_path: Path) -> None:
-    from models.specification import Specification
+    from models.export.specification import Specification
 
     found = averaged.ensemble
     numbers = sorted(one["number"] for one in averaged.pair)

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from data.leases import hold, release_all
-from data.store import build_once
+from data.store.content_store import build_once
+from data.store.leases import hold, release_all
 from harness.cli import cli
 from harness.quota import (
     VARIABLE,

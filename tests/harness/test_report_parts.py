@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.config import DataConfig
-from data.prepare import prepare
+from data.preparation.prepare import prepare
 from harness.against import compare
 from harness.ensemble_record import OPTIMISM, EnsembleSummary, remember
 from harness.gate import evidence

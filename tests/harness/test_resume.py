@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from data.config import DataConfig
-from data.prepare import prepare
+from data.preparation.prepare import prepare
 from harness import training_checkpoint
 from harness.executors.protocol import Job
 from harness.run_page import verdict_of

@@ -22,7 +22,7 @@ from harness.server import TrackingServer, free_port
 from harness.statistics import clustered_interval
 from harness.tracking import Tracking, connect
 from harness.verify import verify
-from models.onnx_session import open_session, run_onnx
+from models.onnx_io.session import open_session, run_onnx
 
 pytestmark = [
     pytest.mark.slow,

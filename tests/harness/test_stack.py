@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from data.prepare import Prepared, prepare
+from data.preparation.prepare import Prepared, prepare
 from harness import asking, coordinator, jobs
 from harness.coordinator import Coordinator
 from harness.executors.local import LocalExecutor

@@ -11,7 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from harness.stacked_adamw import StackedAdamW
 from harness.stacked_scaler import StackedScaler
-from models.stacked import packed
+from models.networks.stacked import packed
 
 CPU = torch.device("cpu")
 SHAPES = ((3, 2, 1, 3), (3,), (2, 3))

@@ -9,7 +9,8 @@ from harness.training import Split, fit
 from harness.training_config import TrainingConfig
 from harness.training_graph import WARM_UP, CaptureError, RecordedStep, same_step, worth_recording
 from harness.training_learner import Learner
-from models.architecture import CnnConfig
+from models.networks.cnn import build_network
+from models.networks.config import CnnConfig
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FEATURES, WAVEFORM = torch.zeros(1, 1, 301), torch.zeros(1, 1, 48_000)
@@ -25,7 +26,7 @@ def test_only_short_inputs_on_a_gpu_are_worth_it() -> None:
 def states_of_two_steps() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """States of a real learner: at the start of a step, after it, after it and the next one."""
     torch.manual_seed(3)
-    model = CnnConfig(width=0.0625).build(8, num_frames=33)
+    model = build_network(CnnConfig(width=0.0625), 8, num_frames=33)
     learner = Learner(model, TrainingConfig(epochs=2), 10, CPU)
     states = []
     for number in range(WARM_UP + 2):
@@ -75,7 +76,9 @@ def test_what_was_kept_without_a_scaler_goes_on_with_one(monkeypatch: pytest.Mon
 
     def learner() -> Learner:
         torch.manual_seed(3)
-        return Learner(CnnConfig(width=0.0625).build(8, num_frames=33), TrainingConfig(epochs=2), 10, CPU)
+        return Learner(
+            build_network(CnnConfig(width=0.0625), 8, num_frames=33), TrainingConfig(epochs=2), 10, CPU
+        )
 
     begun = learner()
     begun.step(torch.randn(4, 8, 33), torch.tensor([0, 1, 0, 1]), 0)
@@ -104,7 +107,7 @@ def test_a_recorded_training_is_the_launched_one(monkeypatch: pytest.MonkeyPatch
 
     def trained() -> list[float]:
         torch.manual_seed(3)
-        model = CnnConfig(width=0.0625).build(8, num_frames=33)
+        model = build_network(CnnConfig(width=0.0625), 8, num_frames=33)
         config = TrainingConfig(epochs=3, batch_size=8, train_score_windows=16)
         result = fit(model, train, val, config, seed=7, device=CUDA)
         return [report.metrics["train/running_loss"] for report in result.reports]

@@ -16,9 +16,10 @@ from harness.training import CheckpointError, DivergedError, EpochReport, FitRes
 from harness.training_checkpoint import read_checkpoint
 from harness.training_config import TrainingConfig
 from harness.training_stack import Member, Outcome, fit_stack
-from models.architecture import CnnConfig
 from models.augmentation import Augmentation
-from models.stacked import StackError
+from models.networks.cnn import build_network
+from models.networks.config import CnnConfig
+from models.networks.stacked import StackError
 
 CPU = torch.device("cpu")
 NET = CnnConfig(width=0.0625, dropout=0.4)
@@ -34,7 +35,7 @@ WEIGHTS, NUMBERS = {"rtol": 1e-7, "atol": 1e-9}, {"rtol": 1e-6, "atol": 1e-6}
 def net(seed: int, dtype: torch.dtype = torch.float64) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return NET.build(4, num_frames=6).to(dtype)
+        return build_network(NET, 4, num_frames=6).to(dtype)
 
 
 def split(windows: int, seed: int, dtype: torch.dtype = torch.float64) -> Split:
@@ -304,4 +305,4 @@ def test_what_differs_in_more_is_refused() -> None:
     with pytest.raises(StackError, match="batch_size, epochs"):
         stacked([ours[0], longer])
     with pytest.raises(StackError, match="shapes"):
-        stacked([ours[0], replace(ours[1], model=CnnConfig(width=0.2).build(4).double())])
+        stacked([ours[0], replace(ours[1], model=build_network(CnnConfig(width=0.2), 4).double())])

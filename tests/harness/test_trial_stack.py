@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from data.config import DataConfig
-from data.prepare import Prepared, prepare
+from data.preparation.prepare import Prepared, prepare
 from harness import training_learner, trial_stack
 from harness.executors.protocol import Job
 from harness.run_page import verdict_of
@@ -26,8 +26,8 @@ from harness.trial import NO_GRAPH, Trial, run_trial
 from harness.trial_config import TrialConfig
 from harness.trial_stack import run_stack
 from models.checkpoints import load_weights
-from models.onnx_session import open_session, run_onnx
-from models.stacked import StackError
+from models.networks.stacked import StackError
+from models.onnx_io.session import open_session, run_onnx
 
 CPU = torch.device("cpu")
 DATA = DataConfig(corpus="demo", train_windows=120, val_windows=96, test_windows=96)

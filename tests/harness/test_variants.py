@@ -22,8 +22,8 @@ from harness.comparison import paired_cluster_bootstrap
 from harness.latency import Latency, measure
 from harness.policy import VariantTolerances
 from harness.variants import Variant, _held_against, _judged, make_variants, measured, score_variants
-from models.onnx_files import read_onnx
-from models.onnx_session import open_session, run_onnx
+from models.onnx_io.files import read_onnx
+from models.onnx_io.session import open_session, run_onnx
 from tests.learned_network import task
 
 TOLERANCES = VariantTolerances(fp16=0.005, int8=0.02)

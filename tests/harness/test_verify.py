@@ -22,8 +22,8 @@ from onnx import TensorProto, helper
 from harness.bundle_files import SUMS, NoBundleError, bundle_digest, golden_of, names_in
 from harness.cli import cli
 from harness.verify import verify
-from models import onnx_files
-from models.onnx_runtime import NotOnnxError, external_tensors
+from models.onnx_io import files
+from models.onnx_io.runtime import NotOnnxError, external_tensors
 from tests.harness.bundle_place import edit, edit_model, seal
 
 ROOT = Path(__file__).parents[2]
@@ -301,8 +301,8 @@ def test_external_tensors_are_found_wherever_onnx_keeps_tensors(
             model.training_info.add().initialization.CopyFrom(inner)
     assert set(external_tensors(model.SerializeToString())) == outside
     if outside:
-        with pytest.raises(onnx_files.OnnxFileError, match=f"keeps {len(outside)} tensors"):
-            onnx_files.parse_onnx(model.SerializeToString(), "it")
+        with pytest.raises(files.OnnxFileError, match=f"keeps {len(outside)} tensors"):
+            files.parse_onnx(model.SerializeToString(), "it")
 
 
 @given(st.binary(max_size=200))

@@ -25,7 +25,7 @@ from harness.study import Study, open_study
 from harness.sweep import Sweep, load_sweep
 from harness.sweep_file import SweepError
 from harness.trial_config import TrialConfig
-from models.front_ends import XVector
+from models.front_ends.config import XVector
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,9 @@ from models.augmentation import (
     covered,
     impulse_responses,
 )
-from models.front_ends import WINDOW_SAMPLES, LogMel
+from models.front_ends.build import build_front_end
+from models.front_ends.config import LogMel
+from models.window import WINDOW_SAMPLES
 
 CPU = torch.device("cpu")
 SHAPE = {"num_features": 40, "num_frames": 301}
@@ -164,7 +166,7 @@ def test_covered_counts_each_position_once(spans: list[tuple[int, int]]) -> None
 
 
 def test_without_cmvn_a_mask_is_the_mean_of_its_row() -> None:
-    features = LogMel(cmvn=False).build()(speech(4))
+    features = build_front_end(LogMel(cmvn=False))(speech(4))
     augmented = EpochAugmentation(Augmentation(80, 301, time_mask=100), 4, 3, CPU)
     masked = augmented.features(features, 0)
     changed = masked != features

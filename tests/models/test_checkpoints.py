@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.architecture import CnnConfig
 from models.checkpoints import WeightsError, load_weights, save_weights
 from models.files import write_aside
+from models.networks.cnn import build_network
+from models.networks.config import CnnConfig
 
 
 def test_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
-    model = CnnConfig(width=0.0625).build(40)
+    model = build_network(CnnConfig(width=0.0625), 40)
     path = tmp_path / "deep" / "weights.pt"
     save_weights(model, path)
     loaded = load_weights(path)
     assert list(loaded) == list(model.state_dict())
     assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
-    CnnConfig(width=0.0625).build(40).load_state_dict(loaded)
+    build_network(CnnConfig(width=0.0625), 40).load_state_dict(loaded)
     save_weights(loaded, path)
     assert [child.name for child in path.parent.iterdir()] == ["weights.pt"]
 

@@ -11,9 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models.architecture import POOLING, CnnConfig, encoder_for
-from models.cnn import FastDiarizationModel, LightweightCNNEncoder, NormalizedConvolution, ResidualBlock, macs
-from models.front_ends import FRONT_ENDS
+from models.front_ends.config import FRONT_ENDS
+from models.networks.cnn import (
+    FastDiarizationModel,
+    LightweightCNNEncoder,
+    NormalizedConvolution,
+    ResidualBlock,
+    build_network,
+    macs,
+)
+from models.networks.config import POOLING, CnnConfig, encoder_for
 
 SMALL = CnnConfig(width=0.125)
 
@@ -67,7 +74,7 @@ def test_size_and_work_are_predicted(
     width: float, kernel_size: int, num_features: int, num_frames: int
 ) -> None:
     config = CnnConfig(width=width, kernel_size=kernel_size)
-    model = config.build(num_features, num_frames=num_frames).eval()
+    model = build_network(config, num_features, num_frames=num_frames).eval()
     assert count(model) == config.num_parameters(num_features, num_frames=num_frames)
     assert counted_macs(model, num_frames) == macs(model, num_frames) == config.macs(num_features, num_frames)
 
@@ -97,10 +104,10 @@ def test_few_frames_are_kept_and_a_single_one_meets_no_convolution() -> None:
     assert [encoder_for(frames) for frames in (None, 301, 32, 31, 7, 1)] == [
         "pooling", "pooling", "pooling", "pooling-free", "pooling-free", "single",
     ]  # fmt: skip
-    sliding = CnnConfig().build(192, num_frames=7).eval()
+    sliding = build_network(CnnConfig(), 192, num_frames=7).eval()
     assert isinstance(sliding.encoder, LightweightCNNEncoder)
     assert sliding.encoder.blocks(torch.zeros(1, 192, 1, 7)).shape == (1, 512, 1, 7)
-    whole = CnnConfig(width=0.5, dropout=0.1).build(192, num_frames=1)
+    whole = build_network(CnnConfig(width=0.5, dropout=0.1), 192, num_frames=1)
     assert whole(torch.zeros(3, 192, 1)).shape == (3, 2)
     # SCIENCE.md 4: (D,) -> LayerNorm -> 512-256-2, here at half its width
     sizes = [
@@ -112,7 +119,7 @@ def test_few_frames_are_kept_and_a_single_one_meets_no_convolution() -> None:
 
 @pytest.mark.parametrize("num_frames", [1, 7])
 def test_few_frames_are_fused_for_inference_as_many_are(num_frames: int) -> None:
-    model = CnnConfig(width=0.125).build(12, num_frames=num_frames)
+    model = build_network(CnnConfig(width=0.125), 12, num_frames=num_frames)
     for _ in range(3):
         model(torch.randn(8, 12, num_frames))
     model.eval()
@@ -127,7 +134,7 @@ def test_few_frames_are_fused_for_inference_as_many_are(num_frames: int) -> None
 def trained(config: CnnConfig = SMALL, num_features: int = 40) -> FastDiarizationModel:
     """Make a network whose BatchNorms have seen data and lost their initial values."""
     torch.manual_seed(0)
-    model = config.build(num_features)
+    model = build_network(config, num_features)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -168,7 +175,7 @@ def test_same_seed_same_network_and_it_learns() -> None:
 
     def run() -> tuple[list[float], dict[str, torch.Tensor]]:
         torch.manual_seed(1)
-        model = CnnConfig(width=0.0625, dropout=0).build(40)
+        model = build_network(CnnConfig(width=0.0625, dropout=0), 40)
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         losses = []
         for _ in range(15):

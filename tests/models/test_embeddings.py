@@ -14,16 +14,17 @@ import torch
 import torchaudio
 from torch import nn
 
-from models import onnx_export
-from models.architecture import CnnConfig
-from models.cnn import FastDiarizationModel
-from models.embeddings import EmbeddingError, EmbeddingFeatures, open_network
-from models.front_ends import XVector
-from models.kaldi_fbank import RECIPES
-from models.onnx_export import ExportError, Pipeline, export_onnx
-from models.onnx_files import OnnxFileError, read_onnx
-from models.onnx_session import PARITY_BOUND, open_session, run_onnx
-from models.specification import Specification
+from models.export import export
+from models.export.export import ExportError, Pipeline, export_onnx
+from models.export.specification import Specification
+from models.front_ends.build import build_front_end, why_unavailable
+from models.front_ends.config import XVector
+from models.front_ends.embeddings import EmbeddingError, EmbeddingFeatures, open_network
+from models.front_ends.kaldi_fbank import RECIPES
+from models.networks.cnn import FastDiarizationModel, build_network
+from models.networks.config import CnnConfig
+from models.onnx_io.files import OnnxFileError, read_onnx
+from models.onnx_io.session import PARITY_BOUND, open_session, run_onnx
 
 SMALL = CnnConfig(width=0.0625)
 
@@ -61,8 +62,8 @@ def specification(front_end: XVector, config: CnnConfig = SMALL) -> Specificatio
 def head(front_end: XVector, waveforms: np.ndarray, config: CnnConfig = SMALL) -> FastDiarizationModel:
     """A network whose BatchNorms have seen these windows."""
     torch.manual_seed(0)
-    cnn = config.build(front_end.num_features, num_frames=front_end.num_frames())
-    features = front_end.build()(torch.from_numpy(waveforms))
+    cnn = build_network(config, front_end.num_features, num_frames=front_end.num_frames())
+    features = build_front_end(front_end)(torch.from_numpy(waveforms))
     for layer in cnn.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = None  # the plain mean: one pass will do
@@ -72,7 +73,9 @@ def head(front_end: XVector, waveforms: np.ndarray, config: CnnConfig = SMALL) -
 
 def logits(front_end: XVector, cnn: FastDiarizationModel, waveforms: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return np.asarray(Pipeline(front_end.build(), cnn).eval()(torch.from_numpy(waveforms)).numpy())
+        return np.asarray(
+            Pipeline(build_front_end(front_end), cnn).eval()(torch.from_numpy(waveforms)).numpy()
+        )
 
 
 @pytest.mark.parametrize("windows", ["sliding", "whole"])
@@ -82,7 +85,7 @@ def test_embeddings_are_those_of_each_window_cut_by_hand(
 ) -> None:
     front_end = XVector(**exported, recipe=recipe, windows=windows)
     waveforms = net.voices(3)[0]
-    features = front_end.build()(torch.from_numpy(waveforms))
+    features = build_front_end(front_end)(torch.from_numpy(waveforms))
     assert features.shape == (3, front_end.num_features, front_end.num_frames())
     length = 24_000 if windows == "sliding" else 48_000
     for index in range(front_end.num_frames()):
@@ -97,7 +100,7 @@ def test_embeddings_are_those_of_each_window_cut_by_hand(
 
 def test_sliding_embeddings_tell_the_trained_voices_apart(exported: dict[str, str], net: ModuleType) -> None:
     waveforms, speakers = net.voices(16, seed=5)
-    middle = XVector(**exported).build()(torch.from_numpy(waveforms))[:, :, 3]
+    middle = build_front_end(XVector(**exported))(torch.from_numpy(waveforms))[:, :, 3]
     unit = nn.functional.normalize(middle - middle.mean(dim=0), dim=1)
     same = torch.from_numpy(speakers[:, None] == speakers[None])
     alike = unit @ unit.T
@@ -118,7 +121,7 @@ def test_one_onnx_file_repeats_the_training_path(
         model = read_onnx(path)  # would refuse external data
         onnx.checker.check_model(model, full_check=True)
         assert {node.domain for node in model.graph.node} == {""}
-        assert [(one.domain, one.version) for one in model.opset_import] == [("", onnx_export.OPSET)]
+        assert [(one.domain, one.version) for one in model.opset_import] == [("", export.OPSET)]
         session = open_session(path)
         assert [(one.name, one.shape) for one in session.get_inputs()] == [("waveform", ["batch", 48_000])]
         assert [(one.name, one.shape) for one in session.get_outputs()] == [("logits", ["batch", 2])]
@@ -150,7 +153,7 @@ def test_networks_of_other_opsets_are_brought_to_ours(
     export_onnx(
         front_end, head(front_end, net.voices(4)[0]), specification(front_end), tmp_path / "model.onnx"
     )
-    assert [one.version for one in onnx.load(tmp_path / "model.onnx").opset_import] == [onnx_export.OPSET]
+    assert [one.version for one in onnx.load(tmp_path / "model.onnx").opset_import] == [export.OPSET]
 
 
 def test_a_network_for_one_window_at_a_time_embeds_and_cannot_be_exported(
@@ -158,7 +161,7 @@ def test_a_network_for_one_window_at_a_time_embeds_and_cannot_be_exported(
 ) -> None:
     sha256 = net.export(network, tmp_path / "one.onnx", batch=False)
     front_end = XVector(path=str(tmp_path / "one.onnx"), sha256=sha256, dim=net.DIM)
-    assert front_end.problem() is None
+    assert why_unavailable(front_end) is None
     assert not open_network(front_end).batched
     waveforms = net.voices(3)[0]
     cnn = head(front_end, waveforms)
@@ -191,20 +194,20 @@ def test_missing_altered_and_damaged_files_say_what_to_do(
     exported: dict[str, str], net: ModuleType, tmp_path: Path
 ) -> None:
     path = Path(exported["path"])
-    assert XVector(**exported).problem() is None
+    assert why_unavailable(XVector(**exported)) is None
     absent = XVector(**{**exported, "path": str(tmp_path / "absent.onnx")})
-    assert "no embedding file at" in str(absent.problem())
+    assert "no embedding file at" in str(why_unavailable(absent))
     content = path.read_bytes()
     path.write_bytes(content + b"\0")
-    changed = str(XVector(**exported).problem())
+    changed = str(why_unavailable(XVector(**exported)))
     assert net.sha256(path) in changed
     assert exported["sha256"] in changed
     assert "Restore it, or correct xvector.sha256" in changed
     with pytest.raises(EmbeddingError, match="another file than the stated one"):
-        XVector(**exported).build()
+        build_front_end(XVector(**exported))
     path.write_bytes(b"no network at all")
     damaged = XVector(**{**exported, "sha256": net.sha256(path)})
-    assert "is not an ONNX model" in str(damaged.problem())
+    assert "is not an ONNX model" in str(why_unavailable(damaged))
 
 
 def test_networks_of_another_shape_are_refused_with_what_was_found(
@@ -213,7 +216,7 @@ def test_networks_of_another_shape_are_refused_with_what_was_found(
     path = tmp_path / "e.onnx"
 
     def problem(dim: int = net.DIM, **how: object) -> str:
-        return str(XVector(path=str(path), sha256=net.export(network, path, **how), dim=dim).problem())
+        return str(why_unavailable(XVector(path=str(path), sha256=net.export(network, path, **how), dim=dim)))
 
     assert problem(dim=192).endswith("xvector.dim is 192: wanted (1, 192); set xvector.dim: 32")
     assert "takes x and gives embedding: wanted feats" in problem(names=("x", "embedding"))
@@ -222,18 +225,18 @@ def test_networks_of_another_shape_are_refused_with_what_was_found(
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 200
     onnx.save(model, path)
     fixed = XVector(path=str(path), sha256=net.sha256(path), dim=net.DIM)
-    assert "takes exactly 200 frames, these windows have 148" in str(fixed.problem())
+    assert "takes exactly 200 frames, these windows have 148" in str(why_unavailable(fixed))
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 60
     onnx.save(model, path)
     narrow = XVector(path=str(path), sha256=net.sha256(path), dim=net.DIM)
-    assert "wanted float32 (batch, frame, 80)" in str(narrow.problem())
+    assert "wanted float32 (batch, frame, 80)" in str(why_unavailable(narrow))
 
 
 def test_data_in_other_files_is_refused(exported: dict[str, str], net: ModuleType) -> None:
     front_end = XVector(**{**exported, "sha256": net.outside(Path(exported["path"]))})
-    assert "in other files" in str(front_end.problem())
+    assert "in other files" in str(why_unavailable(front_end))
     with pytest.raises(OnnxFileError, match="save it as one file"):
-        front_end.build()
+        build_front_end(front_end)
 
 
 @pytest.mark.parametrize("sha256", ["", "abc", 64 * "g", 64 * "A", 65 * "0"])
@@ -245,4 +248,6 @@ def test_a_digest_is_64_hex_digits(sha256: str) -> None:
 def test_an_encoder_for_other_frames_is_refused(exported: dict[str, str], tmp_path: Path) -> None:
     front_end = XVector(**exported)
     with pytest.raises(ExportError, match="encoder: the network has pooling, but pooling-free was stated"):
-        export_onnx(front_end, SMALL.build(front_end.dim), specification(front_end), tmp_path / "m.onnx")
+        export_onnx(
+            front_end, build_network(SMALL, front_end.dim), specification(front_end), tmp_path / "m.onnx"
+        )

@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models.architecture import CnnConfig
-from models.cnn import FastDiarizationModel
-from models.ensemble import Ensemble, Member, export_ensemble
-from models.front_ends import WINDOW_SAMPLES, FrontEnd, LogMel, Mfcc, Waveform
-from models.onnx_export import ExportError, Pipeline
-from models.onnx_session import open_session, parity
-from models.specification import Specification
+from models.export.ensemble import Ensemble, Member, export_ensemble
+from models.export.export import ExportError, Pipeline
+from models.export.specification import Specification
+from models.front_ends.build import build_front_end
+from models.front_ends.config import FrontEnd, LogMel, Mfcc, Waveform
+from models.networks.cnn import FastDiarizationModel, build_network
+from models.networks.config import CnnConfig
+from models.onnx_io.session import open_session, parity
+from models.window import WINDOW_SAMPLES
 
 SMALL = CnnConfig(width=0.0625)
 WIDER = CnnConfig(width=0.125)
@@ -35,8 +37,8 @@ def windows(count: int = 5, seed: int = 0) -> np.ndarray:
 def member(front_end: FrontEnd, seed: int, config: CnnConfig = SMALL) -> Member:
     """Make a network that is sure of itself: its logits differ from window to window."""
     torch.manual_seed(seed)
-    cnn = config.build(front_end.num_features, num_frames=front_end.num_frames())
-    cnn(front_end.build()(torch.from_numpy(windows(4, seed)))).sum().backward()
+    cnn = build_network(config, front_end.num_features, num_frames=front_end.num_frames())
+    cnn(build_front_end(front_end)(torch.from_numpy(windows(4, seed)))).sum().backward()
     with torch.no_grad():
         cnn.head[-1].weight *= 10
     return front_end, cnn.eval()
@@ -53,7 +55,7 @@ def logits_of(members: list[Member], batch: np.ndarray) -> torch.Tensor:
 
 def alone(one: Member, batch: np.ndarray) -> torch.Tensor:
     with torch.inference_mode():
-        found: torch.Tensor = Pipeline(one[0].build(), one[1]).eval()(torch.from_numpy(batch))
+        found: torch.Tensor = Pipeline(build_front_end(one[0]), one[1]).eval()(torch.from_numpy(batch))
     return found
 
 

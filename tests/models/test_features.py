@@ -11,16 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.front_ends import (
-    FRONT_ENDS,
-    WINDOW_SAMPLES,
-    FrontEnd,
-    LogMel,
-    Mfcc,
-    MfccDelta,
-    SpectralFrontEnd,
-    Waveform,
-)
+from models.front_ends.build import build_front_end
+from models.front_ends.config import FRONT_ENDS, FrontEnd, LogMel, Mfcc, MfccDelta, SpectralFrontEnd, Waveform
+from models.window import WINDOW_SAMPLES
 
 SPECTRAL: list[type[SpectralFrontEnd]] = [LogMel, Mfcc, MfccDelta]
 UNUSUAL: list[FrontEnd] = [
@@ -82,7 +75,7 @@ def without_cmvn(config: FrontEnd) -> FrontEnd:
 
 
 def assert_parity(config: SpectralFrontEnd, windows: np.ndarray) -> None:
-    module = config.build()
+    module = build_front_end(config)
     for extractor in (module, module.exportable()):
         features = extractor(torch.from_numpy(windows)).numpy()
         for found, waveform in zip(features, windows, strict=True):
@@ -121,7 +114,7 @@ def test_features_are_librosas_on_real_speech(front_end: type[SpectralFrontEnd])
 def test_every_front_end_keeps_the_protocol(config: FrontEnd) -> None:
     """Shape as the value says, finite, float32, and the exportable twin gives the same numbers."""
     windows = torch.from_numpy(voices(3))
-    module = config.build()
+    module = build_front_end(config)
     features = module(windows)
     assert features.shape == (3, config.num_features, config.num_frames())
     assert features.dtype == torch.float32
@@ -136,7 +129,7 @@ def test_every_front_end_keeps_the_protocol(config: FrontEnd) -> None:
 @given(seed=st.integers(0, 2**16), mates=st.integers(1, 4), gain_db=st.sampled_from([-60, 0, 60]))
 @settings(max_examples=6, deadline=None)
 def test_a_window_does_not_depend_on_its_batch(config: FrontEnd, seed: int, mates: int, gain_db: int) -> None:
-    module = config.build()
+    module = build_front_end(config)
     window = torch.from_numpy(voices(1, seed))
     others = torch.from_numpy(voices(mates, seed + 1)) * 10 ** (gain_db / 20)  # 60 dB: one very loud mate
     alone = module(window)[0]
@@ -147,7 +140,7 @@ def test_a_window_does_not_depend_on_its_batch(config: FrontEnd, seed: int, mate
 
 @pytest.mark.parametrize("config", [c() for c in FRONT_ENDS.values() if not c.external], ids=repr)
 def test_rows_have_mean_0_and_variance_1(config: FrontEnd) -> None:
-    features = config.build()(torch.from_numpy(voices(3))).double()
+    features = build_front_end(config)(torch.from_numpy(voices(3))).double()
     assert features.mean(dim=-1).abs().max() < 1e-4
     np.testing.assert_allclose(features.std(dim=-1, correction=0).numpy(), 1, atol=1e-4)
 
@@ -157,7 +150,7 @@ def test_rows_have_mean_0_and_variance_1(config: FrontEnd) -> None:
 def test_constant_windows_give_finite_small_features(config: FrontEnd, level: float) -> None:
     """Silence has no variance to divide by; rounding must not be blown up into features either."""
     windows = torch.full((2, WINDOW_SAMPLES), level)
-    for module in (config.build(), config.build().exportable()):
+    for module in (build_front_end(config), build_front_end(config).exportable()):
         features = module(windows)
         assert torch.isfinite(features).all()
         assert level == 0.25 or features.abs().max() < 0.1
@@ -166,13 +159,13 @@ def test_constant_windows_give_finite_small_features(config: FrontEnd, level: fl
 def test_the_louder_the_same_after_cmvn() -> None:
     """A gain shifts all decibels alike, so CMVN removes it."""
     windows = torch.from_numpy(voices(2))
-    module = LogMel().build()
+    module = build_front_end(LogMel())
     assert relative(module(windows * 4).numpy(), module(windows).numpy()) < 1e-3
 
 
 def test_slopes_of_a_ramp_are_its_step() -> None:
     """Worked by hand: frames 0, 2, 4 ... have slope 2 wherever the 9 frames around are real ones."""
-    module = MfccDelta(n_mfcc=4, cmvn=False).build()
+    module = build_front_end(MfccDelta(n_mfcc=4, cmvn=False))
     module.decibels = lambda _: torch.linalg.pinv(module.dct) @ (2.0 * torch.arange(301.0)).expand(1, 4, 301)  # type: ignore[operator, assignment]
     rows = module.rows(torch.zeros(1, WINDOW_SAMPLES))
     np.testing.assert_allclose(rows[0, 4:, 4:-4].numpy(), 2.0, rtol=1e-4)

@@ -12,9 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from models.architecture import CnnConfig
-from models.front_ends import FRONT_ENDS, AnyFrontEnd, LogMel, Mfcc, MfccDelta, XVector, parse_front_end
-from models.mel_scale import empty_filters, filter_edges, most_filters
+from models.front_ends.config import (
+    FRONT_ENDS,
+    AnyFrontEnd,
+    LogMel,
+    Mfcc,
+    MfccDelta,
+    XVector,
+    parse_front_end,
+)
+from models.front_ends.mel_scale import empty_filters, filter_edges, most_filters
+from models.networks.config import CnnConfig
 
 # What has no default: which file.
 REQUIRED = {"xvector": {"path": "speaker.onnx", "sha256": 64 * "0"}}
@@ -22,7 +30,7 @@ REQUIRED = {"xvector": {"path": "speaker.onnx", "sha256": 64 * "0"}}
 
 def test_config_modules_load_no_torch_and_no_numpy() -> None:
     code = (
-        "import sys, models.front_ends, models.architecture, models.specification;"
+        "import sys, models.front_ends.config, models.networks.config, models.export.specification;"
         "print(sorted({'torch', 'numpy', 'onnx', 'onnxruntime', 'torchaudio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

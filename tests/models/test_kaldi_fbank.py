@@ -9,8 +9,8 @@ import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.front_ends import WINDOW_SAMPLES
-from models.kaldi_fbank import FLOOR, RECIPES, KaldiFbank, library_fbank, num_fbank_frames
+from models.front_ends.kaldi_fbank import FLOOR, RECIPES, KaldiFbank, library_fbank, num_fbank_frames
+from models.window import WINDOW_SAMPLES
 
 MODULES = {recipe: KaldiFbank(recipe) for recipe in RECIPES}
 

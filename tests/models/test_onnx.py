@@ -10,16 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from models import onnx_export
-from models.architecture import CnnConfig
-from models.cnn import FastDiarizationModel
-from models.front_ends import FRONT_ENDS, WINDOW_SAMPLES, FrontEnd, LogMel, Mfcc, MfccDelta, Waveform
-from models.onnx_export import ExportError, Pipeline, export_onnx
-from models.onnx_files import OnnxFileError, read_onnx
-from models.onnx_runtime import ProviderError
-from models.onnx_session import Parity, open_session, parity, run_onnx
-from models.onnx_template import Template
-from models.specification import Specification, SpecificationError
+from models.export import export
+from models.export.export import ExportError, Pipeline, export_onnx
+from models.export.specification import Specification, SpecificationError
+from models.front_ends.build import build_front_end
+from models.front_ends.config import FRONT_ENDS, FrontEnd, LogMel, Mfcc, MfccDelta, Waveform
+from models.networks.cnn import FastDiarizationModel, build_network
+from models.networks.config import CnnConfig
+from models.onnx_io.files import OnnxFileError, read_onnx
+from models.onnx_io.runtime import ProviderError
+from models.onnx_io.session import Parity, open_session, parity, run_onnx
+from models.onnx_io.template import Template
+from models.window import WINDOW_SAMPLES
 from tests import learned_network
 
 SMALL = CnnConfig(width=0.0625)
@@ -42,14 +44,14 @@ def windows(count: int = 7, seed: int = 0) -> np.ndarray:
 def network(front_end: FrontEnd, config: CnnConfig = SMALL, seed: int = 0) -> FastDiarizationModel:
     """Make a network as training leaves it: BatchNorms that saw data, gradients, training mode."""
     torch.manual_seed(seed)
-    cnn = config.build(front_end.num_features)
+    cnn = build_network(config, front_end.num_features)
     for _ in range(2):
-        cnn(front_end.build()(torch.from_numpy(windows(4, seed)))).sum().backward()
+        cnn(build_front_end(front_end)(torch.from_numpy(windows(4, seed)))).sum().backward()
     return cnn
 
 
 def reference(front_end: FrontEnd, cnn: FastDiarizationModel, batch: np.ndarray) -> np.ndarray:
-    pipeline = Pipeline(front_end.build(), cnn).eval()
+    pipeline = Pipeline(build_front_end(front_end), cnn).eval()
     with torch.inference_mode():
         logits: np.ndarray = pipeline(torch.from_numpy(batch)).numpy()
     return logits
@@ -79,7 +81,7 @@ def test_the_signature_and_opset_are_the_stated_ones(tmp_path: Path) -> None:
     export_onnx(front_end, network(front_end), specification(front_end, SMALL), tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
     onnx.checker.check_model(model, full_check=True)
-    assert [(o.domain, o.version) for o in model.opset_import] == [("", onnx_export.OPSET)]
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", export.OPSET)]
     session = open_session(tmp_path / "m.onnx")
     (given,), (result,) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type, given.shape) == ("waveform", "tensor(float)", ["batch", WINDOW_SAMPLES])
@@ -112,19 +114,23 @@ def test_template_and_full_export_give_the_same_logits(tmp_path: Path) -> None:
 def test_the_export_leaves_random_numbers_alone_and_traces_a_template_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_export, "_TEMPLATES", {})
+    monkeypatch.setattr(export, "_TEMPLATES", {})
     front_end = Mfcc(n_mfcc=20)
     cnn, stated = network(front_end), specification(front_end, SMALL)
     state = torch.get_rng_state()
     export_onnx(front_end, cnn, stated, tmp_path / "m.onnx", template=True)
     assert torch.equal(torch.get_rng_state(), state)
     first = (tmp_path / "m.onnx").read_bytes()
-    monkeypatch.setattr(onnx_export, "_trace", lambda *_: pytest.fail("traced again"))
+    monkeypatch.setattr(export, "_trace", lambda *_: pytest.fail("traced again"))
     export_onnx(front_end, cnn, stated, tmp_path / "m.onnx", template=True)
     assert (tmp_path / "m.onnx").read_bytes() == first
     config = SMALL.model_copy(update={"dropout": 0.5})  # not in the graph, so no new template
     export_onnx(
-        front_end, config.build(20), specification(front_end, config), tmp_path / "m.onnx", template=True
+        front_end,
+        build_network(config, 20),
+        specification(front_end, config),
+        tmp_path / "m.onnx",
+        template=True,
     )
 
 
@@ -169,7 +175,7 @@ def test_a_network_that_is_not_the_specified_one_is_refused(tmp_path: Path) -> N
     with pytest.raises(ExportError, match="input rows: the network has 40, but 80"):
         export_onnx(LogMel(), cnn, specification(LogMel(), SMALL), path)
     with pytest.raises(ExportError, match="classes: the network has 3, but 2"):
-        export_onnx(Mfcc(), SMALL.build(40, 3), specification(Mfcc(), SMALL), path)
+        export_onnx(Mfcc(), build_network(SMALL, 40, 3), specification(Mfcc(), SMALL), path)
     assert not path.exists()
 
 
@@ -189,7 +195,7 @@ class BakedBatch(nn.Module):
 
 def test_a_graph_with_a_baked_batch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cnn, stated = network(Waveform()), specification(Waveform(), SMALL)
-    monkeypatch.setattr(Waveform, "build", lambda _: BakedBatch())
+    monkeypatch.setattr(export, "build_front_end", lambda _: BakedBatch())
     with pytest.raises(ExportError, match=r"free batch|does not run at batch 1"):
         export_onnx(Waveform(), cnn, stated, tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
@@ -268,10 +274,10 @@ def test_a_silent_fall_back_to_cpu_is_an_error(tmp_path: Path, monkeypatch: pyte
     front_end, path = Mfcc(), tmp_path / "m.onnx"
     export_onnx(front_end, network(front_end), specification(front_end, SMALL), path)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr("models.onnx_runtime._has_driver", lambda: False)
+    monkeypatch.setattr("models.onnx_io.runtime._has_driver", lambda: False)
     with pytest.raises(ProviderError, match="no CUDA driver here, which CUDAExecutionProvider needs"):
         open_session(path, "cuda")
-    monkeypatch.setattr("models.onnx_runtime._has_driver", lambda: True)
+    monkeypatch.setattr("models.onnx_io.runtime._has_driver", lambda: True)
     with pytest.raises(ProviderError, match="fell back to CPUExecutionProvider"):
         open_session(path, "cuda")
 

@@ -11,13 +11,14 @@ import onnx
 import pytest
 import torch
 
-from models.architecture import CnnConfig
-from models.ensemble import export_ensemble
-from models.front_ends import LogMel, Mfcc, Waveform
-from models.onnx_files import read_onnx
-from models.onnx_session import open_session, run_onnx
-from models.quantize import PRECISION, QuantizeError, export_fp16, export_int8
-from models.specification import Specification
+from models.export.ensemble import export_ensemble
+from models.export.quantize import PRECISION, QuantizeError, export_fp16, export_int8
+from models.export.specification import Specification
+from models.front_ends.config import LogMel, Mfcc, Waveform
+from models.networks.cnn import build_network
+from models.networks.config import CnnConfig
+from models.onnx_io.files import read_onnx
+from models.onnx_io.session import open_session, run_onnx
 from tests.learned_network import export, learned, specification, task
 
 TINY = CnnConfig(width=0.0625)
@@ -45,7 +46,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, learned_model: Path) -> dict
             shutil.copy(learned_model, source)
         elif kind == "waveform":  # fresh biases are all zero, and stored once
             torch.manual_seed(0)
-            export(Waveform(), TINY.build(1).eval(), source)
+            export(Waveform(), build_network(TINY, 1).eval(), source)
         else:
             members = [(one, learned(one, TINY, 5)) for one in (Mfcc(), LogMel())]
             stated = [
@@ -109,7 +110,7 @@ def test_sizes_are_those_of_the_weights(files: dict[str, dict[str, Path]], tmp_p
     source = tmp_path / "model.onnx"
     torch.manual_seed(0)
     config = CnnConfig()
-    export(Mfcc(), config.build(40).eval(), source)
+    export(Mfcc(), build_network(config, 40).eval(), source)
     export_fp16(source, tmp_path / "half.onnx")
     full, half = source.stat().st_size, (tmp_path / "half.onnx").stat().st_size
     assert full - half == pytest.approx(2 * config.num_parameters(40), rel=0.01)

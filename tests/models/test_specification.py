@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.architecture import CnnConfig
-from models.front_ends import FRONT_ENDS, Mfcc
-from models.specification import Specification, SpecificationError
+from models.export.specification import Specification, SpecificationError
+from models.front_ends.config import FRONT_ENDS, Mfcc
+from models.networks.config import CnnConfig
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 FIELDS = {

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from models.architecture import CnnConfig
-from models.cnn import FastDiarizationModel
-from models.draws import drawing_from
-from models.stacked import Stacked, StackError, stack
+from models.networks.cnn import FastDiarizationModel, build_network
+from models.networks.config import CnnConfig
+from models.networks.random_draws import drawing_from
+from models.networks.stacked import Stacked, StackError, stack
 
 BATCH = 6
 # Grouped kernels add in another order; of numbers of size 1 that moves the last two digits of float32.
@@ -25,7 +25,7 @@ CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 def networks(count: int, config: CnnConfig, num_features: int, num_frames: int) -> list[FastDiarizationModel]:
     with torch.random.fork_rng():
         torch.manual_seed(count)
-        return [config.build(num_features, num_frames=num_frames) for _ in range(count)]
+        return [build_network(config, num_features, num_frames=num_frames) for _ in range(count)]
 
 
 def batch(count: int, num_features: int, num_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -160,7 +160,12 @@ class Odd(nn.Module):
 def _different() -> Sequence[Sequence[nn.Module]]:
     small, wide = CnnConfig(width=0.0625), CnnConfig(width=0.2)
     dropped = CnnConfig(width=0.0625, dropout=0.1)
-    return [[], [small.build(4), wide.build(4)], [small.build(4), dropped.build(4)], [Odd(), Odd()]]
+    return [
+        [],
+        [build_network(small, 4), build_network(wide, 4)],
+        [build_network(small, 4), build_network(dropped, 4)],
+        [Odd(), Odd()],
+    ]
 
 
 @pytest.mark.parametrize("members", _different())

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data.corpora.ami import AmiReader
-from data.corpora.ami_hub import AmiHubReader
+from data.corpora.ami.disk import AmiReader
+from data.corpora.ami.hub import AmiHubReader
 from data.corpora.base import Request
+from data.corpora.reference import reference
 from data.errors import DataError
-from data.reference import reference
 from tests.data.meetings import write_hub
 
 pytestmark = pytest.mark.needs_corpora

@@ -12,7 +12,7 @@ import soundfile
 
 from data.corpora import CORPORA
 from data.corpora.base import Request
-from data.corpora.librispeech import LibriSpeechReader
+from data.corpora.librispeech.disk import LibriSpeechReader
 
 pytestmark = pytest.mark.needs_corpora
 ROWS = 10  # a row group; the hub's hold 100

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.audit import audit
+from data.audit.audit import audit
 from data.config import DataConfig
 from data.corpora.base import Request
-from data.corpora.librispeech import LibriSpeechReader, read_speakers
+from data.corpora.librispeech.disk import LibriSpeechReader, read_speakers
 from data.parts import SPLITS
-from data.prepare import prepare
+from data.preparation.prepare import prepare
 
 CORPORA = Path(__file__).parents[3] / "shared" / "corpora"
 pytestmark = [

@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 
-from data.audit import audit
+from data.audit.audit import audit
 from data.config import DataConfig
-from data.corpora.ami import AmiReader
+from data.corpora.ami.disk import AmiReader
 from data.corpora.base import Request
 from data.parts import SPLITS
-from data.prepare import prepare
+from data.preparation.prepare import prepare
 from data.tasks import TASKS
 from data.tasks.activity import activity_of_pieces
 from data.tasks.diarization import DiarizationTask

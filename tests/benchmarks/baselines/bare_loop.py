@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from models.architecture import CnnConfig
-from models.cnn import FastDiarizationModel
+from models.networks.cnn import FastDiarizationModel
+from models.networks.config import CnnConfig
 
 
 @dataclass(frozen=True)

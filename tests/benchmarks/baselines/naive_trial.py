@@ -23,8 +23,8 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from models.architecture import CnnConfig
-from models.cnn import FastDiarizationModel
+from models.networks.cnn import FastDiarizationModel
+from models.networks.config import CnnConfig
 from tests.benchmarks.baselines.exporter import export
 from tests.benchmarks.bench_worker import fixed_logits
 

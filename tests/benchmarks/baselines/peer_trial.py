@@ -11,8 +11,8 @@ import mlflow
 import numpy as np
 import torch
 
-from models.architecture import CnnConfig
-from models.cnn import FastDiarizationModel
+from models.networks.cnn import FastDiarizationModel
+from models.networks.config import CnnConfig
 from tests.benchmarks.baselines.artefacts import label_histogram
 from tests.benchmarks.baselines.exporter import export
 from tests.benchmarks.baselines.plain_training import Recipe, in_turn, resident, train

@@ -1,0 +1,1 @@
+"""The data gate: what is wrong with prepared windows, before any training."""

@@ -1,0 +1,1 @@
+"""AMI meetings, from a folder or from the hub."""

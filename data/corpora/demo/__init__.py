@@ -1,0 +1,1 @@
+"""Generated, speech-like voices: a corpus that needs no download."""

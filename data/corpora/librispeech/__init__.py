@@ -1,0 +1,1 @@
+"""LibriSpeech, from a folder or from the hub."""

@@ -1,0 +1,1 @@
+"""From the recordings of a corpus to labelled windows with a digest."""

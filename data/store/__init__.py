@@ -1,0 +1,1 @@
+"""Content-addressed folders of windows and features: written aside, read safely, collected."""

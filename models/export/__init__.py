@@ -1,0 +1,1 @@
+"""From a trained network to the one file that is shipped, and its variants."""

@@ -1,0 +1,1 @@
+"""From features to logits: the CNN, and several of them computed as one."""

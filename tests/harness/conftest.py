@@ -11,8 +11,8 @@ import pytest
 from filelock import FileLock
 
 from harness.record import Record
-from tests.harness.bundle_place import make_bundle
-from tests.harness.workplace import Workplace
+from tests.harness.places.sealed_bundle import make_bundle
+from tests.harness.places.workplace import Workplace
 
 TOLD = """\
 name: told

@@ -18,7 +18,7 @@ from harness.report import (
 )
 from harness.report_text import summary
 from harness.study import Study, StudyError
-from tests.harness.report_place import Place
+from tests.harness.places.report_study import Place
 
 
 @pytest.fixture

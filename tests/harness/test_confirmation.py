@@ -62,7 +62,7 @@ from harness.study import Study, StudyError
 from harness.trial_config import TrialConfig, derived_seed
 from harness.view import View
 from harness.writer import waiting_line
-from tests.harness.confirmed_study import outcome, told, told_study
+from tests.harness.places.untrained_study import outcome, told, told_study
 
 MFCC = {"feature": "mfcc", "width": 0.125}
 WAVE = {"feature": "waveform", "width": 0.125}

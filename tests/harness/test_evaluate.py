@@ -28,7 +28,7 @@ from models.architecture import CnnConfig
 from models.cnn import FastDiarizationModel
 from models.front_ends import LogMel
 from models.onnx_export import export_onnx
-from tests.harness.evaluate_place import Workplace, complete_trial, specification, trained_on
+from tests.harness.places.evaluate_record import Workplace, complete_trial, specification, trained_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

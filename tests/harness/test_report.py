@@ -28,7 +28,7 @@ from harness.report_text import big, cell, interval, plain, share, signed, summa
 from harness.report_values import Report
 from harness.study import Study
 from tests.harness.conftest import Told
-from tests.harness.report_place import Place
+from tests.harness.places.report_study import Place
 
 EVALUATIONS = {
     "11111111": [{"run": "trial 0", "values": {"f1": 0.61, "protocol": "collar 0 s", "digest": "1" * 64}}],

@@ -20,7 +20,7 @@ from harness.report_folder import ReportError, require_folder
 from harness.report_meetings import tables_of
 from harness.report_text import effective, summary
 from harness.study import Study
-from tests.harness.report_place import Place
+from tests.harness.places.report_study import Place
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from harness.cli import cli
 from harness.commands.status import SHOWN
 from harness.record import Record
-from tests.harness.confirmed_study import outcome, told_study
+from tests.harness.places.untrained_study import outcome, told_study
 
 
 def test_a_long_study_shows_its_best_and_json_has_them_all(

@@ -24,7 +24,7 @@ from harness.cli import cli
 from harness.verify import verify
 from models import onnx_files
 from models.onnx_runtime import NotOnnxError, external_tensors
-from tests.harness.bundle_place import edit, edit_model, seal
+from tests.harness.places.sealed_bundle import edit, edit_model, seal
 
 ROOT = Path(__file__).parents[2]
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidia0").exists()

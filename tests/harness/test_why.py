@@ -25,7 +25,7 @@ from harness.study import Study, StudyError, open_study
 from harness.sweep import Sweep
 from harness.trial_config import TrialConfig
 from harness.why import why
-from tests.harness.report_place import Place
+from tests.harness.places.report_study import Place
 
 GUARD = {"name": "latency P99, batch 1", "level": "quality", "ok": False, "measured": "112.0 ms on CPU", "bound": "< 10 ms",
          "advice": "A smaller width is cheaper."}  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 from harness.record import Record
+from tests.harness.places.resumable_training import CPU, Whole, made_whole
 from tests.harness.places.sealed_bundle import make_bundle
 from tests.harness.places.workplace import Workplace
 
@@ -75,6 +76,12 @@ def sealed(common: Path) -> Path:
             folder.parent.mkdir(exist_ok=True)
             make_bundle(folder.with_name("aside")).rename(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The small training that nobody stopped."""
+    return made_whole(tmp_path_factory.mktemp("whole"), CPU)
 
 
 @pytest.fixture

@@ -22,17 +22,6 @@ from harness.report_text import effective, summary
 from harness.study import Study
 from tests.harness.places.report_study import Place
 
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
-@pytest.fixture
-def study(place: Place) -> Study:
-    return place.two_front_ends()
-
-
 MEETINGS = {
     "3" * 8: [
         {"run": "trial 0", "values": {

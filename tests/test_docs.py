@@ -22,7 +22,7 @@ from harness.cli import cli
 from harness.parameters import Choice, Fixed, FloatRange, IntRange
 from harness.search_space import SearchSpace
 from harness.sweep import load_sweep
-from tests.harness.workplace import inside
+from tests.harness.places.workplace import inside
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

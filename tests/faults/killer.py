@@ -13,7 +13,7 @@ import psutil
 
 from harness.retries import MAX_RETRIES
 from tests.faults.sweeps import Running, acknowledged
-from tests.harness.workplace import Workplace
+from tests.harness.places.workplace import Workplace
 
 
 @dataclass

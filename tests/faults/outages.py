@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.record import Record
 from harness.tracking import connect
-from tests.harness.workplace import Workplace, epochs_spooled, wait_for
+from tests.harness.places.workplace import Workplace, epochs_spooled, wait_for
 
 ONE_TRIAL = """\
 name: tiny

@@ -26,7 +26,7 @@ from harness.server import TrackingServer
 from harness.spool import CLOCKED
 from harness.study import TrialSummary, load_study
 from tests.faults.warm import RECONCILE
-from tests.harness.workplace import Workplace
+from tests.harness.places.workplace import Workplace
 
 SWEEP = """\
 name: tiny

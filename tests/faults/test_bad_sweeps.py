@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from harness.cli import cli
 from tests.faults.bad_sweeps import Case, cases
 from tests.faults.rights import without_rights
-from tests.harness.workplace import HARNESS
+from tests.harness.places.workplace import HARNESS
 
 FILE = "sweep.yaml"
 SECONDS, MEGABYTES = 1.0, 200

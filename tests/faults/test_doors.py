@@ -18,7 +18,7 @@ from harness.doorkeeper import Doorkeeper
 from harness.mlflow_server import names_of
 from harness.record import Record
 from harness.server import OpenServerError, refuse_open_server
-from tests.harness.workplace import Workplace, inside
+from tests.harness.places.workplace import Workplace, inside
 
 PASSWORD = "correct horse battery"
 API = "/api/2.0/mlflow"

@@ -16,7 +16,7 @@ from harness.mlflow_server import sync_commits
 from harness.record import Record
 from tests.faults.sweeps import Running, Warm
 from tests.faults.warm import OPEN
-from tests.harness.workplace import SWEEP, Workplace
+from tests.harness.places.workplace import SWEEP, Workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -18,7 +18,7 @@ from harness.record import Record
 from harness.room import OutOfSpaceError, why_full
 from tests.faults.small_study import bare_record, run, spooled_epochs, sweep
 from tests.faults.tmpfs import Disk, disk, elsewhere
-from tests.harness.workplace import SWEEP, Workplace, epochs_spooled, trial_is_stored, wait_for
+from tests.harness.places.workplace import SWEEP, Workplace, epochs_spooled, trial_is_stored, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.killer import Killer
 from tests.faults.sweeps import Place, Warm, acknowledged, found_in, outcomes, sweep_of, undisturbed
-from tests.harness.workplace import running_children, wait_for
+from tests.harness.places.workplace import running_children, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

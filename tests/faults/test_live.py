@@ -18,7 +18,7 @@ from harness import doctor_machine
 from harness.mlflow_schema import reading
 from harness.record import Record
 from tests.faults.conftest import FULL
-from tests.harness.workplace import (
+from tests.harness.places.workplace import (
     Workplace,
     before_others,
     epochs_spooled,

@@ -25,7 +25,7 @@ from tests.faults.outages import (
     trial_of,
     wait_for_epochs,
 )
-from tests.harness.workplace import Workplace, inside, trial_is_stored, wait_for
+from tests.harness.places.workplace import Workplace, inside, trial_is_stored, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

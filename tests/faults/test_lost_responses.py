@@ -23,9 +23,9 @@ from harness.statistics import clustered_interval
 from harness.tracking import Tracking, connect
 from harness.writer import Writer
 from tests.faults.proxy import Proxy, proxied
-from tests.harness.registry_place import WARM, write_bundle
-from tests.harness.test_tracking import ended, everything, spooled
-from tests.harness.workplace import SWEEP, inside
+from tests.harness.places.registry_place import WARM, write_bundle
+from tests.harness.places.tracked_trials import ended, everything, spooled
+from tests.harness.places.workplace import SWEEP, inside
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

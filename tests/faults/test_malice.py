@@ -24,7 +24,7 @@ from harness.training_checkpoint import DamagedCheckpointError, read_checkpoint
 from models.checkpoints import WeightsError, load_weights
 from models.onnx_io.files import OnnxFileError
 from models.onnx_io.session import open_session
-from tests.harness.workplace import inside
+from tests.harness.places.workplace import inside
 
 Refusals = list[str]
 

@@ -23,7 +23,7 @@ from tests.faults.sweeps import (
     sweep_of,
     undisturbed,
 )
-from tests.harness.workplace import Workplace
+from tests.harness.places.workplace import Workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 

@@ -13,7 +13,7 @@ from harness import doctor_machine
 from harness.mlflow_schema import known_revisions
 from harness.record import LAYOUT_VERSION
 from tests.faults.conftest import FULL
-from tests.harness.workplace import Workplace, copied
+from tests.harness.places.workplace import Workplace, copied
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -26,8 +26,8 @@ from harness.study import load_study
 from harness.tracking import Tracking, connect
 from harness.verify import verify
 from harness.versions import CHAMPION, VERIFIED, champion_of, raw_versions, version_by_alias
-from tests.harness.registry_place import ALIASES, Children, warm, write_bundle
-from tests.harness.workplace import Workplace, copied
+from tests.harness.places.registry_place import ALIASES, Children, warm, write_bundle
+from tests.harness.places.workplace import Workplace, copied
 
 pytestmark = [pytest.mark.slow]
 

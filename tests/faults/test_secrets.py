@@ -16,7 +16,7 @@ from harness.redaction import HIDDEN, holds_secret, redact
 from harness.server import free_port
 from harness.telemetry import OFF
 from tests.faults.test_doors import listeners
-from tests.harness.workplace import Workplace, before_others
+from tests.harness.places.workplace import Workplace, before_others
 
 IN_ENVIRONMENT = {
     "HF_TOKEN": "hf_PlantedPlantedPlanted01",

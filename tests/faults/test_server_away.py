@@ -28,8 +28,8 @@ from tests.faults.outages import (
     wait_for_epochs,
 )
 from tests.faults.proxy import Proxy, proxied
-from tests.harness.test_tracking import ended, everything, spooled
-from tests.harness.workplace import inside, wait_for
+from tests.harness.places.tracked_trials import ended, everything, spooled
+from tests.harness.places.workplace import inside, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -14,7 +14,7 @@ import pytest
 from harness.asking import smaller_batch
 from harness.search_space import SearchSpace
 from tests.faults.small_study import alive, bare_record, children, ill, run, spooled_epochs, sweep
-from tests.harness.workplace import wait_for
+from tests.harness.places.workplace import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

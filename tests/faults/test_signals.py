@@ -15,7 +15,7 @@ import pytest
 from harness.failpoints import ONCE, VARIABLE
 from harness.study import StudyError, load_study
 from tests.faults.sweeps import Place, Running, Warm, found_in, outcomes, statuses, stored_epochs, undisturbed
-from tests.harness.workplace import SWEEP, Workplace, epochs_spooled, running_children, wait_for
+from tests.harness.places.workplace import SWEEP, Workplace, epochs_spooled, running_children, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -26,7 +26,7 @@ from harness.server import TrackingServer
 from harness.spool import TrialSpool, sha256_of
 from harness.study import load_study
 from harness.tracking import connect
-from tests.harness.workplace import Workplace, inside, wait_for
+from tests.harness.places.workplace import Workplace, inside, wait_for
 
 ENDLESS = """\
 name: tiny

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.sweeps import Place, Warm, acknowledged, begun, found_in, stored_epochs
-from tests.harness.workplace import wait_for
+from tests.harness.places.workplace import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

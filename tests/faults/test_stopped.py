@@ -14,7 +14,7 @@ import pytest
 from harness.executors.local import HANG
 from harness.study import load_study
 from tests.faults.sweeps import Place, Warm, found_in, stored_epochs, sweep_of
-from tests.harness.workplace import epochs_spooled, wait_for
+from tests.harness.places.workplace import epochs_spooled, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -24,7 +24,7 @@ from onnx import TensorProto
 from harness import verify as verification
 from harness.bundle_files import SUMS, bundle_digest, names_in
 from harness.verify import verify
-from tests.harness.bundle_place import edit, edit_model, seal
+from tests.harness.places.sealed_bundle import edit, edit_model, seal
 
 FLIPS, CUTS = {True: 185, False: 12}, {True: 60, False: 8}  # full or not
 LOADED = "something of it was opened"

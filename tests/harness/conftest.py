@@ -1,18 +1,31 @@
 """What several tests of the harness begin with."""
 
+from __future__ import annotations
+
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 
 from harness.record import Record
-from tests.harness.bundle_place import make_bundle
-from tests.harness.workplace import Workplace
+from tests.harness.places.sealed_bundle import make_bundle
+from tests.harness.places.workplace import Workplace
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from harness.server import TrackingServer
+    from harness.study import Study
+    from tests.harness.places.report_study import Place
+    from tests.harness.places.resumable_training import Whole
 
 TOLD = """\
 name: told
@@ -75,6 +88,68 @@ def sealed(common: Path) -> Path:
             folder.parent.mkdir(exist_ok=True)
             make_bundle(folder.with_name("aside")).rename(folder)
     return folder
+
+
+@pytest.fixture
+def bundle(sealed: Path, tmp_path: Path) -> Path:
+    """A sealed bundle of the test's own, to alter."""
+    return Path(shutil.copytree(sealed, tmp_path / "small"))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every command runs in an empty folder, without what the caller's shell sets."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("HARNESS_")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A record without studies yet, for what reports read."""
+    from tests.harness.places.report_study import Place
+
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def study(place: Place) -> Study:
+    """A study of two front ends in it, as the coordinator leaves it."""
+    return place.two_front_ends()
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory, new_record: Callable[[Path], Record]) -> Record:
+    """The record of `tracking_server`."""
+    return new_record(tmp_path_factory.mktemp("tracking") / "mlruns")
+
+
+@pytest.fixture(scope="module")
+def tracking_server(tracked: Record) -> Iterator[TrackingServer]:
+    """One MLflow server for a file of tests; each test uses an experiment of its own."""
+    from harness.server import TrackingServer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        with TrackingServer(tracked) as server:
+            yield server
+
+
+@pytest.fixture(scope="module")
+def client(tracking_server: TrackingServer) -> MlflowClient:
+    """A client of it."""
+    from harness.tracking import connect
+
+    return connect(tracking_server.uri)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The small training that nobody stopped."""
+    from tests.harness.places.resumable_training import CPU, made_whole
+
+    return made_whole(tmp_path_factory.mktemp("whole"), CPU)
 
 
 @pytest.fixture

@@ -10,25 +10,10 @@ import pytest
 
 from harness.against import compare
 from harness.matrix import matrix_of, matrix_text
-from harness.report import (
-    make_report,
-    render_html,
-    render_markdown,
-    write_matrix,
-)
+from harness.report import make_report, render_html, render_markdown, write_matrix
 from harness.report_text import summary
 from harness.study import Study, StudyError
-from tests.harness.report_place import Place
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
-@pytest.fixture
-def study(place: Place) -> Study:
-    return place.two_front_ends()
+from tests.harness.places.report_study import Place
 
 
 def test_trials_are_ranked_and_held_against_the_best(place: Place, study: Study) -> None:

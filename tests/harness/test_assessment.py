@@ -26,7 +26,7 @@ from harness.serving_guards import champion_guard
 from models.networks.cnn import FastDiarizationModel
 from models.onnx_io.runtime import ProviderError
 from models.onnx_io.session import open_session
-from tests.harness.guard_place import (
+from tests.harness.places.guard_candidate import (
     Case,
     scaled,
     shifted,

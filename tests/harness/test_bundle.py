@@ -21,7 +21,7 @@ from harness.policy_problems import read_policy_file
 from harness.verify_model import BrokenBundleError, Bundle, included_variants
 from models.export.specification import LATER_FIELDS, Specification
 from models.onnx_io.session import open_session
-from tests.harness.bundle_place import SPECIFICATION, example_evidence
+from tests.harness.places.sealed_bundle import SPECIFICATION, example_evidence
 
 
 def read(path: Path) -> Any:

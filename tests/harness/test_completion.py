@@ -7,9 +7,9 @@ import pytest
 
 from harness.completion import foreign_files, require_place, require_places
 from harness.record import Record
-from tests.harness.confirmed_study import outcome, told_study
-from tests.harness.registry_place import write_bundle
-from tests.harness.workplace import inside
+from tests.harness.places.registry_place import write_bundle
+from tests.harness.places.untrained_study import outcome, told_study
+from tests.harness.places.workplace import inside
 
 
 def nothing(final: Path) -> None:

@@ -22,8 +22,8 @@ from harness.spool import sha256_of, write_json
 from harness.study import Study, load_study
 from harness.trial import open_device, run_trial
 from harness.trial_config import derived_seed
-from tests.harness.confirmed_study import outcome, told_study
-from tests.harness.workplace import inside
+from tests.harness.places.untrained_study import outcome, told_study
+from tests.harness.places.workplace import inside
 
 SWEEP = {
     # enough training that the seeds of the smaller one answer both classes: what answers one may not ship

@@ -16,7 +16,7 @@ from harness.spool import write_json
 from harness.study import load_study
 from harness.trial import open_device, run_trial
 from harness.trial_config import derived_seed
-from tests.harness.confirmed_study import outcome, told_study
+from tests.harness.places.untrained_study import outcome, told_study
 
 SWEEP = {
     "parameters": {"feature": "mfcc", "width": 0.125, "epochs": 9, "learning_rate": [0.004, 0.005]},

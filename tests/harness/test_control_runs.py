@@ -32,7 +32,7 @@ from harness.serving_guards import study_control_guards
 from harness.study import load_study, open_study
 from harness.tracking import connect
 from harness.view import View
-from tests.harness.control_sweep import sweep, windows
+from tests.harness.places.control_sweep import sweep, windows
 
 # What a study remembers
 
@@ -187,7 +187,7 @@ def test_a_study_with_a_sound_and_a_broken_control(
     tmp_path: Path, demo_cache: Path, new_record: Callable[[Path], Record]
 ) -> None:
     new_record(tmp_path / "mlruns")
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    path = os.pathsep.join([str(Path(__file__).parent / "places"), str(Path(__file__).parents[2])])
     place = Workplace(tmp_path, demo_cache, SWEEP, HARNESS_PLUGINS="leaking_labels", PYTHONPATH=path)
     process = place.start("sweep", "tiny.yaml")
     try:

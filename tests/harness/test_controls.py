@@ -37,7 +37,7 @@ from harness.training_config import TrainingConfig
 from harness.training_state import of_last_epoch
 from harness.trial import run_trial
 from harness.trial_config import TrialConfig
-from tests.harness.control_sweep import sweep, windows
+from tests.harness.places.control_sweep import sweep, windows
 
 # Labels that say nothing
 

@@ -21,7 +21,7 @@ from harness.record import Record
 from harness.serving_guards import champion_guard, confirmation_guard, no_baseline_guard
 from harness.study import Study
 from harness.trial_config import TrialConfig
-from tests.harness.confirmed_study import confirmed, outcome, told_study
+from tests.harness.places.untrained_study import confirmed, outcome, told_study
 
 DEFAULT, PRODUCTION = load_policy("default"), load_policy("production")
 RULE = PRODUCTION.confirmation

@@ -16,8 +16,8 @@ from harness import doctor_data, doctor_machine, doctor_probe, doctor_record
 from harness.doctor_probe import ask
 from harness.record import Record
 from harness.settings import Settings
-from tests.harness.findings import unwell
-from tests.harness.workplace import inside
+from tests.harness.places.doctor_findings import unwell
+from tests.harness.places.workplace import inside
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,7 +19,7 @@ from harness.record import Record
 from harness.settings import Settings
 from harness.study import open_study
 from harness.sweep import Sweep
-from tests.harness.findings import unwell
+from tests.harness.places.doctor_findings import unwell
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from harness.record import Record
 from harness.server import TrackingServer
 from harness.tracking import connect
-from tests.harness.workplace import SWEEP, Workplace, trial_runs
+from tests.harness.places.workplace import SWEEP, Workplace, trial_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -28,7 +28,7 @@ from models.export.export import export_onnx
 from models.front_ends.config import LogMel
 from models.networks.cnn import FastDiarizationModel
 from models.networks.config import CnnConfig
-from tests.harness.evaluate_place import Workplace, complete_trial, specification, trained_on
+from tests.harness.places.evaluate_record import Workplace, complete_trial, specification, trained_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

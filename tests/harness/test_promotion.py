@@ -13,7 +13,7 @@ import pytest
 from harness.server import TrackingServer
 from harness.study import load_study
 from harness.tracking import Tracking, connect
-from tests.harness.workplace import Workplace, copied, trial_runs
+from tests.harness.places.workplace import Workplace, copied, trial_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -18,7 +18,7 @@ from harness.promotion_lock import PromotionError, only_promotion
 from harness.record import Record
 from harness.tracking import Tracking
 from harness.versions import champion_of, raw_versions, versions_of
-from tests.harness.registry_place import (
+from tests.harness.places.registry_place import (
     NAME,
     Place,
     altered,

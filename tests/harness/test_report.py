@@ -17,33 +17,17 @@ from harness.against import compare
 from harness.analysis import analyse
 from harness.commands.report import command
 from harness.controls import Control, Judgement, keep_control
-from harness.report import (
-    document,
-    load_answers,
-    render_html,
-    render_markdown,
-    write_report,
-)
+from harness.report import document, load_answers, render_html, render_markdown, write_report
 from harness.report_text import big, cell, interval, plain, share, signed, summary
 from harness.report_values import Report
 from harness.study import Study
 from tests.harness.conftest import Told
-from tests.harness.report_place import Place
+from tests.harness.places.report_study import Place
 
 EVALUATIONS = {
     "11111111": [{"run": "trial 0", "values": {"f1": 0.61, "protocol": "collar 0 s", "digest": "1" * 64}}],
     "22222222": [{"run": "trial 0", "values": {"f1": 0.83, "protocol": "collar .25 s", "digest": "2" * 64}}],
 }
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
-@pytest.fixture
-def study(place: Place) -> Study:
-    return place.two_front_ends()
 
 
 @pytest.fixture

@@ -20,18 +20,7 @@ from harness.report_folder import ReportError, require_folder
 from harness.report_meetings import tables_of
 from harness.report_text import effective, summary
 from harness.study import Study
-from tests.harness.report_place import Place
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
-@pytest.fixture
-def study(place: Place) -> Study:
-    return place.two_front_ends()
-
+from tests.harness.places.report_study import Place
 
 MEETINGS = {
     "3" * 8: [

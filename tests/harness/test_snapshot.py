@@ -37,8 +37,8 @@ from harness.snapshot_pointer import (
 )
 from harness.study import load_study, study_of
 from harness.sweep import load_sweep
-from tests.harness.snapshot_place import contents, small_record, stored_manifest
-from tests.harness.workplace import inside
+from tests.harness.places.small_record import contents, small_record, stored_manifest
+from tests.harness.places.workplace import inside
 
 
 @pytest.fixture(scope="module")

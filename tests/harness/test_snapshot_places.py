@@ -19,8 +19,8 @@ from harness.snapshot import take_snapshot
 from harness.snapshot_pointer import POINTER, Pointer
 from tests.faults.test_old_and_readonly import read_only
 from tests.faults.tmpfs import disk, elsewhere
-from tests.harness.snapshot_place import contents, small_record
-from tests.harness.workplace import inside
+from tests.harness.places.small_record import contents, small_record
+from tests.harness.places.workplace import inside
 
 
 @pytest.fixture

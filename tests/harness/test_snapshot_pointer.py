@@ -21,7 +21,7 @@ from harness.snapshot_pointer import (
     read_pointer,
     require_message,
 )
-from tests.harness.snapshot_place import MD5, stored_manifest
+from tests.harness.places.small_record import MD5, stored_manifest
 
 DIGEST = "0123456789abcdef0123456789abcdef.dir"
 GOOD = Pointer(DIGEST, 7, 1, None, "a: 'message'")

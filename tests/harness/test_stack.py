@@ -25,7 +25,7 @@ from harness.trial_config import TrialConfig
 from harness.view import View
 from tests.benchmarks.synthetic import SpoolOnly, outcome_of
 from tests.faults.small_study import DATA, bare_record, run, spooled_epochs
-from tests.harness.workplace import wait_for
+from tests.harness.places.workplace import wait_for
 
 RATE = {"float": [3e-4, 3e-3], "log": True}
 

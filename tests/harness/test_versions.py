@@ -12,7 +12,7 @@ from harness.champion import fetch_champion, macs_of
 from harness.record import Record
 from harness.rollback import RollbackError, model_named
 from harness.tracking import Tracking, connect
-from tests.harness.registry_place import specification, write_bundle
+from tests.harness.places.registry_place import specification, write_bundle
 
 # What MLflow uses of SQLAlchemy is deprecated there, and it leaves its connections open.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

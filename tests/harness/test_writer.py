@@ -11,7 +11,7 @@ import pytest
 
 from harness.record import Record
 from harness.spool import TrialSpool
-from harness.writer import MAX_BEHIND, Writer
+from harness.writer import MAX_BEHIND, Writer, waiting_line
 
 
 class Door:
@@ -110,3 +110,15 @@ def test_a_trial_is_new_to_mlflow_the_first_time_only(writer: Writer, door: Door
     assert writer.drain(60) == []
     assert door.told_new == [False]
     assert door.served == Record(Path("nowhere")).artifacts
+
+
+def test_what_was_not_stored_is_counted_and_a_hurry_is_reason_enough() -> None:
+    assert waiting_line(1, None, hurried=True) == (
+        "1 run waits in the spool for MLflow and will be stored by the next launch"
+    )
+    assert waiting_line(2, None, hurried=False) == (
+        "2 runs wait in the spool for MLflow (MLflow did not answer); the next launch stores them"
+    )
+    assert "1 run waits in the spool for MLflow (refused); the next launch stores it" in waiting_line(
+        1, "refused", hurried=True
+    )

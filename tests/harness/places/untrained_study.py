@@ -14,6 +14,9 @@ from harness.study import Study, open_study
 from harness.sweep import Sweep
 from harness.trial_config import TrialConfig
 
+MFCC = {"feature": "mfcc", "width": 0.125}
+WAVE = {"feature": "waveform", "width": 0.125}
+
 
 def definition(**changes: Any) -> Sweep:
     base = {

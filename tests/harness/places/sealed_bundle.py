@@ -15,6 +15,7 @@ from harness.bundle_files import SUMS, golden_of, sums_text
 from harness.card import card_of
 from harness.policy import load_policy
 from harness.statistics import clustered_interval
+from harness.verify import verify
 from models.front_ends.config import Mfcc
 from models.networks.cnn import build_network
 from models.networks.config import CnnConfig
@@ -91,3 +92,10 @@ def make_bundle(folder: Path) -> Path:
         card=card_of(evidence),
     )  # fmt: skip
     return folder
+
+
+def refused(folder: Path, digest: str | None = None) -> str:
+    """What is said of a bundle that is not verified."""
+    result = verify(folder, digest, latency=False)
+    assert not result.ok
+    return "\n".join(result.lines(quiet=True))

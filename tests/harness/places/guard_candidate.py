@@ -42,7 +42,7 @@ from harness.trial_config import TrialConfig
 from models.checkpoints import load_weights
 from models.networks.cnn import FastDiarizationModel
 from models.onnx_io.session import open_session, run_onnx
-from tests.harness.confirmed_study import confirmed
+from tests.harness.places.untrained_study import confirmed
 
 SPEAKERS = 24
 EACH = {"train": 6, "val": 4, "test": 4}

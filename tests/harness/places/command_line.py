@@ -1,0 +1,9 @@
+"""The command line, run in this process."""
+
+from click.testing import CliRunner, Result
+
+from harness.cli import cli
+
+
+def run(*words: object, **environment: str) -> Result:
+    return CliRunner().invoke(cli, [str(word) for word in words], env=environment)

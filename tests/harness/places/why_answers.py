@@ -1,0 +1,28 @@
+"""What `harness why` answers, as tests ask it: of a study that nobody trained."""
+
+from typing import Any
+
+from harness.record import Record
+from harness.study import Study, open_study
+from harness.sweep import Sweep
+from harness.why import why
+from tests.harness.places.report_study import Place
+
+
+def study_of(record: Record, name: str = "voices", **changes: Any) -> Study:
+    sweep = {
+        "name": name,
+        "parameters": {"learning_rate": {"float": [1e-4, 1e-2], "log": True}, "epochs": 27},
+        "budget": {"trials": 9},
+    }
+    study = open_study(record, Sweep.model_validate(sweep | changes))
+    study.release()
+    return study
+
+
+def asked(place: Place, study: Study, word: str, is_run: bool = False) -> Any:
+    return why(place.record, study, word, is_run=is_run)
+
+
+def text_of(answer: Any) -> str:
+    return "\n".join(answer.lines())

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from harness.analysis import AnswersOf, with_speakers
-from harness.qualifying import UNKNOWN, manifests_of
 from harness.report_values import Against, Report
-from harness.study import Study, TrialSummary
+from harness.study.study import UNKNOWN, Study, manifests_of
+from harness.study.trials import TrialSummary
 
 ADVICE = (
     "Give both sweep files the same data section (or at least the same corpus, parts, task, evaluate_on, "

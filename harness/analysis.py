@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.arms import SKIPPED
-from harness.choosing import expected_luck, rivals
-from harness.comparison import Difference, paired_cluster_bootstrap
-from harness.controls import controls_of
+from harness.config.parameters import Choice
 from harness.curves import curve_of
-from harness.ensemble_record import ensembles_of
 from harness.matrix import Matrix, matrix_of
-from harness.parameters import Choice
-from harness.qualifying import UNKNOWN, audit_of, manifests_of, qualifications
+from harness.metrics.paired_comparison import Difference, paired_cluster_bootstrap
+from harness.qualifying import qualifications
 from harness.report_values import ARMS, Board, Group, GroupTable, Report, Row, Transfer
-from harness.study import Study, TrialSummary
+from harness.study.controls import controls_of
+from harness.study.ensembles import ensembles_of
+from harness.study.leaderboard import expected_luck, rivals
+from harness.study.skipped_front_ends import SKIPPED
+from harness.study.study import UNKNOWN, Study, audit_of, manifests_of
+from harness.study.trials import TrialSummary
 
 # A searched parameter of at most this many values gets a table of its own.
 MAX_GROUPS = 6
@@ -253,8 +254,8 @@ def _macs(trial: TrialSummary) -> int | None:
     """Multiply-accumulates of a window; None for a configuration of another version."""
     from pydantic import ValidationError
 
-    from harness.cost import window_macs
-    from harness.trial_config import TrialConfig
+    from harness.config.cost import window_macs
+    from harness.config.trial_config import TrialConfig
 
     try:
         return window_macs(TrialConfig.model_validate(trial.config))

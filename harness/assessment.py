@@ -13,10 +13,10 @@ import numpy.typing as npt
 from data.audit.audit import audit
 from data.audit.check import Check
 from data.tasks import TASKS
-from harness.controls import controls_of
-from harness.ensemble_record import EnsembleSummary
+from harness.config.trial_config import TrialConfig
 from harness.finalists import able_trials
-from harness.guards import Guard, Predictions, frozen_guards, gap_guard, prediction_guards
+from harness.guards import Guard, frozen_guards, gap_guard, prediction_guards, refuses
+from harness.metrics.predictions import Predictions
 from harness.serving_guards import (
     cluster_guard,
     confirmation_guard,
@@ -27,17 +27,18 @@ from harness.serving_guards import (
     speed_guard,
     study_control_guards,
 )
-from harness.trial_config import TrialConfig
+from harness.study.controls import controls_of
+from harness.study.ensembles import EnsembleSummary
 from models.onnx_io.session import open_session, run_onnx
 
 if TYPE_CHECKING:
     from data.parts import Split
     from data.preparation.prepare import Prepared
     from harness.candidate import Candidate
-    from harness.confirmation import Confirmation
+    from harness.config.policy import Policy
     from harness.latency import Latency
-    from harness.policy import Policy
-    from harness.study import Study
+    from harness.study.confirmation.conclusion import Confirmation
+    from harness.study.study import Study
 
 PARITY_WINDOWS = 256
 GOLDEN_WINDOWS = 8
@@ -56,7 +57,7 @@ class GuardRefusedError(Exception):
     ) -> None:  # fmt: skip
         self.study, self.subject, self.policy, self.opened = study, subject, policy, opened
         self.guards, self.fingerprint = list(guards), fingerprint
-        self.refused = [guard for guard in guards if policy.refuses(guard)]
+        self.refused = [guard for guard in guards if refuses(policy, guard)]
         changed = "nothing but the test's ledger was changed" if opened else "nothing was changed"
         head = f"{subject} of {study} is refused under policy {policy.name}; {changed}"
         tail = [OTHERWISE] if chosen else []
@@ -68,7 +69,7 @@ def require(
     chosen: bool = False, fingerprint: str = "",
 ) -> None:  # fmt: skip
     """Raise GuardRefusedError where the policy refuses any of the guards."""
-    if any(policy.refuses(guard) for guard in guards):
+    if any(refuses(policy, guard) for guard in guards):
         raise GuardRefusedError(
             study, subject, guards, policy, opened=opened, chosen=chosen, fingerprint=fingerprint
         )

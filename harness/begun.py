@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.tally import SMALLER_OF
-from harness.trial_attributes import large
-from harness.trial_config import TrialConfig
+from harness.config.trial_config import TrialConfig
+from harness.study.ask import SMALLER_OF
+from harness.study.storage.trial_attributes import large
 
 if TYPE_CHECKING:
     import optuna
 
-    from harness.study import Study
+    from harness.study.study import Study
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from harness.bundle_files import EVIDENCE, SPECIFICATION, SUMS, WAVEFORM, golden_of, sums_text
 from harness.bundle_files import bundle_digest as bundle_digest
-from harness.spool import write_json
+from harness.core.files import write_json
 from models.files import sync, write_aside
 
 if TYPE_CHECKING:

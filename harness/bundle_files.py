@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.spool import sha256_of
+from harness.core.files import sha256_of
 
 SUMS = "SHA256SUMS"
 MODEL = "model.onnx"

@@ -15,13 +15,14 @@ from data.config import DataConfig
 from data.digests import digest_of
 from data.preparation.prepare import Prepared
 from data.tasks import TASKS
-from harness.artifacts import fetch
-from harness.cost import window_macs
-from harness.ensemble_record import EnsembleSummary
-from harness.study import DataChangedError, Study, TrialSummary
-from harness.tracking import Tracking
-from harness.trial import build_specification
-from harness.trial_config import TrialConfig
+from harness.config.cost import window_macs
+from harness.config.trial_config import TrialConfig
+from harness.study.ensembles import EnsembleSummary
+from harness.study.study import DataChangedError, Study
+from harness.study.trials import TrialSummary
+from harness.tracking.artifacts import fetch
+from harness.tracking.experiment import Tracking
+from harness.training.outputs.model_files import build_specification
 from models.checkpoints import load_weights
 from models.export.ensemble import Ensemble, Member, export_ensemble
 from models.export.export import Pipeline, export_onnx

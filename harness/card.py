@@ -9,7 +9,7 @@ from typing import Any
 from harness.card_files import files_of
 from harness.card_limits import limits_of
 from harness.card_text import interval, number, part, table
-from harness.few import FEW_CLUSTERS
+from harness.metrics.few_clusters import FEW_CLUSTERS
 
 INTENDED = (
     "To classify windows like those it was tested on: the same task, language, microphones and cutting.",

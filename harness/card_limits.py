@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.card_text import part
-from harness.few import FEW_CLUSTERS
+from harness.metrics.few_clusters import FEW_CLUSTERS
 
 MIXTURES = ("overlap", "same_speaker", "speaker_change", "speaker_count")
 

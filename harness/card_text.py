@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.few import few_clusters_note
+from harness.metrics.few_clusters import few_clusters_note
 
 
 def part(evidence: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from harness.artifacts import ArtifactError, fetch_bundle
 from harness.bundle_files import MODEL, SPECIFICATION
-from harness.comparison import Difference, paired_cluster_bootstrap
-from harness.policy import ChampionRule
+from harness.config.policy import ChampionRule
+from harness.metrics.intervals import FEW_CLUSTERS, Clusters
+from harness.metrics.paired_comparison import Difference, paired_cluster_bootstrap
 from harness.registry import champion_of
-from harness.statistics import FEW_CLUSTERS, Clusters
-from harness.tracking import Tracking
+from harness.tracking.artifacts import ArtifactError, fetch_bundle
+from harness.tracking.experiment import Tracking
 from harness.versions import RegisteredVersion
 from models.export.specification import network_macs
 

@@ -120,7 +120,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the `harness` script."""
-    from harness.redaction import redact_output
+    from harness.core.redaction import redact_output
 
     if sys.stdout.encoding.lower() not in ("utf-8", "utf8"):
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -129,7 +129,7 @@ def main() -> None:
         cli()
     except SystemExit as ending:
         if isinstance(ending.code, int) and ending.code > 128:
-            from harness.signals import ignore_signals
+            from harness.core.signals import ignore_signals
 
             ignore_signals()
         raise

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.record import Record
-from harness.study import Study
-from harness.tracking import Tracking
+from harness.study.storage.record import Record
+from harness.study.study import Study
+from harness.tracking.experiment import Tracking
 from harness.view import View
 
 if TYPE_CHECKING:

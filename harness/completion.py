@@ -17,14 +17,14 @@ from typing import Any
 
 from data.errors import listed
 from harness.bundle_files import EVIDENCE, MODEL, SUMS, bundle_digest, names_in
-from harness.decisions import Decision, Verdict, decisions_of, remember
-from harness.failpoints import failpoint
-from harness.promotion_lock import PromotionError
+from harness.core.atomic_swap import put_in_place
+from harness.core.failpoints import failpoint
+from harness.metrics.intervals import ClusteredInterval
 from harness.registry import Registration, register
-from harness.statistics import ClusteredInterval
-from harness.study import Study
-from harness.swap import put_in_place
-from harness.tracking import Tracking
+from harness.study.decisions import Decision, Verdict, decisions_of, remember
+from harness.study.storage.promotion_lock import PromotionError
+from harness.study.study import Study
+from harness.tracking.experiment import Tracking
 from harness.verify import verify
 from harness.versions import CHALLENGER, CHAMPION
 

@@ -8,7 +8,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.candidate import require_unchanged
-from harness.confirmation import (
+from harness.config.cost import Cost, estimate_trainings, window_macs
+from harness.config.files.policy_file import load_policy
+from harness.config.parameters import Scalar
+from harness.confirmation_runs import ConfirmationRuns, unfinished
+from harness.core.disk_space import naming_full_disks, require_expected
+from harness.core.file_permissions import to_share
+from harness.core.format import duration
+from harness.core.provenance import provenance
+from harness.core.settings import Settings
+from harness.core.signals import Stopped, handling_signals
+from harness.executors.local import LocalExecutor, default_slots
+from harness.finalists import ConfirmationError, arms_of
+from harness.jobs import Jobs
+from harness.reconciler import ended_spools, settle, settle_runs
+from harness.stopping import require_room
+from harness.study.confirmation.conclusion import (
     Confirmation,
     confirmation_of,
     finalists_of,
@@ -17,26 +32,13 @@ from harness.confirmation import (
     unfinished_of,
     why_none,
 )
-from harness.confirmation_record import Arm, Definition, folder_of, results_of
-from harness.confirmation_runs import ConfirmationRuns, unfinished
-from harness.cost import Cost, estimate_trainings, window_macs
-from harness.executors.local import LocalExecutor, default_slots
-from harness.finalists import ConfirmationError, arms_of
-from harness.jobs import Jobs
-from harness.parameters import Scalar
-from harness.policy import load_policy
-from harness.privacy import to_share
-from harness.provenance import provenance
-from harness.reconciler import ended_spools, settle, settle_runs
-from harness.record import Record
-from harness.room import naming_full_disks, require_expected, require_room
-from harness.server import TrackingServer
-from harness.settings import Settings
-from harness.signals import Stopped, handling_signals
-from harness.study import Study, load_study
-from harness.tracking import Tracking, connect
-from harness.view import View, duration
-from harness.writer import JOIN_AFTER_SIGNAL_S, JOIN_S, Writer, waiting_line
+from harness.study.confirmation.definition import Arm, Definition, folder_of, results_of
+from harness.study.storage.record import Record
+from harness.study.study import Study, load_study
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.server.server import TrackingServer
+from harness.tracking.writer import JOIN_AFTER_SIGNAL_S, JOIN_S, Writer, waiting_line
+from harness.view import View
 
 if TYPE_CHECKING:
     from data.preparation.prepare import Prepared

@@ -9,23 +9,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.confirmation_record import KIND, Arm, Result, folder_of, keep_result, results_of
-from harness.executors.protocol import Executor, FailureKind, WorkerLost
-from harness.failpoints import failpoint
+from harness.config.trial_config import TrialConfig
+from harness.core.failpoints import failpoint
+from harness.core.format import duration
+from harness.core.signals import handling_signals
+from harness.executors.protocol import Executor, WorkerLost
 from harness.jobs import Jobs
-from harness.replicate import Replicate, replicate_of
-from harness.room import require_room, require_space, why_unstored
-from harness.run_page import trial_header, verdict_of
 from harness.side_runs import SideRun, SideRuns
-from harness.signals import handling_signals
-from harness.spool import TrialSpool
-from harness.stopping import AlikeFailures, Stopping
-from harness.trial_config import TrialConfig
-from harness.view import View, duration
-from harness.writer import Writer
+from harness.stopping import AlikeFailures, Stopping, require_room, require_space, why_unstored
+from harness.study.confirmation.definition import KIND, Arm, Result, folder_of, keep_result, results_of
+from harness.study.confirmation.replicate import Replicate, replicate_of
+from harness.study.storage.trial_spool import TrialSpool
+from harness.tracking.run_header import trial_header
+from harness.tracking.run_verdict import verdict_of
+from harness.tracking.writer import Writer
+from harness.training.job import FailureKind
+from harness.view import View
 
 if TYPE_CHECKING:
-    from harness.study import Study
+    from harness.study.study import Study
 
 POLL_S = 0.2
 
@@ -171,16 +173,6 @@ def is_confirmation(header: Mapping[str, Any]) -> bool:
     return bool(header["tags"].get("harness.kind") == KIND)
 
 
-def verdict_of_replicate(study: Study, header: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How the run of a training ends that a dead process left; None where the next `harness confirm` goes on."""
-    fingerprint, seed = header["tags"]["harness.fingerprint"], int(header["tags"]["harness.replicate"])
-    result = results_of(study).get((fingerprint, seed))
-    if result is None:
-        return None
-    arm = Arm(header["run_name"], TrialConfig.model_validate(header["config"]), {})
-    return verdict_of(replicate_of(study, arm, seed, result), header)
-
-
 def unfinished(study: Study, jobs: Jobs) -> list[str]:
     """Keys of the runs of trainings that were begun and have not ended."""
     ended = results_of(study)
@@ -190,5 +182,9 @@ def unfinished(study: Study, jobs: Jobs) -> list[str]:
         for header in headers
         if header is not None
         and is_confirmation(header)
-        and (header["tags"]["harness.fingerprint"], int(header["tags"]["harness.replicate"])) not in ended
+        and (
+            header["tags"]["harness.fingerprint"],
+            int(header["tags"]["harness.replicate"]),
+        )
+        not in ended
     ]

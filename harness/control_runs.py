@@ -6,27 +6,20 @@ promoted. It takes a trial's way through worker, spool and MLflow under a negati
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.controls import (
-    CONTROLS,
-    Control,
-    Judgement,
-    control_config,
-    controls_left,
-    controls_of,
-    keep_control,
-)
-from harness.executors.protocol import FailureKind
+from harness.config.control_configs import CONTROLS, control_config
+from harness.metrics.chance_level import Judgement
 from harness.side_runs import SideRun, SideRuns
-from harness.spool import TrialSpool
+from harness.study.controls import Control, controls_left, keep_control
+from harness.study.storage.trial_spool import TrialSpool
+from harness.tracking.run_verdict import verdict_of_control
+from harness.training.job import FailureKind
 
 if TYPE_CHECKING:
+    from harness.config.trial_config import ControlName
     from harness.coordinator import Coordinator
-    from harness.study import Study
-    from harness.trial_config import ControlName
 
 
 def number_of(name: ControlName) -> int:
@@ -83,30 +76,4 @@ class ControlRuns(SideRuns[_Run]):
 
     def _keep(self, run: _Run, control: Control) -> None:
         keep_control(self.study, control)
-        self.end(run, _verdict(run.spool, control), str(control))
-
-
-def verdict_of_control(study: Study, spool: TrialSpool, name: ControlName) -> dict[str, Any] | None:
-    """How the run of a control ends that a dead coordinator left; None where the next launch goes on with it."""
-    if name in controls_left(study):
-        return None
-    ended = [control for control in controls_of(study) if control.name == name]
-    return _verdict(spool, ended[0] if ended else Control(name, None, "taken out of the sweep"))
-
-
-def _verdict(spool: TrialSpool, control: Control) -> dict[str, Any]:
-    """How the control's run ends in MLflow. It has no `best/` metric: it stands in no ranking."""
-    outcome, judgement = spool.read("outcome") or {}, control.judgement
-    tags = {
-        "harness.state": "complete" if judgement else "failed",
-        "harness.verdict": control.verdict,
-        "harness.reason": str(control),
-    }
-    metrics: dict[str, float] = {}
-    if judgement is not None:
-        names = ("value", "low", "windows", "clusters")
-        metrics = {f"control/{name}": float(getattr(judgement, name)) for name in names}
-        tags |= {"harness.device": outcome["device"]} if outcome else {}
-        tags |= {f"harness.sha256.{name}": digest for name, digest in outcome.get("sha256", {}).items()}
-    status = "FINISHED" if judgement else "FAILED"
-    return {"status": status, "tags": tags, "metrics": metrics, "time_ms": int(time.time() * 1000)}
+        self.end(run, verdict_of_control(run.spool, control), str(control))

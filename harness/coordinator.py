@@ -15,36 +15,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.asking import BATCH_SIZE, Asking
 from harness.begun import Begun, Waiting, resumed
+from harness.config.search_space import Values
+from harness.config.trial_config import TrialConfig
 from harness.control_runs import ControlRuns
-from harness.executors.protocol import (
-    EpochDone,
-    Event,
-    Executor,
-    Job,
-    TrialDone,
-    TrialFailed,
-    WorkerLost,
-)
-from harness.failpoints import failpoint
+from harness.core.failpoints import failpoint
+from harness.core.provenance import Provenance
+from harness.core.signals import handling_signals
+from harness.executors.protocol import EpochDone, Event, Executor, TrialDone, TrialFailed, WorkerLost
 from harness.jobs import Jobs, count_attempt
-from harness.provenance import Provenance
 from harness.reconciler import ended_spools, settle
-from harness.record import Record
 from harness.retries import Retries
-from harness.room import require_room, require_space, why_unstored
-from harness.run_page import run_name, verdict_of
-from harness.search_space import Values
-from harness.signals import handling_signals
-from harness.spool import TrialSpool
-from harness.stopping import AlikeFailures, Stopping
-from harness.study import Study, TrialSummary
-from harness.tally import SMALLER, SMALLER_OF
-from harness.trial_attributes import set_attributes
-from harness.trial_config import TrialConfig
+from harness.stopping import AlikeFailures, Stopping, require_room, require_space, why_unstored
+from harness.study.ask import BATCH_SIZE, SMALLER, SMALLER_OF, Asking
+from harness.study.storage.record import Record
+from harness.study.storage.trial_attributes import set_attributes
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import Study
+from harness.study.trials import TrialSummary
+from harness.tracking.run_header import run_name
+from harness.tracking.run_verdict import verdict_of
+from harness.tracking.writer import Writer
+from harness.training.job import Job
 from harness.view import View
-from harness.writer import Writer
 
 if TYPE_CHECKING:
     import optuna
@@ -204,7 +197,7 @@ class Coordinator:
         name = run_name(trial.number, values, shown)
         attributes = {"name": name, "values": dict(values), "config": config.model_dump(mode="json")}
         # The fingerprint last: from there on the trial exists.
-        set_attributes(self.study, trial, {**attributes, "fingerprint": config.fingerprint()})
+        set_attributes(self.study.storage, trial, {**attributes, "fingerprint": config.fingerprint()})
         failpoint("coordinator.started")
         self._spent += 1
         self.new_trials += 1
@@ -268,7 +261,7 @@ class Coordinator:
             failed = TrialFailed(run.trial.number, "diverged", f"the score is {outcome['score']}", "")
             self._on_failed(run, failed)
             return
-        set_attributes(self.study, run.trial, {"outcome": outcome, "score": float(outcome["score"])})
+        set_attributes(self.study.storage, run.trial, {"outcome": outcome, "score": float(outcome["score"])})
         failpoint("coordinator.outcome")
         self._alike.clear()
         if outcome["state"] == "pruned":

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.statistics import lower_median
+from harness.metrics.intervals import lower_median
 
 WINDOW = 3  # epochs of the trailing median that scores are made of
 FULL = WINDOW - 1  # index of the first epoch with a whole window: medians of fewer are no score

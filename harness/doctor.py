@@ -12,10 +12,10 @@ from pathlib import Path
 
 from harness import doctor_machine as machine
 from harness import doctor_record as of_record
+from harness.core.settings import Settings
 from harness.finding import Finding, ok, problem, warn
 from harness.leftovers import find_leftovers, remove_leftovers
-from harness.record import Record
-from harness.settings import Settings
+from harness.study.storage.record import Record
 
 Check = Callable[[], Iterator[Finding]]
 

@@ -11,8 +11,8 @@ from data.audio.decode import read_header
 from data.corpora import CORPORA
 from data.corpora.base import Request
 from data.errors import DataError
+from harness.core.settings import Settings
 from harness.finding import Finding, ok, problem, warn
-from harness.settings import Settings
 
 # Read from folders; the others are fetched, or lie in parquet files.
 FOLDERS = ("librispeech", "ami")

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from harness.config.files.yaml_file import nearest
+from harness.core.disk_space import MIN_FREE_BYTES
+from harness.core.failpoints import VARIABLE as FAILPOINT
+from harness.core.settings import Settings
 from harness.doctor_probe import ask
-from harness.failpoints import VARIABLE as FAILPOINT
 from harness.finding import Finding, ok, problem, warn
-from harness.record import MIN_FREE_BYTES, Record
-from harness.settings import Settings
-from harness.sweep_file import nearest
+from harness.study.storage.record import Record
 
 PROJECT = "diarization-harness"
 # A worker holds about 60 files and sockets, its MLflow server some hundred.

@@ -61,7 +61,7 @@ def _torch() -> str:
 def _device(name: str) -> str:
     import torch
 
-    from harness.trial import open_device
+    from harness.training.trial import open_device
 
     device = open_device(name)
     square = torch.ones(64, 64, device=device)

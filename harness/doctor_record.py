@@ -8,8 +8,8 @@ import sqlite3
 from collections.abc import Iterator
 
 from harness.finding import Finding, ok, problem, warn
-from harness.mlflow_schema import known_revisions, reading, revision_of, schema_problem
-from harness.record import Record, RecordError, is_locked
+from harness.study.storage.mlflow_schema import known_revisions, reading, revision_of, schema_problem
+from harness.study.storage.record import Record, RecordError, is_locked
 
 FIX = "harness doctor --fix"
 
@@ -132,7 +132,7 @@ def idle_studies(record: Record) -> list[str]:
     """The studies that nobody runs now."""
     if not (record.exists and record.journal.is_file()):
         return []
-    from harness.study import study_names
+    from harness.study.study import study_names
 
     return [name for name in study_names(record) if not record.is_run(name)]
 

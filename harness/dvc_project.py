@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 
 from filelock import FileLock
 
-from harness.privacy import to_share
-from harness.telemetry import OFF
+from harness.core.environment import OFF
+from harness.core.file_permissions import to_share
 
 # What this project asks of DVC; a remote of one's own wants `verify = true` besides.
 SETTINGS = {

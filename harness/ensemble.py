@@ -23,7 +23,6 @@ import numpy as np
 import torch
 
 from data.preparation.prepare import Prepared, prepare
-from harness.artifacts import fetch
 from harness.candidate import (
     data_configs,
     ensemble_specification,
@@ -32,8 +31,12 @@ from harness.candidate import (
     network_of,
     require_unchanged,
 )
-from harness.ensemble_record import KIND, OPTIMISM, EnsembleSummary, ensembles_of, remember
-from harness.guards import Predictions
+from harness.config.training_config import TrainingConfig
+from harness.config.trial_config import TrialConfig
+from harness.core.file_permissions import to_share
+from harness.core.files import sha256_of, write_json
+from harness.core.provenance import provenance
+from harness.core.settings import Settings
 from harness.members import (
     ONNX,
     WEIGHTS,
@@ -43,22 +46,22 @@ from harness.members import (
     require_alike,
     study_of_members,
 )
-from harness.metrics import binary_metrics
-from harness.privacy import to_share
-from harness.provenance import provenance
-from harness.record import Record
-from harness.run_page import datasets_of, external_tags, label_shares, verdict_of
-from harness.server import TrackingServer
-from harness.settings import Settings
-from harness.spool import TrialSpool, sha256_of, write_json
-from harness.statistics import clustered_interval
-from harness.study import Study, TrialSummary
-from harness.subsets import scores_by_subset
-from harness.tracking import Tracking, connect
-from harness.training_config import TrainingConfig
-from harness.training_split import scored_windows
-from harness.trial import write_evidence
-from harness.trial_config import TrialConfig
+from harness.metrics.by_subset import scores_by_subset
+from harness.metrics.classification import binary_metrics
+from harness.metrics.intervals import clustered_interval
+from harness.metrics.predictions import Predictions
+from harness.study.ensembles import KIND, OPTIMISM, EnsembleSummary, ensembles_of, remember
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import Study
+from harness.study.trials import TrialSummary
+from harness.tracking.artifacts import fetch
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.run_header import datasets_of, external_tags, label_shares
+from harness.tracking.run_verdict import verdict_of
+from harness.tracking.server.server import TrackingServer
+from harness.training.outputs.run_artifacts import write_evidence
+from harness.training.window_split import scored_windows
 from models.checkpoints import load_weights, save_weights
 from models.export.ensemble import Ensemble, Member, export_ensemble
 from models.export.specification import Specification

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.artifacts import fetch
-from harness.choosing import what_there_is
-from harness.ensemble_record import ensemble_named
-from harness.ledger import Openings, open_test
+from harness.core.files import write_json
+from harness.core.settings import Settings
 from harness.meeting_corpus import Heard, MeetingSet, heard_in, load_meetings
-from harness.meetings import (
+from harness.members import ONNX
+from harness.metrics.classification import softmax
+from harness.metrics.frame_reference import RULES
+from harness.metrics.frame_scores import (
     MeetingEvaluation,
     Protocol,
     ProtocolError,
@@ -29,16 +30,15 @@ from harness.meetings import (
     check_step,
     reference_digest,
 )
-from harness.members import ONNX
-from harness.metrics import softmax
-from harness.record import Record
-from harness.references import RULES
-from harness.server import TrackingServer
-from harness.settings import Settings
-from harness.sliding import FrameScores, read_windows
-from harness.spool import write_json
-from harness.study import Study, load_study, study_names
-from harness.tracking import MAX_TAG, Tracking, connect
+from harness.metrics.sliding_window import FrameScores, read_windows
+from harness.study.choose_trial import what_there_is
+from harness.study.ensembles import ensemble_named
+from harness.study.storage.frozen_test_log import Openings, open_test
+from harness.study.storage.record import Record
+from harness.study.study import Study, load_study, study_names
+from harness.tracking.artifacts import fetch
+from harness.tracking.experiment import MAX_TAG, Tracking, connect
+from harness.tracking.server.server import TrackingServer
 from models.export.specification import Specification
 from models.onnx_io.session import open_session, run_onnx
 

@@ -13,17 +13,20 @@ import numpy as np
 from harness.assessment import GOLDEN_WINDOWS, waveforms_of
 from harness.bundle_files import MODEL, golden_of
 from harness.candidate import Candidate
-from harness.choosing import Subject, expected_luck, rank_of, rivals
-from harness.confirmation import Confirmation, Replicate
-from harness.ensemble_record import OPTIMISM, EnsembleSummary
+from harness.config.files.policy_file import load_policy
+from harness.config.policy import Policy
+from harness.config.trial_config import TrialConfig
 from harness.frozen_test import FrozenTest, Opponent
-from harness.guards import Guard, Predictions
+from harness.guards import Guard
 from harness.machine import machine
-from harness.metrics import expected_calibration_error, softmax
-from harness.policy import Policy
-from harness.run_page import external_tags, external_weights
-from harness.subsets import scores_by_subset
-from harness.trial_config import TrialConfig
+from harness.metrics.by_subset import scores_by_subset
+from harness.metrics.classification import expected_calibration_error, softmax
+from harness.metrics.predictions import Predictions
+from harness.study.choose_trial import Subject
+from harness.study.confirmation.conclusion import Confirmation, Replicate
+from harness.study.ensembles import OPTIMISM, EnsembleSummary
+from harness.study.leaderboard import expected_luck, rank_of, rivals
+from harness.tracking.run_header import external_tags, external_weights
 from harness.variants import Variant
 from models.export.specification import Specification
 from models.onnx_io.session import open_session, run_onnx
@@ -49,7 +52,7 @@ def evidence_of(
         "manifests": specification.manifest_digests,
         "label_map_digest": specification.label_map_digest,
         "policy": policy.model_dump(mode="json"),
-        "policy_differences": policy.differences(),
+        "policy_differences": policy.differences_from(load_policy("default")),
         "confirmation": confirmed.as_json() if confirmed else None,
         "champion": test.contest.as_json() if test.contest else None,
         # A baseline serves nobody: the winner is champion all the same, and its guard says what the search was worth.

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from harness.baseline import baseline_of
-from harness.choosing import choose, expected_luck, rank_of, rivals, subject_named, trial_of_run
-from harness.confirmation_record import Arm
-from harness.ensemble_record import EnsembleSummary
-from harness.parameters import Scalar
-from harness.record import Record
-from harness.run_page import run_name
-from harness.server import TrackingServer
+from harness.config.baseline import baseline_of
+from harness.config.parameters import Scalar
+from harness.config.trial_config import TrialConfig
 from harness.serving_guards import promotable_guard
-from harness.study import Study, TrialSummary
-from harness.tracking import Tracking, connect
-from harness.trial_config import TrialConfig
+from harness.study.choose_trial import choose, subject_named
+from harness.study.confirmation.definition import Arm
+from harness.study.ensembles import EnsembleSummary
+from harness.study.leaderboard import expected_luck, rank_of, rivals
+from harness.study.storage.record import Record
+from harness.study.study import Study
+from harness.study.trials import TrialSummary
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.run_files import trial_of_run
+from harness.tracking.run_header import run_name
+from harness.tracking.server.server import TrackingServer
 from models.front_ends.build import why_unavailable
 
 

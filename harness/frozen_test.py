@@ -8,19 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.artifacts import fetch
 from harness.assessment import waveforms_of
 from harness.bundle_files import MODEL
 from harness.candidate import Candidate
 from harness.champion import Contest, contest, fetch_champion
-from harness.confirmation import Confirmation, Finalist, Replicate
-from harness.ensemble_record import EnsembleSummary
-from harness.guards import Predictions
-from harness.ledger import Openings, open_test
+from harness.config.policy import Policy
 from harness.members import ONNX
-from harness.policy import Policy
-from harness.record import Record
-from harness.tracking import Tracking
+from harness.metrics.predictions import Predictions
+from harness.study.confirmation.conclusion import Confirmation, Finalist, Replicate
+from harness.study.ensembles import EnsembleSummary
+from harness.study.storage.frozen_test_log import Openings, open_test
+from harness.study.storage.record import Record
+from harness.tracking.artifacts import fetch
+from harness.tracking.experiment import Tracking
 from harness.variants import Variant, score_variants
 from models.export.specification import Specification
 from models.onnx_io.session import open_session, run_onnx

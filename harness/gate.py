@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from data.config import DataConfig
 from data.errors import DataError
-from harness.controls import control_configs
-from harness.privacy import to_share
-from harness.search_space import SearchSpace
-from harness.settings import Settings
-from harness.trial_config import ControlName
+from harness.config.control_configs import control_configs
+from harness.config.search_space import SearchSpace
+from harness.config.trial_config import ControlName
+from harness.core.file_permissions import to_share
+from harness.core.settings import Settings
 
 if TYPE_CHECKING:
     from data.audit.audit import Audit

@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import stdtrit
 
-from harness.controls import judge
-from harness.metrics import binary_metrics, expected_calibration_error, softmax
-from harness.policy import Policy, QualityBounds
-from harness.statistics import ClusteredInterval, clustered_interval
+from harness.config.policy import Policy, QualityBounds
+from harness.metrics.chance_level import judge
+from harness.metrics.classification import binary_metrics, expected_calibration_error, softmax
+from harness.metrics.intervals import ClusteredInterval
+from harness.metrics.predictions import Predictions
 
 Level = Literal["integrity", "quality", "advice"]
 
@@ -45,22 +45,12 @@ class Guard:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Logits (window, 2), labels (window,) and clusters (window,) of one split."""
-
-    logits: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    clusters: Sequence[str]
-
-    @property
-    def correct(self) -> npt.NDArray[np.bool_]:
-        """Whether each window is classified as its label says."""
-        return np.asarray(self.logits.argmax(axis=1) == self.labels)
-
-    def interval(self, side: Literal["two", "lower"] = "two") -> ClusteredInterval:
-        """Share of correct windows with its clustered interval (balanced accuracy where classes are balanced)."""
-        return clustered_interval(self.correct, self.clusters, side=side)
+def refuses(policy: Policy, guard: Guard) -> bool:
+    """Whether this guard stops the promotion; advice never does."""
+    binding = guard.level == "integrity" or (
+        guard.level == "quality" and policy.quality.on_failure == "refuse"
+    )
+    return binding and not guard.ok
 
 
 def prediction_guards(

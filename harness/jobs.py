@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.executors.protocol import Job
-from harness.failpoints import failpoint
-from harness.provenance import Provenance
-from harness.record import Record
-from harness.run_page import trial_header
-from harness.spool import TrialSpool
-from harness.study import Study
-from harness.trial_config import TrialConfig, derived_seed
+from harness.config.trial_config import TrialConfig
+from harness.core.failpoints import failpoint
+from harness.core.provenance import Provenance
+from harness.core.seeds import derived_seed
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import Study
+from harness.tracking.run_header import trial_header
+from harness.training.job import Job
 
 if TYPE_CHECKING:
     from data.preparation.prepare import Prepared

@@ -11,30 +11,34 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.arms import skip_arms, skipped_arms
 from harness.closing import publish
-from harness.controls import Control, control_config, controls_left, controls_of
+from harness.config.control_configs import control_config
+from harness.config.cost import Cost, estimate
+from harness.config.search_space import SearchSpace
+from harness.config.sweep import Sweep
+from harness.config.trial_config import TrialConfig
 from harness.coordinator import Coordinator
-from harness.cost import Cost, estimate
+from harness.core.disk_space import naming_full_disks, require_expected
+from harness.core.failpoints import failpoint
+from harness.core.files import write_json
+from harness.core.format import duration
+from harness.core.provenance import Provenance, provenance
+from harness.core.settings import Settings
+from harness.core.signals import handling_signals
 from harness.executors.local import LocalExecutor, default_slots
-from harness.failpoints import failpoint
 from harness.gate import Inspection, inspect, require
-from harness.provenance import Provenance, provenance
 from harness.quota import hold_features, keep_within_quota, told_quota
 from harness.reconciler import may_show_running, settle_runs
-from harness.record import Record
-from harness.room import naming_full_disks, require_expected
-from harness.search_space import SearchSpace
-from harness.server import TrackingServer, team_uri
-from harness.settings import Settings
-from harness.signals import handling_signals
-from harness.spool import TrialSpool, write_json
-from harness.study import Study, TrialSummary, best_of, open_study, spent
-from harness.sweep import Sweep
-from harness.tracking import Tracking, connect
-from harness.trial_config import TrialConfig
-from harness.view import View, duration
-from harness.writer import JOIN_AFTER_SIGNAL_S, JOIN_S, Writer
+from harness.study.controls import Control, controls_left, controls_of
+from harness.study.skipped_front_ends import skip_arms, skipped_arms
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import Study, open_study
+from harness.study.trials import TrialSummary, best_of, spent
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.server.server import TrackingServer, team_uri
+from harness.tracking.writer import JOIN_AFTER_SIGNAL_S, JOIN_S, Writer
+from harness.view import View
 
 if TYPE_CHECKING:
     from harness.matrix import Matrix

@@ -17,7 +17,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from data.store.content_store import MARKER
-from harness.record import Record, is_locked
+from harness.study.storage.record import Record, is_locked
 
 _WRITTEN_BY = re.compile(r"\..+\.(\d+)")
 

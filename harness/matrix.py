@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.few import FEW_CLUSTERS, few_clusters_note
-from harness.study import TrialSummary
+from harness.metrics.few_clusters import FEW_CLUSTERS, few_clusters_note
+from harness.study.trials import TrialSummary
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -15,8 +15,8 @@ from data.parts import Split
 from data.preparation.manifest import Manifest
 from data.preparation.prepared import RECORD, manifest_path
 from data.store.content_store import is_complete
-from harness.meetings import Meeting, Spans
-from harness.settings import Settings
+from harness.core.settings import Settings
+from harness.metrics.frame_scores import Meeting, Spans
 
 CORPUS = "ami"
 UEMS = "uems"
@@ -97,7 +97,7 @@ def regions_of(root: Path, part: str, recording: Recording) -> Spans:
     """What the UEM of a meeting says is annotated, within the recording."""
     from pyannote.core import Segment
 
-    from data.corpora.reference import read_uem
+    from data.corpora.rttm import read_uem
 
     found = sorted((root / UEMS).glob(f"*/{recording.id}.uem"))
     if not found:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.choosing import trial_of_run
-from harness.record import Record
-from harness.study import Study, TrialSummary, load_study, study_names
-from harness.sweep_file import nearest
-from harness.tracking import Tracking
-from harness.trial_config import TrialConfig
+from harness.config.files.yaml_file import nearest
+from harness.config.trial_config import TrialConfig
+from harness.study.storage.record import Record
+from harness.study.study import Study, load_study, study_names
+from harness.study.trials import TrialSummary
+from harness.tracking.experiment import Tracking
+from harness.tracking.run_files import trial_of_run
 
 WEIGHTS, ONNX = "model/weights.pt", "model/model.onnx"
 

@@ -25,25 +25,27 @@ from harness.bundle import write_bundle
 from harness.bundle_files import MODEL, SUMS
 from harness.candidate import Candidate, data_configs, fetch_candidate
 from harness.card import card_of
-from harness.choosing import Subject, choose, subject_named, trial_of_run
 from harness.completion import Promotion, aside_of, complete, require_places, unfinished
-from harness.confirmation import Confirmation, Replicate, confirmation_of, progress_of
-from harness.decisions import Decision, remember
-from harness.ensemble_record import EnsembleSummary
+from harness.config.policy import Policy
+from harness.core.failpoints import failpoint
+from harness.core.file_permissions import to_share
+from harness.core.provenance import Provenance, provenance
+from harness.core.settings import Settings
 from harness.evidence import evidence_of, golden_outputs
-from harness.failpoints import failpoint
 from harness.frozen_test import FrozenTest, open_frozen_test, opponent_of
-from harness.guards import Guard
-from harness.policy import Policy
-from harness.privacy import to_share
-from harness.promotion_lock import PromotionError, only_promotion
-from harness.provenance import Provenance, provenance
-from harness.record import Record
-from harness.server import TrackingServer
+from harness.guards import Guard, refuses
 from harness.serving_guards import champion_guard, no_baseline_guard, promotable_guard
-from harness.settings import Settings
-from harness.study import Study, TrialSummary, load_study
-from harness.tracking import Tracking, connect
+from harness.study.choose_trial import Subject, choose, subject_named
+from harness.study.confirmation.conclusion import Confirmation, Replicate, confirmation_of, progress_of
+from harness.study.decisions import Decision, remember
+from harness.study.ensembles import EnsembleSummary
+from harness.study.storage.promotion_lock import PromotionError, only_promotion
+from harness.study.storage.record import Record
+from harness.study.study import Study, load_study
+from harness.study.trials import TrialSummary
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.run_files import trial_of_run
+from harness.tracking.server.server import TrackingServer
 from harness.variants import Variant, make_variants, measured
 from harness.verify import verify
 from models.export.specification import Specification
@@ -63,7 +65,7 @@ class Review:
     @property
     def refused(self) -> bool:
         """Whether a guard that binds has failed."""
-        return any(self.policy.refuses(guard) for guard in self.guards)
+        return any(refuses(self.policy, guard) for guard in self.guards)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.record import Record
-from harness.search_rules import pruner_of
-from harness.study import Study
+from harness.study.sampling.samplers import pruner_of
+from harness.study.storage.record import Record
+from harness.study.study import Study
 
 if TYPE_CHECKING:
     import optuna

@@ -6,30 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.few import FEW_CLUSTERS, few_clusters_note
-from harness.study import Study, TrialSummary
+from harness.metrics.few_clusters import FEW_CLUSTERS, few_clusters_note
+from harness.study.study import Study, audit_of
+from harness.study.trials import TrialSummary
 
-UNKNOWN = "not recorded"
 # Flags of the data that say how little there is to a split: "val of other: fewer than 3 speakers". How many windows a
 # subset has is in the sentence on the pool.
 _SMALL = re.compile(r"^(train|val)\b.*\b(few|fewer|only)\b")
-
-
-def audit_of(study: Study, trial: TrialSummary) -> Mapping[str, Any]:
-    """What the study remembers of the data that a trial saw; empty where it does not."""
-    for audited in study.attributes.get("audits", ()):
-        if audited["config"] == trial.config.get("data"):
-            found: Mapping[str, Any] = audited
-            return found
-    return {}
-
-
-def manifests_of(study: Study, trial: TrialSummary) -> Mapping[str, str]:
-    """Manifest digest of each split that a trial saw; empty where the study does not know."""
-    if audited := audit_of(study, trial):
-        return dict(audited["manifests"])
-    known: dict[str, dict[str, str]] = study.attributes.get("manifests", {})
-    return next(iter(known.values())) if len(known) == 1 else {}
 
 
 def qualifications(study: Study, trials: Sequence[TrialSummary]) -> tuple[str, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Container
 from pathlib import Path
 
-from data.store.collect import Item, collect, inventory, surplus
+from data.store.eviction import Item, collect, inventory, surplus
 from data.store.leases import hold
+from harness.core.format import size_text
 
 VARIABLE = "HARNESS_CACHE_SIZE"
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -36,13 +36,6 @@ def bytes_of(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
-def size_text(num_bytes: float) -> str:
-    """Bytes as people read them: `512 B`, `1.5 GB`."""
-    power = min(4, max(0, int(math.log10(max(num_bytes, 1)) / 3)))
-    value = num_bytes / 1000**power
-    return f"{value:.0f} B" if power == 0 else f"{value:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
-
-
 def told_quota() -> int | None:
     """Bytes that HARNESS_CACHE_SIZE allows; None where it is not set.
 
@@ -62,7 +55,7 @@ def told_quota() -> int | None:
 
 def hold_features(cache: Path, manifests: Container[str]) -> None:
     """Keep what is stored of these windows (digests of manifests) until this process ends: workers come to it later."""
-    from harness.feature_store import SOURCE
+    from harness.training.feature_cache import SOURCE
 
     sources = (cache / "features").glob(f"[!.]*/{SOURCE}")
     hold(

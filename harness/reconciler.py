@@ -18,21 +18,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.arms import retire, skip_reason
-from harness.asking import tell_as
-from harness.confirmation_record import KIND as CONFIRMATION
-from harness.confirmation_runs import verdict_of_replicate
-from harness.control_runs import verdict_of_control
-from harness.ensemble_record import KIND as ENSEMBLE
-from harness.failpoints import failpoint
-from harness.mlflow_schema import reading
-from harness.promotion_lock import PromotionError, only_promotion
-from harness.record import Record, is_locked
-from harness.run_page import verdict_of
-from harness.server import TrackingServer
-from harness.spool import TrialSpool
-from harness.study import Study, load_study, study_names
-from harness.tracking import Tracking, connect
+from harness.core.failpoints import failpoint
+from harness.study.ask import tell_as
+from harness.study.confirmation.definition import KIND as CONFIRMATION
+from harness.study.ensembles import KIND as ENSEMBLE
+from harness.study.skipped_front_ends import retire, skip_reason
+from harness.study.storage.mlflow_schema import reading
+from harness.study.storage.promotion_lock import PromotionError, only_promotion
+from harness.study.storage.record import Record, is_locked
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import Study, load_study, study_names
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.run_verdict import verdict_of, verdict_of_left_control, verdict_of_left_replicate
+from harness.tracking.server.server import TrackingServer
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -228,9 +226,9 @@ def _verdict(
     """How a spooled training ended; None where it has not."""
     kind = header["tags"].get("harness.kind")
     if kind == CONFIRMATION:
-        return verdict_of_replicate(study, header)
+        return verdict_of_left_replicate(study, header)
     if kind == "control":
-        return verdict_of_control(study, spool, header["tags"]["harness.control"])
+        return verdict_of_left_control(study, spool, header["tags"]["harness.control"])
     if trials[header["number"]].state.is_finished():
         return verdict_of(study.trial(header["number"]), header)
     return None

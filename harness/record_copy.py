@@ -23,8 +23,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.database_copy import back_up
-from harness.ledger import LEDGER
-from harness.record import Record, RecordError
+from harness.study.storage.frozen_test_log import LEDGER
+from harness.study.storage.record import Record, RecordError
 
 # What a snapshot holds: no locks, no logs, nothing that is not known to belong to a record.
 FILES = ("VERSION", "mlflow.db", "optuna.journal", LEDGER)
@@ -43,7 +43,7 @@ def copy_record(record: Record, target: Path) -> None:
     RecordError
         There is none, it may not be written, it holds a symbolic link, or its journal stays locked.
     """
-    from harness.journal import repair_tail
+    from harness.study.storage.journal import repair_tail
 
     record.require()
     record.check_writable()  # the journal is held meanwhile; its schema may be any

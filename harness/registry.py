@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.artifacts import ArtifactError, fetch_bundle
 from harness.bundle_files import MODEL
-from harness.failpoints import failpoint
-from harness.once import once
-from harness.promotion_lock import PromotionError
-from harness.spool import sha256_of
-from harness.statistics import ClusteredInterval
-from harness.tracking import MAX_TAG, Tracking
+from harness.core.failpoints import failpoint
+from harness.core.files import sha256_of
+from harness.metrics.intervals import ClusteredInterval
+from harness.study.storage.promotion_lock import PromotionError
+from harness.tracking.artifacts import ArtifactError, fetch_bundle
+from harness.tracking.create_once import once
+from harness.tracking.experiment import MAX_TAG, Tracking
 from harness.versions import (
     ABANDONED,
     BUNDLE,

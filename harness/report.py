@@ -12,13 +12,12 @@ import numpy as np
 
 from harness.against import compare
 from harness.analysis import Answers, analyse
-from harness.artifacts import ArtifactError
+from harness.core.file_permissions import to_share
+from harness.core.files import write_json
+from harness.core.format import duration
 from harness.curves import RULES
-from harness.ensemble_record import OPTIMISM
-from harness.few import few_clusters_note
 from harness.matrix import Matrix
-from harness.privacy import to_share
-from harness.record import Record
+from harness.metrics.few_clusters import few_clusters_note
 from harness.report_figures import curves_figure, drawn_rows, image, matrix_figure, svg
 from harness.report_folder import ReportError, require_folder
 from harness.report_meetings import evaluations_of, tables_of
@@ -37,10 +36,12 @@ from harness.report_text import (
     summary,
 )  # fmt: skip
 from harness.report_values import Report
-from harness.run_files import PREDICTIONS, RunFiles, open_run_files
-from harness.spool import write_json
-from harness.study import Study, StudyError, TrialSummary
-from harness.view import duration
+from harness.study.ensembles import OPTIMISM
+from harness.study.storage.record import Record
+from harness.study.study import Study, StudyError
+from harness.study.trials import TrialSummary
+from harness.tracking.artifacts import ArtifactError
+from harness.tracking.run_files import PREDICTIONS, RunFiles, open_run_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.curves import FULL
-from harness.few import few_clusters_note
+from harness.metrics.few_clusters import few_clusters_note
 from harness.report_values import ARMS, Board, Row
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.few import few_clusters_note
-from harness.run_files import RunFiles
+from harness.metrics.few_clusters import few_clusters_note
+from harness.tracking.run_files import RunFiles
 
 # Tags and metrics of a run: evaluate/<protocol digest>/<name>.
 PREFIX = "evaluate/"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.comparison import Difference
+from harness.metrics.paired_comparison import Difference
 from harness.report_values import Against, Board, GroupTable, Report
 
 # Settings of a sampler or pruner that its type listens to; the others have no effect.

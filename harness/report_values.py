@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from harness.comparison import Difference
 from harness.curves import Curve, Finding
-from harness.few import FEW_CLUSTERS
 from harness.matrix import Matrix
+from harness.metrics.few_clusters import FEW_CLUSTERS
+from harness.metrics.paired_comparison import Difference
 
 # Parameters that a study is about: each value has a table row and a learning curve, however many there are.
 ARMS = ("subset", "feature")

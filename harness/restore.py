@@ -9,9 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness.durable import sync_folder, sync_tree
+from harness.core.files import sync_folder, sync_tree
 from harness.dvc_project import DvcError, DvcProject, find_project
-from harness.record import Record
 from harness.record_copy import FOLDERS
 from harness.restore_place import hold_unused, make_parent, move_aside, place_of, require_nothing_lost
 from harness.snapshot import Contents, contents_of
@@ -26,6 +25,7 @@ from harness.snapshot_pointer import (
     read_manifest,
     read_pointer,
 )
+from harness.study.storage.record import Record
 
 
 @dataclass(frozen=True)

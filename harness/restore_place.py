@@ -13,11 +13,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.database_copy import DatabaseUnreadableError, rows_lost
-from harness.ledger import LEDGER
-from harness.mlflow_server import LOCK
-from harness.record import Record, is_locked
 from harness.record_copy import FILES, FOLDERS
 from harness.snapshot_pointer import md5_of
+from harness.study.storage.frozen_test_log import LEDGER
+from harness.study.storage.record import Record, is_locked
+from harness.tracking.server.app import LOCK
 
 # All that a record's folder may hold besides what a snapshot has.
 _OF_ITS_LIFE = ("locks", "logs", "server.log")

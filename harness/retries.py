@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.executors.protocol import TrialFailed, WorkerLost
-from harness.spool import TrialSpool
+from harness.study.storage.trial_spool import TrialSpool
 
 # A training whose worker dies is tried again this often without coming further, from its checkpoint.
 MAX_RETRIES = 2

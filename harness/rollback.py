@@ -20,16 +20,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.artifacts import ArtifactError, fetch_bundle
 from harness.completion import aside_of, require_output, require_place
-from harness.failpoints import failpoint
-from harness.privacy import to_share
-from harness.promotion_lock import only_promotion
-from harness.record import Record
-from harness.server import TrackingServer
-from harness.swap import put_in_place
-from harness.sweep import NAME
-from harness.tracking import MAX_TAG, connect
+from harness.config.sweep import NAME
+from harness.core.atomic_swap import put_in_place
+from harness.core.failpoints import failpoint
+from harness.core.file_permissions import to_share
+from harness.study.storage.promotion_lock import only_promotion
+from harness.study.storage.record import Record
+from harness.tracking.artifacts import ArtifactError, fetch_bundle
+from harness.tracking.experiment import MAX_TAG, connect
+from harness.tracking.server.server import TrackingServer
 from harness.versions import (
     CHALLENGER,
     CHAMPION,

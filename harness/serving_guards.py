@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.controls import Control
+from harness.config.policy import ConfirmationRule, LatencyBound, Policy
 from harness.guards import Guard
 from harness.latency import Latency
-from harness.policy import ConfirmationRule, LatencyBound, Policy
+from harness.study.controls import Control
 
 if TYPE_CHECKING:
     from harness.champion import Contest
-    from harness.confirmation import Confirmation
-    from harness.study import TrialSummary
+    from harness.study.confirmation.conclusion import Confirmation
+    from harness.study.trials import TrialSummary
 
 FASTER = (
     "a smaller width is cheaper, and a spectral front end (mfcc, log_mel) about 50 times cheaper than the raw "

@@ -9,22 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from harness.executors.protocol import (
-    EpochDone,
-    Event,
-    Executor,
-    FailureKind,
-    Job,
-    TrialDone,
-    TrialFailed,
-    WorkerLost,
-)
+from harness.config.trial_config import TrialConfig
+from harness.executors.protocol import EpochDone, Event, Executor, TrialDone, TrialFailed, WorkerLost
 from harness.jobs import count_attempt
 from harness.retries import Retries
-from harness.spool import TrialSpool
-from harness.trial_config import TrialConfig
+from harness.study.storage.trial_spool import TrialSpool
+from harness.tracking.writer import Writer
+from harness.training.job import FailureKind, Job
 from harness.view import View
-from harness.writer import Writer
 
 
 class Host(Protocol):

@@ -8,7 +8,6 @@ from typing import Any
 
 from harness.database_copy import count_runs
 from harness.dvc_project import SETTINGS, DvcError, DvcProject, find_project, run_dvc, set_up
-from harness.record import Record
 from harness.record_copy import copy_record
 from harness.snapshot_pointer import (
     OUTPUT,
@@ -22,6 +21,7 @@ from harness.snapshot_pointer import (
     read_pointer,
     require_message,
 )
+from harness.study.storage.record import Record
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def contents_of(copy: Record, files: list[Path]) -> Contents:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    from harness.study import names_in
+    from harness.study.study import names_in
 
     studies = (
         names_in(JournalStorage(JournalFileBackend(str(copy.journal)))) if copy.journal.is_file() else []

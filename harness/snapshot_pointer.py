@@ -16,10 +16,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from harness.durable import write_whole
-from harness.privacy import to_share
+from harness.config.files.yaml_reader import parse_yaml
+from harness.core.file_permissions import to_share
+from harness.core.files import write_whole
 from harness.record_copy import FILES, FOLDERS
-from harness.yaml_values import parse_yaml
 
 POINTER = "mlruns.dvc"
 OUTPUT = "mlruns"

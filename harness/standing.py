@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.choosing import expected_luck, rank_of, rivals
-from harness.decisions import Decision, decisions_of
-from harness.ensemble_record import EnsembleSummary
-from harness.few import few_clusters_note
-from harness.study import Study, TrialSummary, best_of
+from harness.metrics.few_clusters import few_clusters_note
+from harness.study.decisions import Decision, decisions_of
+from harness.study.ensembles import EnsembleSummary
+from harness.study.leaderboard import expected_luck, rank_of, rivals
+from harness.study.study import Study
+from harness.study.trials import TrialSummary, best_of
 
 if TYPE_CHECKING:
-    from harness.confirmation import Confirmation, Finalist
+    from harness.study.confirmation.conclusion import Confirmation, Finalist
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,14 @@ def _shown(value: object) -> str:
 
 
 def _confirmation_of(study: Study) -> Confirmation | None:
-    from harness.confirmation import confirmation_of
+    from harness.study.confirmation.conclusion import confirmation_of
 
     return confirmation_of(study)
 
 
 def _alone_lines(study: Study, subject: TrialSummary | EnsembleSummary) -> list[str]:
     """What fresh seeds said when it was named."""
-    from harness.confirmation import confirmation_of, progress_of
+    from harness.study.confirmation.conclusion import confirmation_of, progress_of
 
     if isinstance(subject, EnsembleSummary):
         return []

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
 
-from harness.executors.protocol import Executor, FailureKind, WorkersFailedError
+from harness.core.disk_space import out_of_space, why_full
+from harness.executors.protocol import Event, Executor, TrialFailed, WorkersFailedError
+from harness.study.storage.record import Record
+from harness.training.job import FailureKind
 from harness.view import View
+
+if TYPE_CHECKING:
+    from harness.tracking.writer import Writer
+
 
 # How long an interrupted loop waits for its workers to reach a step's end.
 STOP_S = 60.0
@@ -73,3 +81,22 @@ class Stopping:
             return False
         busy = self._executor.slots - self._executor.idle
         return busy == 0 or time.monotonic() - self._since > STOP_S
+
+
+def why_unstored(writer: Writer, record: Record) -> str | None:
+    """Which disk is full, where MLflow stores nothing because of that; else None."""
+    if writer.unreachable_since is None:
+        return None
+    return why_full((record.root, record.artifacts, record.spool), writer.problem or "")
+
+
+def require_room(writer: Writer, record: Record) -> None:
+    """Raise OutOfSpaceError where MLflow does not store because its disk is full: training on would be in vain."""
+    if (why := why_unstored(writer, record)) is not None:
+        raise out_of_space(why)
+
+
+def require_space(event: Event) -> None:
+    """Raise OutOfSpaceError where a training failed for want of space: it goes on once there is some."""
+    if isinstance(event, TrialFailed) and event.kind == "out_of_space":
+        raise out_of_space(event.reason)

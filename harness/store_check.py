@@ -20,10 +20,10 @@ from data.errors import DataError
 from data.parts import SPLITS
 from data.preparation.prepared import WINDOWS_FILE
 from data.preparation.recompute import open_recomputer
-from data.store.collect import Item, inventory
 from data.store.content_store import altered, is_complete, missing
-from harness.feature_store import FEATURE_BATCH, FEATURES_FILE, SOURCE, featurise
-from harness.settings import Settings
+from data.store.eviction import Item, inventory
+from harness.core.settings import Settings
+from harness.training.feature_cache import FEATURE_BATCH, FEATURES_FILE, SOURCE, featurise
 from models.front_ends.build import build_front_end
 from models.front_ends.config import parse_front_end
 

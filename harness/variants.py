@@ -27,18 +27,18 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.bundle_files import MODEL
-from harness.comparison import Difference, paired_cluster_bootstrap
-from harness.few import FEW_CLUSTERS, few_clusters_note
+from harness.core.files import sha256_of
 from harness.latency import Latency, measure
-from harness.spool import sha256_of
-from harness.statistics import ClusteredInterval, clustered_interval
+from harness.metrics.few_clusters import FEW_CLUSTERS, few_clusters_note
+from harness.metrics.intervals import ClusteredInterval, clustered_interval
+from harness.metrics.paired_comparison import Difference, paired_cluster_bootstrap
 from models.export.quantize import QuantizeError, export_fp16, export_int8
 from models.export.specification import Specification, network_macs
 from models.onnx_io.runtime import ProviderError
 from models.onnx_io.session import open_session, run_onnx
 
 if TYPE_CHECKING:
-    from harness.policy import VariantTolerances
+    from harness.config.policy import VariantTolerances
 
 Logits = npt.NDArray[np.float32]
 CPU = "CPUExecutionProvider"

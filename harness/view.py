@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
+from harness.core.format import duration
+
 if TYPE_CHECKING:
     from rich.live import Live
 
@@ -313,12 +315,3 @@ def _bar(done: int, total: int, width: int = 12) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
-
-
-def duration(seconds: float | None) -> str:
-    """A time span as people say it: 40 s, 12 min, 3.5 h."""
-    if seconds is None:
-        return "?"
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

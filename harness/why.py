@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.choosing import what_there_is
-from harness.controls import CONTROLS, control_config, controls_of
-from harness.decisions import Decision
-from harness.ensemble_record import EnsembleSummary, ensembles_of
+from harness.config.control_configs import CONTROLS, control_config
+from harness.config.files.yaml_file import nearest
+from harness.config.trial_config import ControlName
 from harness.pruning import pruned_by
-from harness.record import Record
 from harness.standing import baseline_standing, standing
-from harness.study import Study, StudyError, TrialSummary
-from harness.sweep_file import nearest
-from harness.trial_config import ControlName
+from harness.study.choose_trial import what_there_is
+from harness.study.controls import controls_of
+from harness.study.decisions import Decision
+from harness.study.ensembles import EnsembleSummary, ensembles_of
+from harness.study.storage.record import Record
+from harness.study.study import Study, StudyError
+from harness.study.trials import TrialSummary
 
 # Last lines of a traceback that are shown.
 LINES = 6
@@ -202,8 +204,8 @@ def _of_control(study: Study, name: ControlName, *, is_run: bool) -> Answer:
 
 
 def _of_baseline(record: Record, study: Study, *, is_run: bool) -> Answer:
-    from harness.confirmation import confirmation_of, progress_of
-    from harness.confirmation_record import definition_of
+    from harness.study.confirmation.conclusion import confirmation_of, progress_of
+    from harness.study.confirmation.definition import definition_of
 
     definition, confirmation = definition_of(study), confirmation_of(study)
     if definition is None:

@@ -18,7 +18,7 @@ import pytest
 from filelock import FileLock
 
 if TYPE_CHECKING:
-    from harness.record import Record
+    from harness.study.storage.record import Record
 
 ROOT = Path(__file__).parents[1]
 CORPORA = ROOT.parent / "shared" / "corpora"
@@ -123,7 +123,7 @@ def demo_cache(common: Path) -> Path:
 @pytest.fixture(scope="session")
 def new_record(common: Path) -> Callable[[Path], Record]:
     """`new_record(folder)` puts an empty record there. It is copied: to make one takes MLflow 5 s of CPU."""
-    from harness.record import Record
+    from harness.study.storage.record import Record
 
     made = Record(common / "mlruns").open()  # the first process makes it, the others wait
     return lambda folder: Record(Path(shutil.copytree(made.root, folder)))

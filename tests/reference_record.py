@@ -17,10 +17,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness.dvc_project import run_dvc
-from harness.record import Record
 from harness.snapshot import take_snapshot
 from harness.snapshot_pointer import POINTER, read_pointer
-from harness.study import load_study
+from harness.study.storage.record import Record
+from harness.study.study import load_study
 
 ROOT = Path(__file__).parents[1]
 STUDY, REMOTE = "quickstart", "reference"

@@ -19,9 +19,9 @@ from click.testing import CliRunner
 
 from data.labels import LABEL_RULES
 from harness.cli import cli
-from harness.parameters import Choice, Fixed, FloatRange, IntRange
-from harness.search_space import SearchSpace
-from harness.sweep import load_sweep
+from harness.config.files.sweep_loader import load_sweep
+from harness.config.parameters import Choice, Fixed, FloatRange, IntRange
+from harness.config.search_space import SearchSpace
 from tests.harness.places.workplace import inside
 
 ROOT = Path(__file__).parents[1]

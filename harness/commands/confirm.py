@@ -44,8 +44,8 @@ def command(
     seeds, trainings, done, seconds, disk_bytes, finalists.
     """
     from harness.executors.local import patience_s
-    from harness.record import Record
-    from harness.study import load_study
+    from harness.study.storage.record import Record
+    from harness.study.study import load_study
 
     patience_s()  # a wrong HARNESS_HANG_S is told now, not after the preparation
     where = settings(**options)

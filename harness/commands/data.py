@@ -94,9 +94,9 @@ def _echo_notes(inspection: Inspection) -> None:
 def _inspect(
     file: Path, overrides: tuple[str, ...], options: dict[str, Any], *, quiet: bool
 ) -> list[Inspection]:
+    from harness.config.files.sweep_loader import load_sweep
+    from harness.config.search_space import SearchSpace
     from harness.gate import inspect
-    from harness.search_space import SearchSpace
-    from harness.sweep import load_sweep
 
     progress: Callable[[str], None] = (
         (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))

@@ -11,7 +11,7 @@ import click
 from harness.commands.options import EXIT_REFUSED, common, print_json, settings
 
 if TYPE_CHECKING:
-    from data.store.collect import Item
+    from data.store.eviction import Item
 
 
 @click.command()
@@ -30,8 +30,9 @@ def gc(max_size: str | None, dry_run: bool, as_json: bool, quiet: bool, **option
     \b
     --json prints: bytes, in_use_bytes, max_bytes, chosen and deleted (kind, folder, bytes, used), kept_bytes.
     """
-    from data.store.collect import collect, inventory, surplus
-    from harness.quota import bytes_of, size_text
+    from data.store.eviction import collect, inventory, surplus
+    from harness.core.format import size_text
+    from harness.quota import bytes_of
 
     cache = settings(**options).cache
     most = bytes_of(max_size) if max_size is not None else None
@@ -101,8 +102,8 @@ def verify(sample: int, seed: int | None, as_json: bool, quiet: bool, **options:
 
 
 def _summary(items: list[Item]) -> list[str]:
-    from data.store.collect import KINDS
-    from harness.quota import size_text
+    from data.store.eviction import KINDS
+    from harness.core.format import size_text
 
     lines = []
     for kind in KINDS:
@@ -113,7 +114,7 @@ def _summary(items: list[Item]) -> list[str]:
 
 
 def _line(item: Item) -> str:
-    from harness.quota import size_text
+    from harness.core.format import size_text
 
     return f"{item.path}  {size_text(item.num_bytes)}, used {_when(item)}"
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.commands.options import common, print_json, program, settings
-from harness.few import few_clusters_note
+from harness.metrics.few_clusters import few_clusters_note
 
 if TYPE_CHECKING:
-    from harness.ensemble_record import EnsembleSummary
-    from harness.study import Study
+    from harness.study.ensembles import EnsembleSummary
+    from harness.study.study import Study
 
 
 @click.command()
@@ -33,7 +33,7 @@ def command(
     best_epoch, fingerprint, run_id, members), trials (the members).
     """
     from harness.members import study_of_members
-    from harness.record import Record
+    from harness.study.storage.record import Record
 
     where = settings(**options)
     study_of_members(
@@ -57,7 +57,7 @@ def command(
 
 
 def _lines(study: Study, ensemble: EnsembleSummary) -> list[str]:
-    from harness.ensemble_record import OPTIMISM
+    from harness.study.ensembles import OPTIMISM
 
     interval = ensemble.outcome["interval"]
     best = max(ensemble.members, key=lambda member: member.score or 0.0)

@@ -50,7 +50,7 @@ def command(
     if not meetings:
         raise click.UsageError("say what to evaluate on: --meetings")
     where = settings(**options)
-    from harness.record import Record
+    from harness.study.storage.record import Record
 
     Record(where.record).require()  # before onnxruntime: a wrong folder is answered at once
     from harness.evaluation import Asked, evaluate
@@ -87,8 +87,8 @@ def _print(evaluated: Evaluated) -> None:
 
 
 def _remarks(evaluated: Evaluated) -> list[str]:
-    from harness.meetings import LIMIT
-    from harness.statistics import FEW_CLUSTERS
+    from harness.metrics.frame_scores import LIMIT
+    from harness.metrics.intervals import FEW_CLUSTERS
 
     result = evaluated.result
     few = f"; few clusters (K = {result.groups}): no evidence" if result.groups < FEW_CLUSTERS else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from harness.commands.options import common, print_json, program
-from harness.privacy import to_share
+from harness.core.file_permissions import to_share
 
 TEMPLATE = """\
 # harness sweep {file}
@@ -59,7 +59,7 @@ def command(file: Path, as_json: bool, quiet: bool) -> None:
     except OSError as error:
         raise click.UsageError(f"{file} cannot be written: {error.strerror}") from None
     if as_json:
-        from harness.sweep import slug
+        from harness.config.sweep import slug
 
         print_json({"file": str(file), "name": slug(file.stem)})
     elif not quiet:
@@ -68,14 +68,14 @@ def command(file: Path, as_json: bool, quiet: bool) -> None:
 
 def study_name(file: Path) -> str:
     """The study is named after the file."""
-    from harness.sweep import slug
+    from harness.config.sweep import slug
 
     return slug(file.stem)
 
 
 def template(file: Path) -> str:
     """What the file will hold."""
-    from harness.yaml_values import plain_scalar
+    from harness.config.files.yaml_reader import plain_scalar
 
     name = study_name(file)
     quoted = name if plain_scalar(name) == name else f'"{name}"'  # `2024.yaml` names no number

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 from click.core import ParameterSource
 
-from harness.privacy import private_files
-from harness.signals import Stopped
-from harness.telemetry import keep_quiet
+from harness.core.environment import keep_quiet
+from harness.core.file_permissions import private_files
+from harness.core.signals import Stopped
 
 if TYPE_CHECKING:
-    from harness.parameters import Scalar
-    from harness.record import Record
+    from harness.config.parameters import Scalar
+    from harness.study.storage.record import Record
 
 EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED = 1, 2, 3
 # Errors that nothing in the input causes.
@@ -77,7 +77,7 @@ def common(*names: str) -> Callable[[Command], Command]:
 
 def settings(**options: Any) -> Any:
     """The settings of a command's options."""
-    from harness.settings import Settings, default_cache
+    from harness.core.settings import Settings, default_cache
 
     data_root = options.get("data_root")
     return Settings(
@@ -101,8 +101,8 @@ def study_and_baseline(record: Record, word: str) -> tuple[str, Mapping[str, Sca
     """A study by its name, or the one that runs this sweep file, with the baseline that the file names."""
     if not word.endswith((".yaml", ".yml")):
         return word, None
-    from harness.study import study_of
-    from harness.sweep import load_sweep
+    from harness.config.files.sweep_loader import load_sweep
+    from harness.study.study import study_of
 
     sweep = load_sweep(Path(word))
     return study_of(record, sweep), sweep.baseline

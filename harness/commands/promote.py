@@ -20,14 +20,15 @@ from harness.commands.options import (
     study_and_baseline,
     typed,
 )
+from harness.guards import refuses
 
 if TYPE_CHECKING:
     from harness.assessment import GuardRefusedError
     from harness.completion import Promotion
-    from harness.confirmation import Confirmation
-    from harness.policy import Policy
+    from harness.config.policy import Policy
     from harness.promotion import Review
-    from harness.study import Study
+    from harness.study.confirmation.conclusion import Confirmation
+    from harness.study.study import Study
 
 
 @click.command()
@@ -70,9 +71,9 @@ def command(
     With --dry-run: study, trial, policy, refused, guards. A refusal: error, exit_code, study, subject,
     policy, test_opened, guards.
     """
-    from harness.policy import load_policy
-    from harness.record import Record
-    from harness.study import load_study
+    from harness.config.files.policy_file import load_policy
+    from harness.study.storage.record import Record
+    from harness.study.study import load_study
 
     rules = load_policy(policy)
     where = settings(**options)
@@ -116,7 +117,7 @@ def _confirm(
     """Retrain finalists and baseline; in a dry run only say what that would cost."""
     from harness.assessment import require, study_guards
     from harness.confirm import confirm, make_plan
-    from harness.record import Record
+    from harness.study.storage.record import Record
     from harness.view import open_view
 
     rule, view = rules.confirmation, open_view(quiet=silent)
@@ -178,7 +179,7 @@ def _review_lines(result: Review, *, confirm: bool) -> list[str]:
     lines = [f"dry run: {result.subject.label} of {result.study} under policy {result.policy.name}"]
     for guard in result.guards:
         warns = "note   " if guard.level == "advice" else "warns  "
-        mark = "ok     " if guard.ok else "REFUSES" if result.policy.refuses(guard) else warns
+        mark = "ok     " if guard.ok else "REFUSES" if refuses(result.policy, guard) else warns
         lines.append(f"  {mark} {guard}")
     lines.append("  closed  the guards of the frozen test are asked when it is opened, by promotion itself")
     if confirm:
@@ -197,8 +198,8 @@ def _review_lines(result: Review, *, confirm: bool) -> list[str]:
 def _lines(result: Promotion) -> list[str]:
     from harness.card import luck_line
     from harness.guards import Guard
-    from harness.statistics import ClusteredInterval
-    from harness.subsets import subset_lines
+    from harness.metrics.by_subset import subset_lines
+    from harness.metrics.intervals import ClusteredInterval
 
     evidence = result.evidence
     guards = [Guard(**one) for one in evidence["guards"]]

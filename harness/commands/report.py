@@ -30,9 +30,9 @@ def command(
     \b
     --json prints: study, against, html, markdown, json (the files) and summary (sentences).
     """
-    from harness.record import Record
     from harness.report_folder import require_folder
-    from harness.study import load_study
+    from harness.study.storage.record import Record
+    from harness.study.study import load_study
 
     record = Record(settings(**options).record).require()
     ours = load_study(record, study_and_baseline(record, study)[0])

@@ -27,8 +27,8 @@ def command(force: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     \b
     --json prints: record, digest, message, studies, runs, files, bytes, moved_aside.
     """
-    from harness.record import Record
     from harness.restore import restore
+    from harness.study.storage.record import Record
 
     done = restore(Record(settings(**options).record), Path.cwd(), force=force)
     if as_json:

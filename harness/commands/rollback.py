@@ -36,8 +36,8 @@ def command(
     \b
     --json prints: registered_name, version, rolled_back, previous, study, bundle, notes, dry_run.
     """
-    from harness.record import Record
     from harness.rollback import roll_back
+    from harness.study.storage.record import Record
 
     record = Record(settings(**options).record).require()
     result = roll_back(record, name, to, message, home(output), dry_run=dry_run)

@@ -29,9 +29,9 @@ def _schema(kind: str) -> dict[str, Any]:
 
         return Specification.json_schema()
     if kind == "policy":
-        from harness.policy import policy_schema
+        from harness.config.policy import policy_schema
 
         return policy_schema()
-    from harness.sweep_schema import json_schema
+    from harness.config.json_schema import json_schema
 
     return json_schema()

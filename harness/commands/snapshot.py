@@ -26,8 +26,8 @@ def command(message: str, as_json: bool, quiet: bool, **options: Any) -> None:
     --json prints: pointer, digest, studies, runs, files, bytes, message, dvc_set_up, remotes.
     """
     from harness.dvc_project import is_in_git
-    from harness.record import Record
     from harness.snapshot import take_snapshot
+    from harness.study.storage.record import Record
 
     taken = take_snapshot(Record(settings(**options).record), Path.cwd(), message)
     if as_json:

@@ -10,9 +10,10 @@ import click
 from harness.commands.options import common, print_json, settings
 
 if TYPE_CHECKING:
-    from harness.ensemble_record import EnsembleSummary
-    from harness.record import Record
-    from harness.study import Study, TrialSummary
+    from harness.study.ensembles import EnsembleSummary
+    from harness.study.storage.record import Record
+    from harness.study.study import Study
+    from harness.study.trials import TrialSummary
 
 # Rows of a table that a person reads, and those of running trials; a thousand take rich a second.
 SHOWN = 200
@@ -29,12 +30,12 @@ def command(study: str | None, as_json: bool, **options: Any) -> None:
     running, interrupted, budget, best, controls); with it: study, budget, spent, best, controls,
     ensembles, confirmation (null, or what `harness confirm --json` prints), trials.
     """
-    from harness.confirmation import confirmation_of, progress_of
-    from harness.confirmation_record import runs_named
-    from harness.controls import controls_of
-    from harness.ensemble_record import ensembles_of
-    from harness.record import Record
-    from harness.study import load_study, study_names
+    from harness.study.confirmation.conclusion import confirmation_of, progress_of
+    from harness.study.confirmation.definition import runs_named
+    from harness.study.controls import controls_of
+    from harness.study.ensembles import ensembles_of
+    from harness.study.storage.record import Record
+    from harness.study.study import load_study, study_names
 
     record = Record(settings(**options).record).require()
     if study is not None:
@@ -77,7 +78,7 @@ def _trials(study: Study, record: Record) -> list[TrialSummary]:
 
 
 def _row(study: Study, trials: list[TrialSummary]) -> dict[str, Any]:
-    from harness.controls import controls_of
+    from harness.study.controls import controls_of
 
     best = study.best()
     states = ("complete", "pruned", "failed", "duplicate", "running", "interrupted")
@@ -92,9 +93,9 @@ def _row(study: Study, trials: list[TrialSummary]) -> dict[str, Any]:
 
 
 def _document(study: Study, trials: list[TrialSummary]) -> dict[str, Any]:
-    from harness.confirmation import confirmation_of
-    from harness.controls import controls_of
-    from harness.ensemble_record import ensembles_of
+    from harness.study.confirmation.conclusion import confirmation_of
+    from harness.study.controls import controls_of
+    from harness.study.ensembles import ensembles_of
 
     best, confirmed = study.best(), confirmation_of(study)
     return {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.commands.options import common, print_json, program, reader_may_be_gone, settings, typed
-from harness.few import few_clusters_note
+from harness.metrics.few_clusters import few_clusters_note
 
 if TYPE_CHECKING:
     from harness.launch import Launch
@@ -40,8 +40,8 @@ def command(
     fingerprint), skipped (arms whose file is missing or altered: feature, data, path, reason), data (the
     audits), unstored, problem.
     """
+    from harness.config.files.sweep_loader import load_sweep
     from harness.executors.local import patience_s
-    from harness.sweep import load_sweep
 
     patience_s()  # a wrong HARNESS_HANG_S is told now, not after the preparation
     budget = (f"budget.trials={trials}",) if trials else ()
@@ -74,7 +74,7 @@ def _closing(result: Launch, file: Path) -> list[str]:
         lines += ["", matrix_text(result.matrix), ""]
     lines += dict.fromkeys(f"skipped: {arm['feature']}: {arm['reason']}" for arm in result.skipped)
     if result.unstored:
-        from harness.writer import waiting_line
+        from harness.tracking.writer import waiting_line
 
         hurried = result.signal is not None
         lines.append(waiting_line(len(result.unstored), result.problem, hurried=hurried))

@@ -14,7 +14,7 @@ import click
 from harness.commands.options import EXIT_FAILED, common, print_json, settings
 
 if TYPE_CHECKING:
-    from harness.record import Record
+    from harness.study.storage.record import Record
 
 # Studies whose addresses are printed; the others are a click away.
 SHOWN = 10
@@ -39,10 +39,10 @@ def command(port: int | None, host: str, as_json: bool, quiet: bool, **options: 
 
     --json prints url, record and studies (name: address of its trials) once MLflow answers.
     """
-    from harness.mlflow_server import PASSWORD
-    from harness.record import Record
-    from harness.server import TrackingServer, is_free
-    from harness.tracking import connect, study_links
+    from harness.study.storage.record import Record
+    from harness.tracking.experiment import connect, study_links
+    from harness.tracking.server.app import PASSWORD
+    from harness.tracking.server.server import TrackingServer, is_free
 
     record = Record(settings(**options).record)
     team = os.environ.get("MLFLOW_TRACKING_URI")

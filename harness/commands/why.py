@@ -24,8 +24,8 @@ def command(study: str, trial: str, as_json: bool, **options: Any) -> None:
     --json prints: study, trial, state, why (one sentence), details (lines), decisions (time,
     policy, subject, verdict, registered_name, version, guards, note, fingerprint).
     """
-    from harness.record import Record
-    from harness.study import load_study
+    from harness.study.storage.record import Record
+    from harness.study.study import load_study
 
     record = Record(settings(**options).record).require()
     name, _ = study_and_baseline(record, study)

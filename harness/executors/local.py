@@ -18,16 +18,16 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from harness.core.file_permissions import user_umask
 from harness.executors.protocol import (
     EpochDone,
     Event,
-    Job,
     TrialDone,
     TrialFailed,
     WorkerLost,
     WorkersFailedError,
 )
-from harness.privacy import user_umask
+from harness.training.job import Job
 
 # One thread of arithmetic a worker: two workers with two threads each are 4-23x slower (spinning barriers).
 THREADS = dict.fromkeys(

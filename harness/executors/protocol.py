@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-FailureKind = Literal["configuration", "diverged", "out_of_memory", "out_of_space", "infrastructure"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One trial to run: everything a worker needs, as plain values."""
-
-    number: int
-    config: dict[str, Any]
-    prepared: str
-    spool: str
-    cache: str
-    seed: int
-    specification: dict[str, Any]
+from harness.training.job import FailureKind, Job
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.executors.failures import failure_kind, is_spent, one_line
-from harness.executors.protocol import EpochDone, Job, TrialDone, TrialFailed
-from harness.failpoints import acknowledged, failpoint
-from harness.privacy import private_files
-from harness.redaction import redact, redact_output
+from harness.core.failpoints import acknowledged, failpoint
+from harness.core.file_permissions import private_files
+from harness.core.redaction import redact, redact_output
+from harness.executors.protocol import EpochDone, TrialDone, TrialFailed
+from harness.training.failures import failure_kind, is_spent, one_line
+from harness.training.job import Job
 
 # Seconds between two signs of life; every step may give one.
 BEAT_S = 2.0
@@ -102,7 +103,7 @@ def main() -> None:
     device_name = sys.argv[2]
     link = Link(Connection(int(sys.argv[1])))
     try:
-        from harness.trial import open_device
+        from harness.training.trial import open_device
 
         device = open_device(device_name)
     except Exception as error:
@@ -118,8 +119,8 @@ def main() -> None:
 def _serve(link: Link, jobs: Sequence[Job], device: Any) -> None:
     from filelock import FileLock, Timeout
 
-    from harness.training_split import on_gpu
-    from harness.trial_stack import run_stack
+    from harness.training.stacking.trial_stack import run_stack
+    from harness.training.window_split import on_gpu
 
     left = {job.number: job for job in jobs}
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import torch
 
-from harness.trial_config import derived_seed
+from harness.core.seeds import derived_seed
 from models.checkpoints import load_weights
 from tests.benchmarks.baselines.bare_loop import digest
 from tests.benchmarks.bench_worker import STAGES

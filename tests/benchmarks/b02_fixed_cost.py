@@ -153,7 +153,7 @@ def require_agreement(warm: WarmHarness, swept: Swept, naive: Mapping[str, Any])
     RuntimeError
         The accuracies differ, or one left no ONNX file or label histogram.
     """
-    from harness.tracking import connect
+    from harness.tracking.experiment import connect
 
     client = connect(warm.server.uri)
     theirs = client.get_run(naive["run_id"]).data.metrics["val_accuracy"]

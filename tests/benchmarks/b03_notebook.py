@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.trial_config import derived_seed
+from harness.core.seeds import derived_seed
 from models.networks.config import CnnConfig
 from tests.benchmarks.demo_windows import cache_with_speech, demo_data, prepared_demo, rows_on_disk
 from tests.benchmarks.programs import ROOT, harness_sweep, run_program

@@ -24,9 +24,9 @@ from typing import Any
 
 import torch
 
-from harness.record import Record
-from harness.trial import load_split
-from harness.trial_config import derived_seed
+from harness.core.seeds import derived_seed
+from harness.study.storage.record import Record
+from harness.training.trial import load_split
 from models.front_ends.config import Mfcc
 from tests.benchmarks.baselines.peer_trial import SCORE, Cached, training
 from tests.benchmarks.baselines.plain_training import Recipe

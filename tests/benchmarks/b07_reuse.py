@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from data.preparation.prepared import load_prepared
-from harness.feature_store import SOURCE, built, feature_key
-from harness.record import Record
-from harness.study import StudyError, load_study
-from harness.trial_config import TrialConfig
+from harness.config.trial_config import TrialConfig
+from harness.study.storage.record import Record
+from harness.study.study import StudyError, load_study
+from harness.training.feature_cache import SOURCE, built, feature_key
 from tests.benchmarks.demo_windows import cache_with_speech
 from tests.benchmarks.records import empty_record
 from tests.benchmarks.result import Result, judged

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from harness.record import Record
-from harness.server import TrackingServer
-from harness.spool import TrialSpool
-from harness.tracking import Tracking, connect
-from harness.writer import Writer
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import TrialSpool
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.server.server import TrackingServer
+from harness.tracking.writer import Writer
 from tests.benchmarks.baselines.naive_mlflow import log_by_epoch, log_by_value
 from tests.benchmarks.records import empty_record
 from tests.benchmarks.result import Result, judged

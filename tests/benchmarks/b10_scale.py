@@ -20,10 +20,10 @@ from unittest import mock
 import numpy as np
 import psutil
 
+from harness.config.sweep import Sweep
 from harness.gate import Inspection
-from harness.record import Record
-from harness.study import Study, open_study
-from harness.sweep import Sweep
+from harness.study.storage.record import Record
+from harness.study.study import Study, open_study
 from tests.benchmarks.records import empty_record
 from tests.benchmarks.result import Result, judged
 from tests.benchmarks.rounds import Estimate, median_estimate
@@ -35,8 +35,8 @@ OPENED = """\
 import json, resource, sys, time
 from pathlib import Path
 import optuna, harness.sweep, harness.choosing, harness.journal_load
-from harness.record import Record
-from harness.study import load_study
+from harness.study.storage.record import Record
+from harness.study.study import load_study
 began = time.perf_counter(); study = load_study(Record(Path(sys.argv[1])), "scale")
 opened = time.perf_counter(); harness.choosing.choose(study, None)
 chosen = time.perf_counter(); peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -30,7 +30,7 @@ def fixed_logits(windows: int) -> Any:
 
 def _take_no_steps() -> None:
     """One epoch that ends as ever (scores, snapshot, event, checkpoint), without a forward or backward pass."""
-    from harness import training
+    from harness.training import fit
 
     def steps_of(self: Any, place: Any, augmented: Any) -> Iterator[None]:
         del self, augmented
@@ -41,15 +41,16 @@ def _take_no_steps() -> None:
         del self, split, epoch
         return fixed_logits(len(index))
 
-    training.Training.steps_of = steps_of  # type: ignore[method-assign]
-    training.Training.logits = logits  # type: ignore[method-assign]
+    fit.Training.steps_of = steps_of  # type: ignore[method-assign]
+    fit.Training.logits = logits  # type: ignore[method-assign]
 
 
 def watch_worker(stages: Stages) -> None:
     """Count a trial's parts in this process."""
     from PIL import Image
 
-    from harness import spool, training, training_checkpoint, training_learner, trial
+    from harness.study.storage import trial_spool
+    from harness.training import checkpoint, fit, learner, trial
 
     for name, owner, attributes in (
         ("manifests, digests", trial, ("load_prepared",)),
@@ -64,14 +65,14 @@ def watch_worker(stages: Stages) -> None:
         ("sha256 of outputs", trial, ("sha256_of",)),
         ("outputs synced", trial, ("sync_tree",)),
         ("fit, around the steps", trial, ("fit",)),
-        ("steps", training_learner.Learner, ("step",)),
-        ("evaluation", training.Training, ("logits",)),
-        ("metrics", training, ("binary_metrics",)),
-        ("snapshot of weights", training, ("copy_state",)),
-        ("optimizer made", training_learner.Learner, ("__init__",)),
-        ("checkpoint", training_checkpoint.Checkpoints, ("write",)),
-        ("epoch spooled", spool.TrialSpool, ("append_epoch",)),
-        ("json, spooled", spool.TrialSpool, ("write",)),
+        ("steps", learner.Learner, ("step",)),
+        ("evaluation", fit.Training, ("logits",)),
+        ("metrics", fit, ("binary_metrics",)),
+        ("snapshot of weights", fit, ("copy_state",)),
+        ("optimizer made", learner.Learner, ("__init__",)),
+        ("checkpoint", checkpoint.Checkpoints, ("write",)),
+        ("epoch spooled", trial_spool.TrialSpool, ("append_epoch",)),
+        ("json, spooled", trial_spool.TrialSpool, ("write",)),
         ("trial, around all", trial, ("run_trial",)),
     ):
         for attribute in attributes:
@@ -80,7 +81,7 @@ def watch_worker(stages: Stages) -> None:
 
 def _report_each(stages: Stages, path: Path) -> None:
     """Write the stages of each trial to a file once it ended."""
-    from harness import trial
+    from harness.training import trial
 
     run = trial.run_trial
 
@@ -98,7 +99,7 @@ def _report_each(stages: Stages, path: Path) -> None:
 def _use_threads(count: int) -> None:
     import torch
 
-    from harness import trial
+    from harness.training import trial
 
     open_device: Callable[[str], Any] = trial.open_device
 
@@ -126,8 +127,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from harness.privacy import private_files
-    from harness.redaction import redact_output
+    from harness.core.file_permissions import private_files
+    from harness.core.redaction import redact_output
 
     redact_output()
     with private_files():

@@ -12,27 +12,30 @@ def watch_coordinator(stages: Stages) -> None:
     from optuna.study import Study as OptunaStudy
     from optuna.trial import Trial
 
-    from harness import asking, coordinator, jobs, run_outputs, spool, tracking, writer
+    from harness import coordinator, jobs
     from harness.executors import local
+    from harness.study import ask
+    from harness.study.storage import trial_spool
+    from harness.tracking import experiment, upload, writer
 
     for name, owner, attributes in (
-        ("ask", asking.Asking, ("next",)),
+        ("ask", ask.Asking, ("next",)),
         ("ask: attributes of the trial", Trial, ("set_user_attr",)),
         ("start, dispatch", coordinator.Coordinator, ("_begin", "_dispatch")),
         ("job, trial.json", jobs.Jobs, ("make",)),
-        ("json, spooled", spool.TrialSpool, ("write",)),
+        ("json, spooled", trial_spool.TrialSpool, ("write",)),
         ("wait for workers", local.LocalExecutor, ("poll",)),
         ("epoch: report, prune", coordinator.Coordinator, ("_on_epoch",)),
         ("told: outcome, verdict", coordinator.Coordinator, ("_on_done",)),
         ("tell", OptunaStudy, ("tell",)),
-        ("writer: run, params", tracking.Tracking, ("run",)),
-        ("writer: datasets", tracking.Tracking, ("_log_datasets",)),
-        ("writer: epochs", tracking.Tracking, ("_log_epochs",)),
-        ("writer: artifacts", tracking.Tracking, ("_log_outputs",)),
-        (FIGURES, run_outputs, ("_write_image",)),
-        ("writer: end", tracking.Tracking, ("end",)),
-        ("writer: rest", tracking.Tracking, ("store_trial",)),
-        ("writer: spool removed", spool.TrialSpool, ("remove",)),
+        ("writer: run, params", experiment.Tracking, ("run",)),
+        ("writer: datasets", experiment.Tracking, ("_log_datasets",)),
+        ("writer: epochs", experiment.Tracking, ("_log_epochs",)),
+        ("writer: artifacts", experiment.Tracking, ("_log_outputs",)),
+        (FIGURES, upload, ("_write_image",)),
+        ("writer: end", experiment.Tracking, ("end",)),
+        ("writer: rest", experiment.Tracking, ("store_trial",)),
+        ("writer: spool removed", trial_spool.TrialSpool, ("remove",)),
         ("writer: around", writer.Writer, ("_store",)),
         *(
             (f"request: {call}", MlflowClient, (call,))

@@ -12,7 +12,7 @@ from data.corpora.demo.demo import VERSION, DemoReader
 from data.preparation.manifest import Manifest
 from data.preparation.prepare import prepare
 from data.preparation.prepared import Prepared
-from harness.settings import default_cache
+from harness.core.settings import default_cache
 
 
 def shared_cache() -> Path:

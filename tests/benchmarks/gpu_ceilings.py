@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from harness.training_config import TrainingConfig
+from harness.config.training_config import TrainingConfig
 
 ADAMW_BYTES = (
     7 * 4
@@ -162,7 +162,7 @@ def floor_s(
 
 
 def _precision(model: nn.Module, config: TrainingConfig) -> str:
-    from harness.training import mixed_precision
+    from harness.training.fit import mixed_precision
 
     dtype = mixed_precision(next(model.parameters()).device, config)
     return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]

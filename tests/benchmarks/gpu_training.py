@@ -13,10 +13,11 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
-from harness.training import EpochReport, FitResult, Split, derived, fit, learning_rate_at, mixed_precision
-from harness.training_config import TrainingConfig
-from harness.training_split import scored_windows
-from harness.training_stack import Member, fit_stack
+from harness.config.training_config import TrainingConfig
+from harness.core.seeds import derived
+from harness.training.fit import EpochReport, FitResult, Split, fit, learning_rate_at, mixed_precision
+from harness.training.stacking.fit_stack import Member, fit_stack
+from harness.training.window_split import scored_windows
 from models.networks.cnn import FastDiarizationModel, build_network
 from models.networks.config import CnnConfig
 from tests.benchmarks.gpu_ceilings import Amount, Ceilings, floor_s, synchronise

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.record import Record
-from harness.study import load_study
+from harness.study.storage.record import Record
+from harness.study.study import load_study
 from tests.benchmarks.replay import RECORDED
 
 SWEEP: dict[str, Any] = {

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from harness.record import Record
-from harness.server import TrackingServer, free_port
+from harness.study.storage.record import Record
+from harness.tracking.server.server import TrackingServer, free_port
 
 # Names a folder that the benchmarks of one run share.
 SHARED = "BENCH_SHARED"

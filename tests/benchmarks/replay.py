@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.search_rules import build_pruner
-from harness.statistics import lower_median, trailing_median_score
-from harness.sweep import Pruner
-from harness.training_state import SCORE_WINDOW
+from harness.config.sweep import Pruner
+from harness.metrics.intervals import lower_median, trailing_median_score
+from harness.study.sampling.samplers import build_pruner
+from harness.training.state import SCORE_WINDOW
 
 Curves = npt.NDArray[np.float64]  # (trial, epoch)
 RECORDED = Path(__file__).with_name("curves.json")

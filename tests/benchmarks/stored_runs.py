@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from harness.record import Record
+from harness.study.storage.record import Record
 from tests.benchmarks.records import empty_record, store_of
 
 ACCURACY = "val/balanced_accuracy"

@@ -13,18 +13,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from harness.config.search_space import SearchSpace
+from harness.config.sweep import Sweep
 from harness.coordinator import Coordinator
-from harness.executors.protocol import EpochDone, Event, Executor, Job, TrialDone
+from harness.core.provenance import provenance
+from harness.core.settings import Settings
+from harness.executors.protocol import EpochDone, Event, Executor, TrialDone
 from harness.gate import Inspection, inspect
-from harness.provenance import provenance
-from harness.record import Record
-from harness.search_space import SearchSpace
-from harness.settings import Settings
-from harness.spool import TrialSpool
-from harness.study import Study
-from harness.sweep import Sweep
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import Study
+from harness.tracking.writer import Writer
+from harness.training.job import Job
 from harness.view import View
-from harness.writer import Writer
 from tests.benchmarks.demo_windows import cache_with_speech
 
 SWEEP: dict[str, Any] = {

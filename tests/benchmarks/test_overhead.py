@@ -9,8 +9,8 @@ import pytest
 import torch
 from sqlalchemy import create_engine, text
 
-from harness.training import Split, fit
-from harness.training_config import TrainingConfig
+from harness.config.training_config import TrainingConfig
+from harness.training.fit import Split, fit
 from models.networks.cnn import FastDiarizationModel
 from models.networks.config import CnnConfig
 from tests.benchmarks import b05_packing, b09_tracking

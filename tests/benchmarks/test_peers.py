@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.training import Split, fit
-from harness.training_config import TrainingConfig
+from harness.config.training_config import TrainingConfig
+from harness.training.fit import Split, fit
 from models.front_ends.build import build_front_end
 from models.networks.cnn import FastDiarizationModel
 from models.networks.config import CnnConfig

@@ -21,18 +21,19 @@ from unittest import mock
 
 import psutil
 
+from harness.config.search_space import SearchSpace
+from harness.config.sweep import Sweep
 from harness.coordinator import Coordinator
+from harness.core.provenance import provenance
+from harness.core.settings import Settings
 from harness.executors.local import LocalExecutor
 from harness.gate import Inspection, inspect, require
 from harness.launch import open_tracking
-from harness.provenance import provenance
-from harness.search_space import SearchSpace
-from harness.server import TrackingServer
-from harness.settings import Settings
-from harness.study import Study, TrialSummary, open_study
-from harness.sweep import Sweep
+from harness.study.study import Study, open_study
+from harness.study.trials import TrialSummary
+from harness.tracking.server.server import TrackingServer
+from harness.tracking.writer import Writer
 from harness.view import View
-from harness.writer import Writer
 from tests.benchmarks.demo_windows import cache_with_speech
 from tests.benchmarks.forks import Forked
 from tests.benchmarks.records import empty_record, store_of
@@ -222,7 +223,7 @@ class WarmHarness:
         RuntimeError
             MLflow has no such run or file.
         """
-        from harness.tracking import connect
+        from harness.tracking.experiment import connect
 
         client = connect(self.server.uri)
         experiment = client.get_experiment_by_name(swept.study.name)
@@ -268,7 +269,7 @@ def features_of(warm: WarmHarness, feature: Mapping[str, Any], folder: Path) -> 
     import numpy as np
     import torch
 
-    from harness.trial import load_split
+    from harness.training.trial import load_split
     from models.front_ends.config import parse_front_end
 
     prepared = warm.inspections[0].prepared

@@ -12,7 +12,7 @@ from data.corpora import CORPORA
 from data.corpora.ami.disk import AmiReader
 from data.corpora.ami.partition import OFFICIAL, PARTS, group_of, sex_of
 from data.corpora.base import Request
-from data.corpora.reference import reference
+from data.corpora.rttm import reference
 from data.errors import DataError
 from tests.data.meetings import MEETINGS, Files, speaker_ids, write_ami, write_rttm
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from data.preparation.prepare import Prepared, load_prepared
-from data.store.collect import collect, inventory, surplus
 from data.store.content_store import MARKER, build_once, is_complete
+from data.store.eviction import collect, inventory, surplus
 from data.store.leases import LEASES, build_and_hold, hold, leased, release_all
 
 HOLDER = """\

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.corpora.reference import read_meetings, read_rttm, read_speakers, read_uem
+from data.corpora.rttm import read_meetings, read_rttm, read_speakers, read_uem
 from data.errors import DataError
 from tests.data.meetings import draw_turns, speaker_ids, write_rttm
 

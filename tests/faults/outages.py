@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
-from harness.record import Record
-from harness.tracking import connect
+from harness.study.storage.record import Record
+from harness.tracking.experiment import connect
 from tests.harness.places.workplace import Workplace, epochs_spooled, wait_for
 
 ONE_TRIAL = """\

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-import harness.trial
+from harness.training import trial
 from models.networks.config import CnnConfig
 
 NOTES = Path(os.environ["HARNESS_SICK_NOTES"])
@@ -30,7 +30,7 @@ STEPS_OF_EPOCH = 4  # the second epoch of 120 windows in batches of 32 has begun
 BYTES_A_WINDOW = 10_000_000
 ROOM_BYTES = 240_000_000
 
-_build, _cross_entropy, _summarise = CnnConfig.build, F.cross_entropy, harness.trial.summarise
+_build, _cross_entropy, _summarise = trial.build_network, F.cross_entropy, trial.summarise
 _planted: list[float] = []
 _score: list[float] = []
 
@@ -140,6 +140,6 @@ def summarise(*words: Any, **named: Any) -> dict[str, Any]:
 
 
 if "HARNESS_WORKER" in os.environ:  # the process of a test stays well
-    CnnConfig.build = build  # type: ignore[method-assign]
+    trial.build_network = build
     F.cross_entropy = cross_entropy
-    harness.trial.summarise = summarise
+    trial.summarise = summarise

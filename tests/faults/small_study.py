@@ -10,13 +10,14 @@ import psutil
 import pytest
 
 from data.preparation.prepare import prepare
+from harness.config.sweep import Sweep
 from harness.coordinator import Coordinator
+from harness.core.provenance import provenance
 from harness.executors.local import LocalExecutor
-from harness.provenance import provenance
-from harness.record import Record
-from harness.spool import TrialSpool
-from harness.study import Study, TrialSummary, open_study
-from harness.sweep import Sweep
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import Study, open_study
+from harness.study.trials import TrialSummary
 from harness.view import View
 
 HERE = Path(__file__).parent

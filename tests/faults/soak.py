@@ -144,10 +144,10 @@ def disk_bytes(folder: Path) -> int:
 
 def summary(folder: Path) -> str:
     """The curves as a table of medians, each column a sixth of the time; then what was lost or doubled."""
-    from harness.record import Record
-    from harness.server import TrackingServer
-    from harness.study import load_study
-    from harness.tracking import connect
+    from harness.study.storage.record import Record
+    from harness.study.study import load_study
+    from harness.tracking.experiment import connect
+    from harness.tracking.server.server import TrackingServer
 
     record = Record(folder / "mlruns")
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text("utf-8").splitlines()]

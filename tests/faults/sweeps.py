@@ -20,11 +20,12 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from harness.mlflow_schema import reading
-from harness.record import Record
-from harness.server import TrackingServer
-from harness.spool import CLOCKED
-from harness.study import TrialSummary, load_study
+from harness.study.storage.mlflow_schema import reading
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import CLOCKED
+from harness.study.study import load_study
+from harness.study.trials import TrialSummary
+from harness.tracking.server.server import TrackingServer
 from tests.faults.warm import RECONCILE
 from tests.harness.places.workplace import Workplace
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.finalists import ConfirmationError, arms_of
-from harness.study import StudyError
+from harness.study.study import StudyError
 from tests.faults.small_study import bare_record, ill, run, sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -14,10 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.doorkeeper import Doorkeeper
-from harness.mlflow_server import names_of
-from harness.record import Record
-from harness.server import OpenServerError, refuse_open_server
+from harness.study.storage.record import Record
+from harness.tracking.server.access_control import Doorkeeper
+from harness.tracking.server.app import names_of
+from harness.tracking.server.server import OpenServerError, refuse_open_server
 from tests.harness.places.workplace import Workplace, inside
 
 PASSWORD = "correct horse battery"

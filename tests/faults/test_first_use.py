@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, event
 
-from harness.mlflow_server import sync_commits
-from harness.record import Record
+from harness.study.storage.record import Record
+from harness.tracking.server.app import sync_commits
 from tests.faults.sweeps import Running, Warm
 from tests.faults.warm import OPEN
 from tests.harness.places.workplace import SWEEP, Workplace

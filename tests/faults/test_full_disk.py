@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from data.store.content_store import reserve
+from harness.core.disk_space import OutOfSpaceError, why_full
 from harness.executors.local import LocalExecutor
 from harness.launch import require_expected
-from harness.record import Record
-from harness.room import OutOfSpaceError, why_full
+from harness.study.storage.record import Record
 from tests.faults.small_study import bare_record, run, spooled_epochs, sweep
 from tests.faults.tmpfs import Disk, disk, elsewhere
 from tests.harness.places.workplace import SWEEP, Workplace, epochs_spooled, trial_is_stored, wait_for

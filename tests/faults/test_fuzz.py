@@ -16,19 +16,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.corpora.librispeech.disk import read_speakers
-from data.corpora.reference import read_meetings, read_rttm, read_uem
-from data.corpora.reference import read_speakers as read_turners
+from data.corpora.rttm import read_meetings, read_rttm, read_uem
+from data.corpora.rttm import read_speakers as read_turners
 from data.errors import DataError
 from data.labels import LabelMap
 from data.preparation.manifest import Manifest
 from data.preparation.prepare import prepare
 from data.preparation.prepared import Prepared, load_prepared
 from data.store.content_store import MARKER
-from harness.parameters import places
-from harness.spool import CHECKPOINT
-from harness.sweep import Sweep, load_sweep, sweep_from
-from harness.sweep_file import SweepError, SweepFile
-from harness.training_checkpoint import CheckpointError, Checkpoints, DamagedCheckpointError
+from harness.config.files.sweep_loader import load_sweep, sweep_from
+from harness.config.files.yaml_file import SweepError, SweepFile
+from harness.config.parameters import places
+from harness.config.sweep import Sweep
+from harness.study.storage.trial_spool import CHECKPOINT
+from harness.training.checkpoint import CheckpointError, Checkpoints, DamagedCheckpointError
 from tests.data.conftest import MakeCorpus
 from tests.faults.bad_sweeps import MALFORMED
 from tests.faults.mutation import bent, mutated

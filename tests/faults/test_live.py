@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from harness import doctor_machine
-from harness.mlflow_schema import reading
-from harness.record import Record
+from harness.study.storage.mlflow_schema import reading
+from harness.study.storage.record import Record
 from tests.faults.conftest import FULL
 from tests.harness.places.workplace import (
     Workplace,

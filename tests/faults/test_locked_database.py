@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.record import Record
-from harness.server import TrackingServer
+from harness.study.storage.record import Record
+from harness.tracking.server.server import TrackingServer
 from tests.faults.outages import (
     SLOWER,
     Outages,
@@ -60,7 +60,9 @@ def mlflow_of(record: Record) -> psutil.Process | None:
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             words = process.cmdline()
-            serves = "harness.mlflow_server" in words and "harness.supervisor" not in words
+            serves = (
+                "harness.tracking.server.app" in words and "harness.tracking.server.supervisor" not in words
+            )
             if serves and Path(process.cwd()) == record.root:
                 return process
     return None

@@ -15,13 +15,13 @@ import pytest
 from mlflow import MlflowClient
 
 from harness.bundle_files import bundle_digest
-from harness.record import Record
+from harness.metrics.intervals import clustered_interval
 from harness.registry import Registration, register
-from harness.server import TrackingServer
-from harness.spool import TrialSpool
-from harness.statistics import clustered_interval
-from harness.tracking import Tracking, connect
-from harness.writer import Writer
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import TrialSpool
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.server.server import TrackingServer
+from harness.tracking.writer import Writer
 from tests.faults.proxy import Proxy, proxied
 from tests.harness.places.registry_place import WARM, write_bundle
 from tests.harness.places.tracked_trials import ended, everything, spooled

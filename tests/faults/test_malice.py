@@ -18,9 +18,9 @@ from onnx import TensorProto, helper
 
 from data.audio.decode import load_audio
 from data.errors import AudioError
-from harness.sweep import load_sweep
-from harness.sweep_file import SweepError
-from harness.training_checkpoint import DamagedCheckpointError, read_checkpoint
+from harness.config.files.sweep_loader import load_sweep
+from harness.config.files.yaml_file import SweepError
+from harness.training.checkpoint import DamagedCheckpointError, read_checkpoint
 from models.checkpoints import WeightsError, load_weights
 from models.onnx_io.files import OnnxFileError
 from models.onnx_io.session import open_session

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness import doctor_machine
-from harness.mlflow_schema import known_revisions
-from harness.record import LAYOUT_VERSION
+from harness.study.storage.mlflow_schema import known_revisions
+from harness.study.storage.record import LAYOUT_VERSION
 from tests.faults.conftest import FULL
 from tests.harness.places.workplace import Workplace, copied
 

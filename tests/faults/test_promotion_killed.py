@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from harness.artifacts import ArtifactError, fetch_bundle
 from harness.bundle_files import SUMS, bundle_digest, names_in
 from harness.champion import fetch_champion
 from harness.completion import aside_of, unfinished
-from harness.decisions import decisions_of
 from harness.rollback import ROLLING_BACK
-from harness.server import TrackingServer
-from harness.study import load_study
-from harness.tracking import Tracking, connect
+from harness.study.decisions import decisions_of
+from harness.study.study import load_study
+from harness.tracking.artifacts import ArtifactError, fetch_bundle
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.server.server import TrackingServer
 from harness.verify import verify
 from harness.versions import CHAMPION, VERIFIED, champion_of, raw_versions, version_by_alias
 from tests.harness.places.registry_place import ALIASES, Children, warm, write_bundle

@@ -12,9 +12,9 @@ from urllib.parse import quote, quote_plus
 import psutil
 import pytest
 
-from harness.redaction import HIDDEN, holds_secret, redact
-from harness.server import free_port
-from harness.telemetry import OFF
+from harness.core.environment import OFF
+from harness.core.redaction import HIDDEN, holds_secret, redact
+from harness.tracking.server.server import free_port
 from tests.faults.test_doors import listeners
 from tests.harness.places.workplace import Workplace, before_others
 
@@ -51,7 +51,7 @@ def fit(model, train, val, training, **options):
         raise RuntimeError(f"https://me:{os.environ['WANDB_API_KEY']}@host refused {secrets}, https_proxy={os.environ['HTTPS_PROXY']}")
     return own(model, train, val, training, **options)
 if "harness.executors.worker" in sys.orig_argv:
-    from harness import trial
+    from harness.training import trial
     own, trial.fit = trial.fit, fit
 """
 

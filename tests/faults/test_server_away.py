@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.record import Record
-from harness.server import TeamServerError, TrackingServer
-from harness.tracking import Tracking, connect
-from harness.writer import Writer
+from harness.study.storage.record import Record
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.server.server import TeamServerError, TrackingServer
+from harness.tracking.writer import Writer
 from tests.faults.outages import (
     SLOWER,
     Outages,

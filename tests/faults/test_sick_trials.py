@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.asking import smaller_batch
-from harness.search_space import SearchSpace
+from harness.config.search_space import SearchSpace
+from harness.study.ask import smaller_batch
 from tests.faults.small_study import alive, bare_record, children, ill, run, spooled_epochs, sweep
 from tests.harness.places.workplace import wait_for
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.failpoints import ONCE, VARIABLE
-from harness.study import StudyError, load_study
+from harness.core.failpoints import ONCE, VARIABLE
+from harness.study.study import StudyError, load_study
 from tests.faults.sweeps import Place, Running, Warm, found_in, outcomes, statuses, stored_epochs, undisturbed
 from tests.harness.places.workplace import SWEEP, Workplace, epochs_spooled, running_children, wait_for
 

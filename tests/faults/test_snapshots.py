@@ -21,11 +21,12 @@ import onnx
 import pytest
 from PIL import Image
 
-from harness.record import Record
-from harness.server import TrackingServer
-from harness.spool import TrialSpool, sha256_of
-from harness.study import load_study
-from harness.tracking import connect
+from harness.core.files import sha256_of
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import load_study
+from harness.tracking.experiment import connect
+from harness.tracking.server.server import TrackingServer
 from tests.harness.places.workplace import Workplace, inside, wait_for
 
 ENDLESS = """\

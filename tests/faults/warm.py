@@ -18,7 +18,7 @@ from typing import Any
 
 MODULES = (
     "torch", "optuna", "mlflow", "mlflow.entities", "harness.launch", "harness.commands.sweep", "harness.reconciler",
-    "harness.report", "harness.trial", "mlflow.tracking.client", "mlflow.store.tracking.rest_store", "harness.redaction",
+    "harness.report", "harness.trial", "mlflow.tracking.client", "mlflow.store.tracking.rest_store", "harness.core.redaction",
 )  # fmt: skip
 RECONCILE, OPEN = "reconcile", "open"
 
@@ -80,7 +80,7 @@ def _command(words: list[str]) -> int:
 
 def _reconcile(root: str, study: str) -> int:
     from harness.reconciler import reconcile
-    from harness.record import Record
+    from harness.study.storage.record import Record
 
     for line in reconcile(Record(Path(root)), study):
         print(line)
@@ -91,7 +91,7 @@ def _open(root: str) -> int:
     """The first use of a record, by whoever comes first: MLflow's half and Optuna's."""
     import optuna
 
-    from harness.record import Record
+    from harness.study.storage.record import Record
 
     optuna.create_study(study_name="first", storage=Record(Path(root)).open().storage(), load_if_exists=True)
     return 0

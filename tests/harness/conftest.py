@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 
-from harness.record import Record
+from harness.study.storage.record import Record
 from tests.harness.places.sealed_bundle import make_bundle
 from tests.harness.places.workplace import Workplace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from harness.server import TrackingServer
-    from harness.study import Study
+    from harness.study.study import Study
+    from harness.tracking.server.server import TrackingServer
     from tests.harness.places.report_study import Place
     from tests.harness.places.resumable_training import Whole
 
@@ -128,7 +128,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, new_record: Callable[[Path
 @pytest.fixture(scope="module")
 def tracking_server(tracked: Record) -> Iterator[TrackingServer]:
     """One MLflow server for a file of tests; each test uses an experiment of its own."""
-    from harness.server import TrackingServer
+    from harness.tracking.server.server import TrackingServer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -139,7 +139,7 @@ def tracking_server(tracked: Record) -> Iterator[TrackingServer]:
 @pytest.fixture(scope="module")
 def client(tracking_server: TrackingServer) -> MlflowClient:
     """A client of it."""
-    from harness.tracking import connect
+    from harness.tracking.experiment import connect
 
     return connect(tracking_server.uri)
 

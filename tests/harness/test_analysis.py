@@ -12,7 +12,7 @@ from harness.against import compare
 from harness.matrix import matrix_of, matrix_text
 from harness.report import make_report, render_html, render_markdown, write_matrix
 from harness.report_text import summary
-from harness.study import Study, StudyError
+from harness.study.study import Study, StudyError
 from tests.harness.places.report_study import Place
 
 

@@ -19,10 +19,12 @@ from data.labels import LabelMap
 from data.preparation.manifest import Manifest, Window
 from harness.assessment import GuardRefusedError, of_test, require
 from harness.champion import contest
-from harness.controls import Control, judge, keep_control
-from harness.guards import Guard, Predictions
-from harness.policy import load_policy
+from harness.config.files.policy_file import load_policy
+from harness.guards import Guard
+from harness.metrics.chance_level import judge
+from harness.metrics.predictions import Predictions
 from harness.serving_guards import champion_guard
+from harness.study.controls import Control, keep_control
 from models.networks.cnn import FastDiarizationModel
 from models.onnx_io.runtime import ProviderError
 from models.onnx_io.session import open_session

@@ -17,16 +17,16 @@ from torch import nn
 
 from data.config import DataConfig
 from data.preparation.prepare import prepare
-from harness.augmentation_config import AugmentationConfig
-from harness.executors.protocol import Job
-from harness.parameters import places
-from harness.search_space import SearchSpace
-from harness.spool import TrialSpool
-from harness.sweep import load_sweep
-from harness.training import CheckpointError, FitResult, Split, SplitError, fit
-from harness.training_config import TrainingConfig
-from harness.trial import load_split, run_trial
-from harness.trial_config import TrialConfig
+from harness.config.augmentation_config import AugmentationConfig
+from harness.config.files.sweep_loader import load_sweep
+from harness.config.parameters import places
+from harness.config.search_space import SearchSpace
+from harness.config.training_config import TrainingConfig
+from harness.config.trial_config import TrialConfig
+from harness.study.storage.trial_spool import TrialSpool
+from harness.training.fit import CheckpointError, FitResult, Split, SplitError, fit
+from harness.training.job import Job
+from harness.training.trial import load_split, run_trial
 from models.augmentation import Augmentation
 from models.front_ends.config import Mfcc
 
@@ -227,7 +227,7 @@ def test_wrong_values_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_the_configuration_imports_no_torch() -> None:
-    program = "import sys, harness.augmentation_config; print({'torch', 'numpy'} & set(sys.modules))"
+    program = "import sys, harness.config.augmentation_config; print({'torch', 'numpy'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"
 

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.baseline import BaselineError, admitted, baseline_of
-from harness.parameters import Choice, FloatRange, IntRange, places
-from harness.search_space import SearchSpace
-from harness.sweep import Sweep, load_sweep
-from harness.sweep_file import SweepError
-from harness.sweep_schema import json_schema
+from harness.config.baseline import BaselineError, admitted, baseline_of
+from harness.config.files.sweep_loader import load_sweep
+from harness.config.files.yaml_file import SweepError
+from harness.config.json_schema import json_schema
+from harness.config.parameters import Choice, FloatRange, IntRange, places
+from harness.config.search_space import SearchSpace
+from harness.config.sweep import Sweep
 
 
 def space(parameters: dict[str, Any], **more: Any) -> SearchSpace:

@@ -10,8 +10,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from harness import bounded_tpe
-from harness.bounded_tpe import BEST, BoundedTPE, few
+from harness.study.sampling import bounded_tpe
+from harness.study.sampling.bounded_tpe import BEST, BoundedTPE, few
 
 SPACE: dict[str, BaseDistribution] = {
     "rate": FloatDistribution(1e-4, 1e-1, log=True),

@@ -16,8 +16,8 @@ from harness.bundle import write_bundle
 from harness.bundle_files import SUMS, read_bundle
 from harness.card import card_of
 from harness.cli import cli
-from harness.policy import FOLDER, POLICIES
-from harness.policy_problems import read_policy_file
+from harness.config.files.policy_file import read_policy_file
+from harness.config.policy import FOLDER, POLICIES
 from harness.verify_model import BrokenBundleError, Bundle, included_variants
 from models.export.specification import LATER_FIELDS, Specification
 from models.onnx_io.session import open_session

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from harness.analysis import Answers
 from harness.champion import Champion, contest, macs_of
-from harness.cost import window_macs
-from harness.policy import ChampionRule
-from harness.trial_config import TrialConfig
+from harness.config.cost import window_macs
+from harness.config.policy import ChampionRule
+from harness.config.trial_config import TrialConfig
 from harness.versions import RegisteredVersion
 
 RULE = ChampionRule(margin=0.01, cheaper=0.2)

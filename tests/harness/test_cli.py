@@ -12,9 +12,9 @@ import pytest
 
 from harness.cli import FIRST, MORE, cli
 from harness.commands.options import settings
-from harness.sweep import load_sweep
-from harness.sweep_file import read_sweep_file
-from harness.sweep_schema import json_schema
+from harness.config.files.sweep_loader import load_sweep
+from harness.config.files.yaml_file import read_sweep_file
+from harness.config.json_schema import json_schema
 from tests.harness.places.command_line import run
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -181,8 +181,8 @@ def test_schema_prints_the_schema() -> None:
 
 
 def test_ui_with_a_teams_server_prints_its_links_and_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.tracking.connect", lambda uri: uri)
-    monkeypatch.setattr("harness.tracking.study_links", lambda client, url: {"x": f"{url}/#/1"})
+    monkeypatch.setattr("harness.tracking.experiment.connect", lambda uri: uri)
+    monkeypatch.setattr("harness.tracking.experiment.study_links", lambda client, url: {"x": f"{url}/#/1"})
     team = {"MLFLOW_TRACKING_URI": "https://me:secret@mlflow.example/base/"}
     shown = run("ui", **team)
     assert shown.exit_code == 0

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, t
 
-from harness.comparison import (
+from harness.metrics.intervals import StatisticsError
+from harness.metrics.paired_comparison import (
     MOST_CLUSTERS,
     Difference,
     clusters_to_decide,
     paired_cluster_bootstrap,
     two_figures,
-)  # fmt: skip
-from harness.statistics import StatisticsError
+)
 
 pairs = st.lists(
     st.tuples(st.booleans(), st.booleans(), st.sampled_from(["s1", "s2", "s3", "s4", "s5"])), min_size=1, max_size=60

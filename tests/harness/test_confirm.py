@@ -15,13 +15,13 @@ from mlflow.entities import ViewType
 
 from data.preparation.prepare import prepare
 from harness.cli import cli
-from harness.confirmation import Confirmation, confirmation_of
-from harness.executors.protocol import Job
-from harness.record import Record
-from harness.spool import sha256_of, write_json
-from harness.study import Study, load_study
-from harness.trial import open_device, run_trial
-from harness.trial_config import derived_seed
+from harness.core.files import sha256_of, write_json
+from harness.core.seeds import derived_seed
+from harness.study.confirmation.conclusion import Confirmation, confirmation_of
+from harness.study.storage.record import Record
+from harness.study.study import Study, load_study
+from harness.training.job import Job
+from harness.training.trial import open_device, run_trial
 from tests.harness.places.untrained_study import outcome, told_study
 from tests.harness.places.workplace import inside
 

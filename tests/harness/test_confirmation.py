@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from harness.config.cost import estimate_trainings
+from harness.config.trial_config import TrialConfig
 from harness.confirm import Plan, no_winner
-from harness.confirmation import (
+from harness.finalists import arms_of
+from harness.study.confirmation.conclusion import (
     Confirmation,
     Finalist,
     Replicate,
@@ -16,7 +19,7 @@ from harness.confirmation import (
     set_out,
     unfinished_of,
 )
-from harness.confirmation_record import (
+from harness.study.confirmation.definition import (
     Result,
     definition_of,
     keep_definition,
@@ -25,10 +28,7 @@ from harness.confirmation_record import (
     results_of,
     runs_named,
 )
-from harness.cost import estimate_trainings
-from harness.finalists import arms_of
-from harness.record import Record
-from harness.trial_config import TrialConfig
+from harness.study.storage.record import Record
 from tests.harness.places.untrained_study import MFCC, WAVE, outcome, told, told_study
 
 # Finalists and conclusion

@@ -8,12 +8,12 @@ from click.testing import CliRunner
 
 from data.preparation.prepare import prepare
 from harness.cli import cli
-from harness.confirmation import set_out
-from harness.confirmation_record import Arm, Result, definition_of, keep_result
-from harness.cost import estimate_trainings, training_s
+from harness.config.cost import estimate_trainings, training_s
+from harness.config.trial_config import TrialConfig
 from harness.finalists import arms_of
-from harness.record import Record
-from harness.trial_config import TrialConfig
+from harness.study.confirmation.conclusion import set_out
+from harness.study.confirmation.definition import Arm, Result, definition_of, keep_result
+from harness.study.storage.record import Record
 from tests.harness.places.untrained_study import MFCC, WAVE, outcome, told_study
 
 
@@ -24,7 +24,7 @@ def test_a_confirmation_without_room_is_refused_before_anything_is_set_out(
     prepared = prepare(study.sweep.data, data_root=None, cache=demo_cache)
     digests = {split: part.manifest.digest for split, part in prepared.splits.items()}
     study.optuna_study.set_user_attr("manifests", {study.sweep.data.digest(): digests})
-    monkeypatch.setattr("harness.room.MIN_FREE_BYTES", 10**18)
+    monkeypatch.setattr("harness.core.disk_space.MIN_FREE_BYTES", 10**18)
     place = ("--record", str(record.root), "--cache", str(demo_cache), "--workers", "1")
     done = CliRunner().invoke(cli, ["confirm", "told", *place])
     assert done.exit_code == 1

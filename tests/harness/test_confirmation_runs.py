@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from data.preparation.prepare import prepare
-from harness.confirmation_record import Result, keep_definition, keep_result, key_of, results_of
 from harness.confirmation_runs import ConfirmationRuns, header_of
+from harness.core.disk_space import OutOfSpaceError
+from harness.core.provenance import provenance
+from harness.core.seeds import derived_seed
 from harness.executors.protocol import (
     EpochDone,
     Event,
-    Job,
     TrialDone,
     TrialFailed,
     WorkerLost,
@@ -22,12 +23,11 @@ from harness.executors.protocol import (
 )
 from harness.finalists import arms_of
 from harness.jobs import Jobs
-from harness.provenance import provenance
-from harness.record import Record
-from harness.replicate import replicate_of
-from harness.room import OutOfSpaceError
-from harness.study import Study
-from harness.trial_config import derived_seed
+from harness.study.confirmation.definition import Result, keep_definition, keep_result, key_of, results_of
+from harness.study.confirmation.replicate import replicate_of
+from harness.study.storage.record import Record
+from harness.study.study import Study
+from harness.training.job import Job
 from harness.view import View
 from tests.harness.places.untrained_study import MFCC, outcome, told_study
 

@@ -14,23 +14,18 @@ import numpy as np
 import pytest
 
 from data.preparation.prepare import prepare
-from harness.controls import (
-    CONTROLS,
-    EPOCHS,
-    Control,
-    controls_left,
-    controls_of,
-    judge,
-    keep_control,
-)
+from harness.config.control_configs import CONTROLS, EPOCHS
 from harness.coordinator import Coordinator
-from harness.executors.protocol import Event, Job, TrialFailed, WorkerLost
-from harness.provenance import provenance
-from harness.record import Record
-from harness.server import TrackingServer
+from harness.core.provenance import provenance
+from harness.executors.protocol import Event, TrialFailed, WorkerLost
+from harness.metrics.chance_level import judge
 from harness.serving_guards import study_control_guards
-from harness.study import load_study, open_study
-from harness.tracking import connect
+from harness.study.controls import Control, controls_left, controls_of, keep_control
+from harness.study.storage.record import Record
+from harness.study.study import load_study, open_study
+from harness.tracking.experiment import connect
+from harness.tracking.server.server import TrackingServer
+from harness.training.job import Job
 from harness.view import View
 from tests.harness.places.control_sweep import sweep, windows
 

@@ -12,31 +12,25 @@ from hypothesis import strategies as st
 
 from data.config import DataConfig
 from data.preparation.prepare import prepare
-from harness.controls import (
-    CONTROLS,
-    EPOCHS,
-    Control,
-    control_config,
-    control_configs,
-    judge,
-    permuted_labels,
-)
-from harness.cost import estimate, window_macs
-from harness.executors.protocol import Job
+from harness.config.control_configs import CONTROLS, EPOCHS, control_config, control_configs
+from harness.config.cost import estimate, window_macs
+from harness.config.files.sweep_loader import load_sweep
+from harness.config.files.yaml_file import SweepError
+from harness.config.json_schema import json_schema
+from harness.config.search_space import SearchSpace
+from harness.config.training_config import TrainingConfig
+from harness.config.trial_config import TrialConfig
+from harness.core.settings import Settings
 from harness.gate import inspect
 from harness.launch import cost_line
-from harness.metrics import binary_metrics
-from harness.search_space import SearchSpace
-from harness.settings import Settings
-from harness.spool import TrialSpool
-from harness.sweep import load_sweep
-from harness.sweep_file import SweepError
-from harness.sweep_schema import json_schema
-from harness.training import Split, fit
-from harness.training_config import TrainingConfig
-from harness.training_state import of_last_epoch
-from harness.trial import run_trial
-from harness.trial_config import TrialConfig
+from harness.metrics.chance_level import judge
+from harness.metrics.classification import binary_metrics
+from harness.study.controls import Control
+from harness.study.storage.trial_spool import TrialSpool
+from harness.training.fit import Split, fit
+from harness.training.job import Job
+from harness.training.state import of_last_epoch
+from harness.training.trial import permuted_labels, run_trial
 from tests.harness.places.control_sweep import sweep, windows
 
 # Labels that say nothing

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.curves import FEWEST_EPOCHS, RULES, Curve, curve_of, trailing_medians
-from harness.statistics import trailing_median_score
+from harness.metrics.intervals import trailing_median_score
 
 shares = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from harness import training_checkpoint
-from harness.spool import CHECKPOINT
-from harness.training import CheckpointError
-from harness.training_checkpoint import DamagedCheckpointError, read_checkpoint
+from harness.study.storage.trial_spool import CHECKPOINT
+from harness.training import checkpoint
+from harness.training.checkpoint import DamagedCheckpointError, read_checkpoint
+from harness.training.fit import CheckpointError
 from tests.harness.places.resumable_training import BATCHES, CONFIG, STEPS, Stop, Whole, first_life, run
 from tests.harness.places.separable_training import model
 
@@ -78,7 +78,7 @@ def reseal(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """A checkpoint that somebody made up, with a right digest."""
     content = read_checkpoint(folder / CHECKPOINT)
     change(content)
-    training_checkpoint.Checkpoints(folder, 0).write(content)
+    checkpoint.Checkpoints(folder, 0).write(content)
 
 
 def remove_weight(content: dict[str, Any]) -> None:
@@ -106,7 +106,7 @@ def test_a_checkpoint_that_would_run_code_is_not_run(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, tuple[Path]]:
             return Path.touch, (tmp_path / "owned",)
 
-    training_checkpoint.Checkpoints(tmp_path, 0).write({"identity": Evil()})
+    checkpoint.Checkpoints(tmp_path, 0).write({"identity": Evil()})
     with pytest.raises(DamagedCheckpointError, match="holds no checkpoint"):
         read_checkpoint(tmp_path / CHECKPOINT)
     run(tmp_path, config=CONFIG.model_copy(update={"epochs": 1}))

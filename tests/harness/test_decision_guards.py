@@ -11,16 +11,16 @@ import pytest
 
 from harness.assessment import GuardRefusedError, require
 from harness.champion import Contest, contest
-from harness.confirmation import Finalist
+from harness.config.files.policy_file import load_policy
+from harness.config.trial_config import TrialConfig
 from harness.evidence import stamp_of
 from harness.finalists import able_trials
 from harness.frozen_test import baseline_opponent
-from harness.guards import Guard
-from harness.policy import load_policy
-from harness.record import Record
+from harness.guards import Guard, refuses
 from harness.serving_guards import champion_guard, confirmation_guard, no_baseline_guard
-from harness.study import Study
-from harness.trial_config import TrialConfig
+from harness.study.confirmation.conclusion import Finalist
+from harness.study.storage.record import Record
+from harness.study.study import Study
 from tests.harness.places.untrained_study import confirmed, outcome, told_study
 
 DEFAULT, PRODUCTION = load_policy("default"), load_policy("production")
@@ -69,7 +69,7 @@ def test_less_than_the_policy_asks_for_is_refused(
     study: Study, seeds: int, numbers: tuple[int, ...], measured: str
 ) -> None:
     guard = asked(study, seeds, numbers)
-    assert PRODUCTION.refuses(guard)
+    assert refuses(PRODUCTION, guard)
     assert guard.measured.startswith(measured)
     assert "harness confirm told --finalists 5 --seeds 5" in guard.advice
 
@@ -85,7 +85,7 @@ def test_a_study_with_fewer_trials_needs_no_more_finalists_than_it_has(study: St
 
 def test_trials_that_came_later_and_rank_above_a_finalist_make_it_old(study: Study) -> None:
     guard = asked(study, 5, (7, 1, 2, 4, 5))
-    assert PRODUCTION.refuses(guard)
+    assert refuses(PRODUCTION, guard)
     assert "trial 3 is none of them, and scores 0.840 in the sweep" in guard.measured
     assert "no other trial above the last of them" in guard.bound
 
@@ -112,7 +112,7 @@ def test_a_baseline_that_is_a_poor_trial_is_no_finalist(study: Study) -> None:
 def test_an_ensemble_is_not_sent_to_confirm() -> None:
     assert "harness confirm" in confirmation_guard(None, RULE).advice
     guard = confirmation_guard(None, RULE, ensemble=True)
-    assert PRODUCTION.refuses(guard)
+    assert refuses(PRODUCTION, guard)
     assert "harness confirm" not in guard.advice
     assert "one of its members" in guard.advice
 
@@ -155,7 +155,7 @@ def test_a_champion_that_cannot_be_compared_does_not_lose_by_numbers() -> None:
         "champion n version 3", incomparable="it learned another label map. `harness rollback n --to V`"
     )
     guard = champion_guard(found, is_champion=True, policy=PRODUCTION)
-    assert PRODUCTION.refuses(guard)
+    assert refuses(PRODUCTION, guard)
     assert "The champion stays" not in guard.advice
     assert "harness rollback" in str(guard)
 
@@ -181,8 +181,8 @@ def test_a_baseline_that_cannot_be_compared_fails_with_the_reason(
     assert found == reason
     guard = no_baseline_guard(str(found), PRODUCTION)
     assert (guard.name, guard.measured) == ("against the baseline", f"cannot be compared: {reason}")
-    assert PRODUCTION.refuses(guard)
-    assert not DEFAULT.refuses(guard)
+    assert refuses(PRODUCTION, guard)
+    assert not refuses(DEFAULT, guard)
 
 
 def test_a_refusal_of_what_the_confirmation_chose_says_how_to_choose_otherwise() -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from harness.trial import open_device
+from harness.training.trial import open_device
 
 
 def test_a_gpu_computes_the_same_again_and_fp32_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:

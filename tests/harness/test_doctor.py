@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from harness import doctor_data, doctor_machine, doctor_probe, doctor_record
+from harness.core.settings import Settings
 from harness.doctor_probe import ask
-from harness.record import Record
-from harness.settings import Settings
+from harness.study.storage.record import Record
 from tests.harness.places.doctor_findings import unwell
 from tests.harness.places.workplace import inside
 
@@ -89,7 +89,7 @@ def test_the_whole_of_doctor_works_where_torch_does_not_import(
 ) -> None:
     package(tmp_path / "broken", monkeypatch, "torch", "raise ImportError('broken')")
     program = (
-        "import sys; from pathlib import Path; from harness import doctor, doctor_machine; from harness.settings import Settings\n"
+        "import sys; from pathlib import Path; from harness import doctor, doctor_machine; from harness.core.settings import Settings\n"
         "doctor_machine.providers = lambda settings: iter(())\n"  # it has tests of its own, and costs seconds
         "for one in doctor.examine(Settings(Path('mlruns'), Path('cache')), Path()): print(one.level, one.subject, one.message)\n"
         "assert 'torch' not in sys.modules and 'mlflow' not in sys.modules"

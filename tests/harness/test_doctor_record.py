@@ -13,12 +13,12 @@ import pytest
 from filelock import FileLock
 
 from harness import doctor, doctor_record
+from harness.config.sweep import Sweep
+from harness.core.settings import Settings
 from harness.leftovers import find_leftovers, remove_leftovers
-from harness.mlflow_schema import known_revisions
-from harness.record import Record
-from harness.settings import Settings
-from harness.study import open_study
-from harness.sweep import Sweep
+from harness.study.storage.mlflow_schema import known_revisions
+from harness.study.storage.record import Record
+from harness.study.study import open_study
 from tests.harness.places.doctor_findings import unwell
 
 
@@ -100,7 +100,7 @@ def test_a_record_that_others_can_read_is_closed_once(record: Record) -> None:
 def holder(record: Record) -> Iterator["subprocess.Popen[str]"]:
     """Another process that runs study x."""
     program = (
-        "import sys; from pathlib import Path; from harness.record import Record\n"
+        "import sys; from pathlib import Path; from harness.study.storage.record import Record\n"
         "lock = Record(Path(sys.argv[1])).lock_study('x'); print('held', flush=True); sys.stdin.read()\n"
     )
     process = subprocess.Popen(

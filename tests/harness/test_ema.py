@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from harness.metrics import binary_metrics
-from harness.training import CheckpointError, EpochReport, FitResult, Split, fit
-from harness.training_average import WeightAverage, decay_at
-from harness.training_checkpoint import read_checkpoint
-from harness.training_config import TrainingConfig
+from harness.config.training_config import TrainingConfig
+from harness.metrics.classification import binary_metrics
+from harness.training.checkpoint import read_checkpoint
+from harness.training.fit import CheckpointError, EpochReport, FitResult, Split, fit
+from harness.training.learner import WeightAverage, decay_at
 
 CPU = torch.device("cpu")
 OFF = TrainingConfig(epochs=6, batch_size=16, learning_rate=5e-3, train_score_windows=40)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import empty_database
-from harness.empty_database import EmptyDatabase, EmptyDatabaseError
-from harness.record import Record, quiet_environment
+from harness.core.environment import quiet_environment
+from harness.study.storage import mlflow_database
+from harness.study.storage.mlflow_database import EmptyDatabase, EmptyDatabaseError
+from harness.study.storage.record import Record
 
 
 def tables(database: Path) -> set[str]:
@@ -50,12 +51,12 @@ def test_what_could_not_be_begun_is_made_in_the_record(
 ) -> None:
     record = Record(tmp_path / "mlruns")
     with monkeypatch.context() as patch:
-        patch.setattr(empty_database, "PROGRAM", "raise SystemExit('no room')")
+        patch.setattr(mlflow_database, "PROGRAM", "raise SystemExit('no room')")
         broken = EmptyDatabase(quiet_environment())
     with broken, pytest.raises(EmptyDatabaseError, match="no room"):
         broken.copy_to(tmp_path / "copy")
     with monkeypatch.context() as patch:
-        patch.setattr(empty_database, "PROGRAM", "raise SystemExit('no room')")
+        patch.setattr(mlflow_database, "PROGRAM", "raise SystemExit('no room')")
         begun = EmptyDatabase(quiet_environment())
     with begun:
         assert record.open(begun).exists

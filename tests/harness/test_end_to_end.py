@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.record import Record
-from harness.server import TrackingServer
-from harness.tracking import connect
+from harness.study.storage.record import Record
+from harness.tracking.experiment import connect
+from harness.tracking.server.server import TrackingServer
 from tests.harness.places.workplace import SWEEP, Workplace, trial_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

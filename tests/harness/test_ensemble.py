@@ -17,17 +17,17 @@ from data.config import DataConfig
 from data.preparation.prepare import prepare
 from harness.candidate import Candidate
 from harness.card import card_of
-from harness.choosing import subject_named
 from harness.cli import cli
+from harness.config.sweep import Sweep
+from harness.config.trial_config import TrialConfig
 from harness.ensemble import Averaged, _free_name, _header
-from harness.ensemble_record import EnsembleSummary, ensemble_named, ensembles_of, remember
 from harness.evidence import _identity, mark_of
 from harness.members import EnsembleError, find_members, refuse_different, require_alike, study_of_members
-from harness.record import Record
-from harness.run_page import external_tags, trial_header
-from harness.study import Study, StudyError, open_study
-from harness.sweep import Sweep
-from harness.trial_config import TrialConfig
+from harness.study.choose_trial import subject_named
+from harness.study.ensembles import EnsembleSummary, ensemble_named, ensembles_of, remember
+from harness.study.storage.record import Record
+from harness.study.study import Study, StudyError, open_study
+from harness.tracking.run_header import external_tags, trial_header
 
 DIGESTS = {"clean": {"train": "1" * 64, "val": "2" * 64, "test": "3" * 64}}
 DIGESTS["other"] = {**DIGESTS["clean"], "val": "abcdef012345" + "0" * 52}

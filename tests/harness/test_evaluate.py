@@ -16,14 +16,14 @@ from click.testing import CliRunner
 from data.config import DataConfig
 from data.preparation.prepare import prepare
 from harness.cli import cli
-from harness.ledger import LEDGER
+from harness.config.sweep import Sweep
+from harness.core.files import sha256_of
 from harness.meeting_corpus import heard_in
-from harness.record import Record
-from harness.server import TrackingServer
-from harness.spool import sha256_of
-from harness.study import open_study
-from harness.sweep import Sweep
-from harness.tracking import Tracking, connect
+from harness.study.storage.frozen_test_log import LEDGER
+from harness.study.storage.record import Record
+from harness.study.study import open_study
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.server.server import TrackingServer
 from models.export.export import export_onnx
 from models.front_ends.config import LogMel
 from models.networks.cnn import FastDiarizationModel

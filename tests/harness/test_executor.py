@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.executors.failures import failure_kind, is_spent
 from harness.executors.local import (
     VISIBLE,
     LocalExecutor,
@@ -16,7 +15,9 @@ from harness.executors.local import (
     patience_s,
     visible_gpus,
 )
-from harness.executors.protocol import Event, FailureKind, Job, TrialDone, TrialFailed
+from harness.executors.protocol import Event, TrialDone, TrialFailed
+from harness.training.failures import failure_kind, is_spent
+from harness.training.job import FailureKind, Job
 
 # What a worker says, without the seconds that torch takes: it fails the job 0 for good, and does every other.
 WORKER = """#!{python}

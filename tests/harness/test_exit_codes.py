@@ -95,10 +95,10 @@ def test_a_bad_study_name_ends_with_2(elsewhere: Path) -> None:
     ("name", "module", "code"),
     [
         ("GateRefusedError", "harness.gate", 3), ("GuardRefusedError", "harness.assessment", 3),
-        ("PolicyError", "harness.policy", 2),
+        ("PolicyError", "harness.config.policy", 2),
         ("DataChangedError", "harness.study", 3), ("OutOfSpaceError", "harness.coordinator", 1),
-        ("SweepError", "harness.sweep_file", 2), ("DataError", "data.errors", 2), ("Other", "builtins", None),
-        ("ServerError", "harness.server", 1), ("ExportError", "models.export.export", 1),
+        ("SweepError", "harness.config.files.yaml_file", 2), ("DataError", "data.errors", 2), ("Other", "builtins", None),
+        ("ServerError", "harness.tracking.server.server", 1), ("ExportError", "models.export.export", 1),
         ("WeightsError", "models.checkpoints", 1), ("WorkersFailedError", "harness.executors.protocol", 1),
         ("PromotionError", "harness.promotion", 1), ("MlflowException", "mlflow.exceptions", 1),
         ("ConnectionError", "requests.exceptions", 1), ("MlflowException", "elsewhere", None),
@@ -125,7 +125,7 @@ def test_a_full_disk_says_what_to_do() -> None:
 
 
 def test_a_bug_keeps_its_traceback_and_json_its_document(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.sweep_schema.json_schema", lambda: dict[str, int]()["absent"])
+    monkeypatch.setattr("harness.config.json_schema.json_schema", lambda: dict[str, int]()["absent"])
     assert isinstance(run("schema").exception, KeyError)
     result = run("schema", "--json")
     assert json.loads(result.stdout) == {"error": "KeyError: 'absent'", "exit_code": 1}
@@ -175,7 +175,9 @@ def test_a_second_signal_leaves_at_once(elsewhere: Path) -> None:
 def test_nohup_stays_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        monkeypatch.setattr("harness.sweep_schema.json_schema", lambda: signal.raise_signal(signal.SIGHUP))
+        monkeypatch.setattr(
+            "harness.config.json_schema.json_schema", lambda: signal.raise_signal(signal.SIGHUP)
+        )
         assert run("schema").exit_code == 0
     finally:
         signal.signal(signal.SIGHUP, before)

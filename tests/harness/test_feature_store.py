@@ -8,9 +8,9 @@ import pytest
 from data.config import DataConfig
 from data.preparation.prepare import Prepared, prepare
 from harness import store_check
-from harness.feature_store import SOURCE, built, feature_key, stored_features
-from harness.settings import Settings
+from harness.core.settings import Settings
 from harness.store_check import check_store
+from harness.training.feature_cache import SOURCE, built, feature_key, stored_features
 from models.front_ends import config
 from models.front_ends.config import LogMel, Mfcc
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from harness.drawing import Sheet
-from harness.figures import (
+from harness.training.outputs.drawing import Sheet
+from harness.training.outputs.figures import (
     CLASS_COLOURS,
     LABELS_SIZE,
     SQUARE_SIZE,
@@ -80,7 +80,7 @@ def test_a_staircase_of_many_windows_keeps_its_corners() -> None:
 
 def test_pillow_is_imported_late_and_matplotlib_never() -> None:
     code = (
-        "import sys, harness.figures as f\n"
+        "import sys, harness.training.outputs.figures as f\n"
         "assert 'PIL' not in sys.modules\n"
         "f.label_histogram_image((1, 1), (1, 1), (1, 1), title='t')\n"
         "assert 'matplotlib' not in sys.modules\n"

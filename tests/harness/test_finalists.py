@@ -3,13 +3,14 @@
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from harness.choosing import choose, expected_luck
-from harness.confirmation import confirmation_of, set_out
-from harness.confirmation_record import Result, keep_result
-from harness.ensemble_record import EnsembleSummary, remember
 from harness.finalists import ConfirmationError, arms_of
-from harness.record import Record
-from harness.study import StudyError
+from harness.study.choose_trial import choose
+from harness.study.confirmation.conclusion import confirmation_of, set_out
+from harness.study.confirmation.definition import Result, keep_result
+from harness.study.ensembles import EnsembleSummary, remember
+from harness.study.leaderboard import expected_luck
+from harness.study.storage.record import Record
+from harness.study.study import StudyError
 from tests.harness.places.untrained_study import MFCC, WAVE, outcome, told_study
 
 

@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from harness.guards import Guard, Predictions, ece_guard, frozen_guards, gap_guard, prediction_guards
+from harness.config.files.policy_file import load_policy
+from harness.config.policy import Policy
+from harness.guards import Guard, ece_guard, frozen_guards, gap_guard, prediction_guards, refuses
 from harness.latency import Latency
-from harness.policy import Policy, load_policy
+from harness.metrics.predictions import Predictions
 from harness.serving_guards import (
     cluster_guard,
     label_map_guard,
@@ -126,8 +128,8 @@ def test_a_gap_that_sampling_error_may_explain_is_only_spoken_of_where_certainty
     said = gap_guard(train, val, policy(certainty=0.95))
     assert (said.ok, said.level) == (False, "advice")
     assert "20 clusters" in str(said)
-    assert not PRODUCTION.refuses(said)
-    assert PRODUCTION.refuses(gap_guard(train, predictions((0.75, 0.75)), PRODUCTION))
+    assert not refuses(PRODUCTION, said)
+    assert refuses(PRODUCTION, gap_guard(train, predictions((0.75, 0.75)), PRODUCTION))
 
 
 def test_a_gap_beyond_the_hard_bounds_is_refused_whatever_its_sampling_error() -> None:
@@ -173,7 +175,7 @@ def test_calibration_is_warned_of_above_one_bound_and_fails_above_the_other(
     (guard,) = [one for one in frozen_guards(test, DEFAULT) if "ECE" in one.name]
     assert (guard.ok, guard.level) == (ok, level)
     assert guard.measured.startswith(f"{error:.3f}")
-    assert not DEFAULT.refuses(guard)
+    assert not refuses(DEFAULT, guard)
 
 
 def test_a_control_that_beats_chance_beyond_doubt_is_broken() -> None:

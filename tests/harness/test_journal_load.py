@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
-from harness.journal import WholeLines
-from harness.journal_load import QuickStorage
-from harness.record import Record, _journal_lock
+from harness.study.storage.journal import WholeLines
+from harness.study.storage.journal_reader import QuickStorage
+from harness.study.storage.record import Record, _journal_lock
 
 Operation = tuple[str, int, float]
 OPERATIONS = st.lists(

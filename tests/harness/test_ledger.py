@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.ledger import LEDGER, open_test
+from harness.study.storage.frozen_test_log import LEDGER, open_test
 
 
 def test_openings_count_by_study_and_by_all_on_the_same_windows(tmp_path: Path) -> None:

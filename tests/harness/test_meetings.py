@@ -16,11 +16,12 @@ from pydantic import ValidationError
 
 from data.corpora.base import Recording
 from data.corpora.base import Segment as Turn
-from data.corpora.reference import reference
+from data.corpora.rttm import reference
 from data.errors import AudioError
 from data.tasks.activity import activity_of
 from harness.meeting_corpus import clusters_of
-from harness.meetings import (
+from harness.metrics.frame_reference import RULES, change_points, window_labels
+from harness.metrics.frame_scores import (
     Meeting,
     MeetingEvaluation,
     Protocol,
@@ -29,8 +30,7 @@ from harness.meetings import (
     positive_regions,
     reference_digest,
 )
-from harness.references import RULES, change_points, window_labels
-from harness.sliding import FrameScores, frame_count, read_windows, window_starts
+from harness.metrics.sliding_window import FrameScores, frame_count, read_windows, window_starts
 
 FRAME = 160  # samples: 10 ms
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 
-from harness.metrics import (
+from harness.metrics.classification import (
     MetricsError,
     binary_metrics,
     expected_calibration_error,

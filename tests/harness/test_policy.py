@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.guards import Guard, Level
-from harness.policy import FOLDER, POLICIES, SECTIONS, Policy, PolicyError, load_policy, policy_schema
-from harness.yaml_values import parse_yaml
+from harness.config.files.policy_file import load_policy
+from harness.config.files.yaml_reader import parse_yaml
+from harness.config.policy import FOLDER, POLICIES, SECTIONS, Policy, PolicyError, policy_schema
+from harness.guards import Guard, Level, refuses
 
 DEFAULT, PRODUCTION = (load_policy(name) for name in POLICIES)
 SCHEMA = jsonschema.Draft202012Validator(policy_schema())
@@ -52,8 +53,8 @@ def test_the_default_writes_every_bound_and_they_are_those_of_the_science() -> N
 
 
 def test_production_differs_in_what_it_says_and_in_nothing_else() -> None:
-    assert DEFAULT.differences() == {}
-    assert PRODUCTION.differences() == {
+    assert DEFAULT.differences_from(DEFAULT) == {}
+    assert PRODUCTION.differences_from(DEFAULT) == {
         "quality.on_failure": {"default": "warn", "policy": "refuse"},
         "quality.certainty": {"default": 0.5, "policy": 0.95},
         "confirmation.required": {"default": False, "policy": True},
@@ -65,11 +66,11 @@ def test_production_differs_in_what_it_says_and_in_nothing_else() -> None:
     [("integrity", True, True), ("quality", False, True), ("advice", False, False)],
 )
 def test_what_refuses(level: Level, by_default: bool, in_production: bool) -> None:
-    assert (DEFAULT.refuses(guard(level, False)), PRODUCTION.refuses(guard(level, False))) == (
+    assert (refuses(DEFAULT, guard(level, False)), refuses(PRODUCTION, guard(level, False))) == (
         by_default,
         in_production,
     )
-    assert not PRODUCTION.refuses(guard(level, True))
+    assert not refuses(PRODUCTION, guard(level, True))
 
 
 def test_a_file_holds_any_part_and_the_rest_is_the_defaults(tmp_path: Path) -> None:
@@ -77,12 +78,12 @@ def test_a_file_holds_any_part_and_the_rest_is_the_defaults(tmp_path: Path) -> N
         written(tmp_path, "integrity:\n  min_recall: 0.5\nlatency: {device: cuda}\nquality:\n")
     )
     assert policy.name == "mine"
-    assert policy.differences() == {
+    assert policy.differences_from(DEFAULT) == {
         "integrity.min_recall": {"default": 0.3, "policy": 0.5},
         "latency.device": {"default": "cpu", "policy": "cuda"},
     }
     assert load_policy(written(tmp_path, "name: ours\ndescription: of the team\n")).name == "ours"
-    assert load_policy(written(tmp_path, "")).differences() == {}
+    assert load_policy(written(tmp_path, "")).differences_from(DEFAULT) == {}
 
 
 def test_every_mistake_is_named_at_once_with_its_line(tmp_path: Path) -> None:

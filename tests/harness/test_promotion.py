@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.server import TrackingServer
-from harness.study import load_study
-from harness.tracking import Tracking, connect
+from harness.study.study import load_study
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.server.server import TrackingServer
 from tests.harness.places.workplace import Workplace, copied, trial_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.ranking import median_seed, ranking, spread_of, winner_of
-from harness.statistics import StatisticsError
+from harness.metrics.intervals import StatisticsError
+from harness.metrics.seed_ranking import median_seed, ranking, spread_of, winner_of
 
 SCORES = st.integers(2, 6).flatmap(
     lambda n: st.lists(

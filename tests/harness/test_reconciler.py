@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from harness.asking import Asking
+from harness.config.sweep import Sweep
 from harness.reconciler import ended_spools, find_stale, reconcile, settle
-from harness.record import Record, RecordError
-from harness.run_page import run_name
-from harness.spool import TrialSpool
-from harness.study import Study, open_study
-from harness.sweep import Sweep
+from harness.study.ask import Asking
+from harness.study.storage.record import Record, RecordError
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import Study, open_study
+from harness.tracking.run_header import run_name
 
 SWEEP = {"name": "left", "parameters": {"learning_rate": {"float": [0.001, 0.01]}}, "sampler": "random"}
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.journal import repair_tail
-from harness.record import Record, RecordError
+from harness.study.storage.journal import repair_tail
+from harness.study.storage.record import Record, RecordError
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -50,7 +50,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.record.MIN_FREE_BYTES", 10**18)
+    monkeypatch.setattr("harness.core.disk_space.MIN_FREE_BYTES", 10**18)
     with pytest.raises(RecordError, match="GB free; a sweep needs"):
         Record(tmp_path / "mlruns").open()
     assert not Record(tmp_path / "mlruns").exists
@@ -122,7 +122,7 @@ def test_a_line_that_another_process_tore_is_cut_off_by_who_goes_on(record: Reco
 
 def test_the_journals_lock_dies_with_its_holder(record: Record) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from harness.record import Record, _journal_lock\n"
+        "import sys, time; from pathlib import Path; from harness.study.storage.record import Record, _journal_lock\n"
         "lock = _journal_lock(Record(Path(sys.argv[1])).locks / 'journal.lock'); lock.acquire()\n"
         "print('held', flush=True); time.sleep(60)\n"
     )
@@ -159,7 +159,7 @@ def test_a_study_that_a_bystander_asks_about_can_be_locked(record: Record) -> No
 
 def test_two_processes_write_one_journal(record: Record) -> None:
     program = (
-        "import sys; from pathlib import Path; import optuna; from harness.record import Record\n"
+        "import sys; from pathlib import Path; import optuna; from harness.study.storage.record import Record\n"
         "optuna.logging.set_verbosity(optuna.logging.ERROR)\n"
         "study = optuna.create_study(study_name='x', storage=Record(Path(sys.argv[1])).storage(), load_if_exists=True)\n"
         "for k in range(20): study.tell(study.ask(), k)\n"
@@ -191,7 +191,7 @@ def test_a_record_moves(record: Record, tmp_path: Path) -> None:
 
 def test_a_study_has_one_owner_who_is_named(record: Record) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from harness.record import Record\n"
+        "import sys, time; from pathlib import Path; from harness.study.storage.record import Record\n"
         "lock = Record(Path(sys.argv[1])).lock_study('x'); print('held', flush=True); time.sleep(60)\n"
     )
     holder = child(program, record.root)

@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
-from harness.artifacts import ArtifactError
 from harness.bundle_files import bundle_digest
 from harness.champion import fetch_champion
 from harness.cli import cli
-from harness.promotion_lock import PromotionError, only_promotion
-from harness.record import Record
-from harness.tracking import Tracking
+from harness.study.storage.promotion_lock import PromotionError, only_promotion
+from harness.study.storage.record import Record
+from harness.tracking.artifacts import ArtifactError
+from harness.tracking.experiment import Tracking
 from harness.versions import champion_of, raw_versions, versions_of
 from tests.harness.places.registry_place import (
     NAME,

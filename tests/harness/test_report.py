@@ -16,11 +16,12 @@ import pytest
 from harness.against import compare
 from harness.analysis import analyse
 from harness.commands.report import command
-from harness.controls import Control, Judgement, keep_control
+from harness.metrics.chance_level import Judgement
 from harness.report import document, load_answers, render_html, render_markdown, write_report
 from harness.report_text import big, cell, interval, plain, share, signed, summary
 from harness.report_values import Report
-from harness.study import Study
+from harness.study.controls import Control, keep_control
+from harness.study.study import Study
 from tests.harness.conftest import Told
 from tests.harness.places.report_study import Place
 

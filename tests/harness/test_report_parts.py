@@ -12,14 +12,14 @@ import pytest
 from data.config import DataConfig
 from data.preparation.prepare import prepare
 from harness.against import compare
-from harness.ensemble_record import OPTIMISM, EnsembleSummary, remember
 from harness.gate import evidence
 from harness.report import document, make_report, render_html, render_markdown, write_report
 from harness.report_figures import PANELS, drawn_rows
 from harness.report_folder import ReportError, require_folder
 from harness.report_meetings import tables_of
 from harness.report_text import effective, summary
-from harness.study import Study
+from harness.study.ensembles import OPTIMISM, EnsembleSummary, remember
+from harness.study.study import Study
 from tests.harness.places.report_study import Place
 
 MEETINGS = {

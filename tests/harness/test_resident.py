@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.training_split import KeptTensors, Split, on_gpu, resident
+from harness.training.window_split import KeptTensors, Split, on_gpu, resident
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 KB = 256  # float32

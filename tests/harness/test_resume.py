@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 
 from data.config import DataConfig
 from data.preparation.prepare import prepare
-from harness import training_checkpoint
-from harness.executors.protocol import Job
-from harness.run_page import verdict_of
-from harness.spool import CHECKPOINT, TrialSpool
-from harness.study import TrialSummary
-from harness.training import fit
-from harness.training_checkpoint import read_checkpoint
-from harness.trial import run_trial
-from harness.trial_config import TrialConfig
+from harness.config.trial_config import TrialConfig
+from harness.study.storage.trial_spool import CHECKPOINT, TrialSpool
+from harness.study.trials import TrialSummary
+from harness.tracking.run_verdict import verdict_of
+from harness.training import checkpoint
+from harness.training.checkpoint import read_checkpoint
+from harness.training.fit import fit
+from harness.training.job import Job
+from harness.training.trial import run_trial
 from tests.harness.places.resumable_training import (
     ASKED,
     AUGMENTATION,
@@ -86,15 +86,15 @@ def test_the_clock_decides_when_a_checkpoint_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, written = [0.0], []
-    monkeypatch.setattr(training_checkpoint.time, "monotonic", lambda: now[0])
-    write = training_checkpoint.Checkpoints.write
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    write = checkpoint.Checkpoints.write
 
     def noted(self: Any, content: Any) -> None:
         place = content["place"]
         written.append((place["epoch"], place["step"]) if place else (len(content["reports"]), 0))
         write(self, content)
 
-    monkeypatch.setattr(training_checkpoint.Checkpoints, "write", noted)
+    monkeypatch.setattr(checkpoint.Checkpoints, "write", noted)
 
     def a_minute_passes() -> bool:
         now[0] += 60

@@ -9,7 +9,7 @@ import pytest
 
 from harness.executors.protocol import TrialFailed, WorkerLost
 from harness.retries import MAX_HANGS, MAX_RETRIES, Retries
-from harness.spool import CHECKPOINT, TrialSpool
+from harness.study.storage.trial_spool import CHECKPOINT, TrialSpool
 
 DEAD = WorkerLost(3, "its worker died")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from harness import run_outputs
-from harness.run_outputs import LOGGED_IMAGES, folder_of, place_outputs
-from harness.spool import TrialSpool
+from harness.study.storage.trial_spool import TrialSpool
+from harness.tracking import upload
+from harness.tracking.upload import LOGGED_IMAGES, folder_of, place_outputs
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_disk_without_room_is_an_error(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "link", full)
-    monkeypatch.setattr(run_outputs.shutil, "copyfile", full)
+    monkeypatch.setattr(upload.shutil, "copyfile", full)
     with pytest.raises(OSError, match="No space left"):
         place_outputs(tmp_path / "run", spool)
 

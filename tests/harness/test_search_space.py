@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.config import DataConfig
-from harness.parameters import Choice, Fixed, FloatRange, IntRange, Scalar
-from harness.run_page import run_name
-from harness.search_space import MAX_DATA_CONFIGS, SearchSpace, Values
-from harness.sweep import Sweep
-from harness.sweep_file import SweepFile
-from harness.sweep_problems import problems_of, space_problems
-from harness.trial_config import TrialConfig
+from harness.config.files.sweep_checks import problems_of, space_problems
+from harness.config.files.yaml_file import SweepFile
+from harness.config.parameters import Choice, Fixed, FloatRange, IntRange, Scalar
+from harness.config.search_space import MAX_DATA_CONFIGS, SearchSpace, Values
+from harness.config.sweep import Sweep
+from harness.config.trial_config import TrialConfig
+from harness.tracking.run_header import run_name
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

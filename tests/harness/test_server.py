@@ -16,11 +16,11 @@ import psutil
 import pytest
 
 from harness import doctor_record
-from harness.record import Record, RecordError
 from harness.record_copy import copy_record
 from harness.restore_place import RestoreRefusedError, hold_unused, place_of
-from harness.server import ServerError, TrackingServer, free_port
-from harness.tracking import connect
+from harness.study.storage.record import Record, RecordError
+from harness.tracking.experiment import connect
+from harness.tracking.server.server import ServerError, TrackingServer, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +105,7 @@ def test_while_a_server_is_open_its_record_is_not_replaced(
         assert not (tmp_path / "copy" / "locks").exists()
     assert place_of(record, [tmp_path]) == record.root, "a server leaves nothing that no record has"
     with hold_unused(record):
-        command = [sys.executable, "-P", "-m", "harness.mlflow_server", "127.0.0.1", str(free_port())]
+        command = [sys.executable, "-P", "-m", "harness.tracking.server.app", "127.0.0.1", str(free_port())]
         late = subprocess.run(
             command, cwd=record.root, capture_output=True, text=True, timeout=60, check=False
         )

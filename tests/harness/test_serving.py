@@ -16,11 +16,12 @@ import psutil
 import pytest
 import soundfile
 
-from harness.record import Record, quiet_environment
+from harness.core.environment import quiet_environment
+from harness.metrics.intervals import clustered_interval
 from harness.registry import Registration, register
-from harness.server import TrackingServer, free_port
-from harness.statistics import clustered_interval
-from harness.tracking import Tracking, connect
+from harness.study.storage.record import Record
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.server.server import TrackingServer, free_port
 from harness.verify import verify
 from models.onnx_io.session import open_session, run_onnx
 
@@ -68,7 +69,7 @@ def url(tracking: Tracking, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     log = scratch / "log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.supervisor", *serve], stdin=subprocess.PIPE, stdout=file,
+            [sys.executable, "-P", "-m", "harness.tracking.server.supervisor", *serve], stdin=subprocess.PIPE, stdout=file,
             stderr=file, start_new_session=True, env=environment, cwd=scratch,
         )  # fmt: skip
     descendants: list[psutil.Process] = []

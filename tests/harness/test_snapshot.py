@@ -17,9 +17,9 @@ from filelock import FileLock
 
 from harness import record_copy
 from harness.commands.options import EXIT_INPUT, EXIT_REFUSED, exit_code_of
+from harness.config.files.sweep_loader import load_sweep
+from harness.core.file_permissions import private_files
 from harness.dvc_project import DvcError, find_project, run_dvc, set_up
-from harness.privacy import private_files
-from harness.record import Record, RecordError
 from harness.record_copy import copy_record
 from harness.restore import restore
 from harness.restore_place import RestoreRefusedError, require_nothing_lost
@@ -35,8 +35,8 @@ from harness.snapshot_pointer import (
     read_manifest,
     read_pointer,
 )
-from harness.study import load_study, study_of
-from harness.sweep import load_sweep
+from harness.study.storage.record import Record, RecordError
+from harness.study.study import load_study, study_of
 from tests.harness.places.small_record import contents, small_record, stored_manifest
 from tests.harness.places.workplace import inside
 

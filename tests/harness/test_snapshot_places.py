@@ -12,11 +12,11 @@ import pytest
 
 from harness.commands.options import EXIT_REFUSED
 from harness.dvc_project import DvcError, DvcProject, set_up
-from harness.record import Record, RecordError
 from harness.restore import restore
 from harness.restore_place import RestoreRefusedError, move_aside, place_of
 from harness.snapshot import take_snapshot
 from harness.snapshot_pointer import POINTER, Pointer
+from harness.study.storage.record import Record, RecordError
 from tests.faults.test_old_and_readonly import read_only
 from tests.faults.tmpfs import disk, elsewhere
 from tests.harness.places.small_record import contents, small_record

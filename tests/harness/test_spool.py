@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.spool import TrialSpool, write_json
+from harness.core.files import write_json
+from harness.study.storage.trial_spool import TrialSpool
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_numbers_survive_bit_for_bit(spool: TrialSpool) -> None:
 
 def test_every_acknowledged_epoch_survives_kill_9(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from harness.spool import TrialSpool\n"
+        "import sys; from pathlib import Path; from harness.study.storage.trial_spool import TrialSpool\n"
         "spool = TrialSpool(Path(sys.argv[1]))\n"
         "for epoch in range(10**6):\n"
         "    spool.append_epoch(epoch, {'score': epoch / 7})\n"
@@ -153,7 +154,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"rows": [0] * 20_000})
     program = (
-        "import sys; from pathlib import Path; from harness.spool import write_json\n"
+        "import sys; from pathlib import Path; from harness.core.files import write_json\n"
         "for k in range(10**6): write_json(Path(sys.argv[1]), {'rows': [k] * 20_000})\n"
     )
     child = subprocess.Popen([sys.executable, "-c", program, str(path)])

@@ -12,16 +12,18 @@ import psutil
 import pytest
 
 from data.preparation.prepare import Prepared, prepare
-from harness import asking, coordinator, jobs
+from harness import coordinator, jobs
+from harness.config.sweep import Sweep
+from harness.config.trial_config import TrialConfig
 from harness.coordinator import Coordinator
+from harness.core.provenance import provenance
 from harness.executors.local import LocalExecutor
-from harness.executors.protocol import EpochDone, Event, Job, TrialDone, WorkerLost
-from harness.provenance import provenance
-from harness.record import Record
+from harness.executors.protocol import EpochDone, Event, TrialDone, WorkerLost
 from harness.retries import MAX_RETRIES
-from harness.study import Study, open_study
-from harness.sweep import Sweep
-from harness.trial_config import TrialConfig
+from harness.study import ask
+from harness.study.storage.record import Record
+from harness.study.study import Study, open_study
+from harness.training.job import Job
 from harness.view import View
 from tests.benchmarks.synthetic import SpoolOnly, outcome_of
 from tests.faults.small_study import DATA, bare_record, run, spooled_epochs
@@ -152,7 +154,7 @@ def test_killed_anywhere_it_asks_for_the_same_trials(
 
         record, executors = bare_record(tmp_path / str(at)), [Scripted(), Scripted()]
         with monkeypatch.context() as patch:
-            for module in (coordinator, asking, jobs):
+            for module in (coordinator, ask, jobs):
                 patch.setattr(module, "failpoint", dies)
             with pytest.raises(KilledError):
                 coordinate(record, definition, prepared, executors[0])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
-from harness.stacked_adamw import StackedAdamW
-from harness.stacked_scaler import StackedScaler
+from harness.training.stacking.stacked_adamw import StackedAdamW
+from harness.training.stacking.stacked_scaler import StackedScaler
 from models.networks.stacked import packed
 
 CPU = torch.device("cpu")

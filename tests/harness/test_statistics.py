@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.statistics import (
+from harness.metrics.intervals import (
     StatisticsError,
     clustered_interval,
     intraclass_correlation,

@@ -10,9 +10,9 @@ from filelock import FileLock
 
 from harness.cli import cli
 from harness.commands.status import SHOWN
-from harness.record import Record
-from harness.study import Study, load_study, open_study
-from harness.sweep import load_sweep
+from harness.config.files.sweep_loader import load_sweep
+from harness.study.storage.record import Record
+from harness.study.study import Study, load_study, open_study
 from tests.harness.places.command_line import run
 from tests.harness.places.untrained_study import outcome, told_study
 

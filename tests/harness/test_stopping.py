@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.executors.protocol import FailureKind, WorkersFailedError
+from harness.executors.protocol import WorkersFailedError
 from harness.stopping import MAX_ALIKE, AlikeFailures
+from harness.training.job import FailureKind
 
 OWN: tuple[FailureKind, ...] = ("diverged", "out_of_memory")
 ENDED = None

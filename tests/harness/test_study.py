@@ -7,20 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from harness.record import Record, RecordError
-from harness.search_rules import build_pruner, build_sampler
-from harness.search_space import Values
-from harness.study import (
-    DataChangedError,
-    Study,
-    StudyError,
-    TrialSummary,
-    best_of,
-    load_study,
-    open_study,
-    study_names,
-)
-from harness.sweep import Pruner, Sweep
+from harness.config.search_space import Values
+from harness.config.sweep import Pruner, Sweep
+from harness.study.sampling.samplers import build_pruner, build_sampler
+from harness.study.storage.record import Record, RecordError
+from harness.study.study import DataChangedError, Study, StudyError, load_study, open_study, study_names
+from harness.study.trials import TrialSummary, best_of
 
 
 def opened(record: Record, definition: Sweep) -> Study:

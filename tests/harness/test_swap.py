@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import swap
-from harness.swap import exchange, put_in_place
+from harness.core import atomic_swap
+from harness.core.atomic_swap import exchange, put_in_place
 
 FILES = ("model.onnx", "card.md", "golden/logits.npy")
 
@@ -28,7 +28,7 @@ def generation(folder: Path) -> str:
 
 
 def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swap, "exchange", lambda one, other: False)
+    monkeypatch.setattr(atomic_swap, "exchange", lambda one, other: False)
 
 
 @pytest.fixture(params=["exchange", "two renames"])
@@ -68,11 +68,11 @@ def test_a_folder_that_is_not_there_leaves_the_old_one(tmp_path: Path) -> None:
 SWAP = """
 import sys
 from pathlib import Path
-from harness import swap
+from harness.core import atomic_swap
 home = Path(sys.argv[1])
 if sys.argv[2] == "two renames":
-    swap.exchange = lambda one, other: False
-swap.put_in_place(home / ".aside", home / "final")
+    atomic_swap.exchange = lambda one, other: False
+atomic_swap.put_in_place(home / ".aside", home / "final")
 """
 
 
@@ -89,7 +89,7 @@ def test_killed_anywhere_the_next_swap_finds_one_whole_folder(tmp_path: Path, wa
     final = tmp_path / "home/final"
     if way == "two renames" and place == "between":
         assert not final.exists()
-        swap._recover(final)
+        atomic_swap._recover(final)
         assert generation(final) == "old"
     assert generation(final) == ("old" if place == "before" or (place == "between" and not passed) else "new")
     put_in_place(write(tmp_path / "home/.next", "next"), final)

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.parameters import places
-from harness.sweep import NAME, Sweep, load_sweep, slug
-from harness.sweep_file import SweepError, read_sweep_file
-from harness.sweep_schema import json_schema
-from harness.yaml_values import parse_yaml
+from harness.config.files.sweep_loader import load_sweep
+from harness.config.files.yaml_file import SweepError, read_sweep_file
+from harness.config.files.yaml_reader import parse_yaml
+from harness.config.json_schema import json_schema
+from harness.config.parameters import places
+from harness.config.sweep import NAME, Sweep, slug
 from tests.faults.bad_sweeps import MALFORMED, parameters
 
 SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))

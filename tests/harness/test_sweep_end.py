@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 
 from harness.launch import Launch
-from harness.study import TrialSummary
+from harness.study.trials import TrialSummary
 from tests.harness.places.command_line import run
 
 pytestmark = pytest.mark.usefixtures("elsewhere")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.sweep_file import SweepError, SweepFile, nearest, read_sweep_file
-from harness.yaml_values import MAX_DEPTH, parse_yaml
+from harness.config.files.yaml_file import SweepError, SweepFile, nearest, read_sweep_file
+from harness.config.files.yaml_reader import MAX_DEPTH, parse_yaml
 
 
 def values(text: str) -> Any:

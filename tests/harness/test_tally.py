@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from harness.tally import SMALLER, SMALLER_OF, Tally, is_given_up, is_queued
+from harness.study.ask import SMALLER, SMALLER_OF, Tally, is_given_up, is_queued
 
 STATES = (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
 

@@ -7,8 +7,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from harness.record import Record
-from harness.tracking import Tracking
+from harness.study.storage.record import Record
+from harness.tracking.experiment import Tracking
 from tests.harness.places.tracked_trials import ended, everything, spooled
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]

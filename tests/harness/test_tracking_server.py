@@ -16,20 +16,20 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from harness.config.sweep import Sweep
+from harness.core.provenance import provenance
 from harness.launch import open_tracking
-from harness.provenance import provenance
-from harness.record import Record
-from harness.server import TrackingServer
-from harness.study import open_study
-from harness.sweep import Sweep
-from harness.tracking import Tracking
+from harness.study.storage.record import Record
+from harness.study.study import open_study
+from harness.tracking.experiment import Tracking
+from harness.tracking.server.server import TrackingServer
 from tests.harness.places.tracked_trials import ended, spooled
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 OWNER = (
     "import json, sys, time; from pathlib import Path\n"
-    "from harness.record import Record; from harness.server import TrackingServer\n"
+    "from harness.study.storage.record import Record; from harness.tracking.server.server import TrackingServer\n"
     "server = TrackingServer(Record(Path(sys.argv[1]))); server.start(); server.uri\n"
     "print(json.dumps({'port': server.port, 'pid': server._process.pid}), flush=True); time.sleep(200)\n"
 )

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.metrics import binary_metrics
-from harness.training import DivergedError, EpochReport, Split, fit, learning_rate_at
-from harness.training_config import TrainingConfig
+from harness.config.training_config import TrainingConfig
+from harness.metrics.classification import binary_metrics
+from harness.training.fit import DivergedError, EpochReport, Split, fit, learning_rate_at
 from tests.harness.places.separable_training import (
     CONFIG,
     CPU,

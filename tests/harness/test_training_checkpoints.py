@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.training import CheckpointError, EpochReport
-from harness.training_checkpoint import Checkpoints, due_after, read_checkpoint
+from harness.training.checkpoint import Checkpoints, due_after, read_checkpoint
+from harness.training.fit import CheckpointError, EpochReport
 from tests.harness.places.separable_training import CONFIG, model, run, same, same_weights
 
 

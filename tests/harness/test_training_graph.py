@@ -3,12 +3,11 @@
 import pytest
 import torch
 
-from harness import training_learner
-from harness.executors.failures import failure_kind, is_spent
-from harness.training import Split, fit
-from harness.training_config import TrainingConfig
-from harness.training_graph import WARM_UP, CaptureError, RecordedStep, same_step, worth_recording
-from harness.training_learner import Learner
+from harness.config.training_config import TrainingConfig
+from harness.training.cuda_graph import WARM_UP, CaptureError, RecordedStep, same_step, worth_recording
+from harness.training.failures import failure_kind, is_spent
+from harness.training.fit import Split, fit
+from harness.training.learner import Learner
 from models.networks.cnn import build_network
 from models.networks.config import CnnConfig
 
@@ -84,7 +83,7 @@ def test_what_was_kept_without_a_scaler_goes_on_with_one(monkeypatch: pytest.Mon
     begun.step(torch.randn(4, 8, 33), torch.tensor([0, 1, 0, 1]), 0)
     kept = begun.kept()
     assert kept["scaler"] == {}
-    monkeypatch.setattr(training_learner, "mixed_precision", lambda device, config: torch.float16)
+    monkeypatch.setattr(learner, "mixed_precision", lambda device, config: torch.float16)
     elsewhere = learner()
     elsewhere.restore(kept, 1)
     assert elsewhere.scaler.is_enabled()
@@ -114,5 +113,5 @@ def test_a_recorded_training_is_the_launched_one(monkeypatch: pytest.MonkeyPatch
 
     recorded = trained()
     assert len(replayed) == 3 * 8 - WARM_UP
-    monkeypatch.setattr("harness.training_learner.worth_recording", lambda *_: False)
+    monkeypatch.setattr("harness.training.learner.worth_recording", lambda *_: False)
     assert recorded == pytest.approx(trained(), rel=1e-3)

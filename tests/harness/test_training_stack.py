@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from harness.training import CheckpointError, DivergedError, EpochReport, FitResult, Split, fit
-from harness.training_checkpoint import read_checkpoint
-from harness.training_config import TrainingConfig
-from harness.training_stack import Member, Outcome, fit_stack
+from harness.config.training_config import TrainingConfig
+from harness.training.checkpoint import read_checkpoint
+from harness.training.fit import CheckpointError, DivergedError, EpochReport, FitResult, Split, fit
+from harness.training.stacking.fit_stack import Member, Outcome, fit_stack
 from models.augmentation import Augmentation
 from models.networks.cnn import build_network
 from models.networks.config import CnnConfig

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from harness.journal import WholeLines
-from harness.record import Record
-from harness.study import load_study, open_study
-from harness.sweep import Sweep
-from harness.trial_attributes import large, set_attributes
+from harness.config.sweep import Sweep
+from harness.study.storage.journal import WholeLines
+from harness.study.storage.record import Record
+from harness.study.storage.trial_attributes import large, set_attributes
+from harness.study.study import load_study, open_study
 
 
 def test_attributes_are_one_append_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +27,7 @@ def test_attributes_are_one_append_in_their_order(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(WholeLines, "append_logs", counted)
     attributes = {"name": "000", "values": {"epochs": 2}, "fingerprint": "f"}
-    set_attributes(study, trial, attributes)
+    set_attributes(study.storage, trial, attributes)
     assert [[line["user_attr"] for line in logs] for logs in appends] == [
         [{"name": "000"}, {"values": {"epochs": 2}}, {"fingerprint": "f"}]
     ]
@@ -44,7 +44,7 @@ def test_large_attributes_are_text_in_the_journal_and_objects_to_whoever_reads_t
     trial = study.optuna_study.ask()
     config = {"training": {"epochs": 2}, "name": 'a "quoted" ä'}
     outcome = {"score": 0.5, "at_best": {"val/loss": float("inf")}}
-    set_attributes(study, trial, {"config": config, "outcome": outcome})
+    set_attributes(study.storage, trial, {"config": config, "outcome": outcome})
     stored = study_again(record).optuna_study.get_trials()[0].user_attrs
     assert {name: type(value) for name, value in stored.items()} == {"config": str, "outcome": str}
     summary = study_again(record).trial(0)

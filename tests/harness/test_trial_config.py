@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.parameters import places
-from harness.search_space import SearchSpace, Values
-from harness.sweep import Sweep
-from harness.trial_config import IRRELEVANT, TrialConfig, derived_seed
+from harness.config.parameters import places
+from harness.config.search_space import SearchSpace, Values
+from harness.config.sweep import Sweep
+from harness.config.trial_config import IRRELEVANT, TrialConfig
+from harness.core.seeds import derived_seed
 
 
 def space(parameters: dict[str, Any], **rest: Any) -> SearchSpace:
@@ -22,7 +23,7 @@ PINNED = "e7bae5dd0b0fb69ceff5c6c3244edeebff167e083c4156470db4c5e1c21c7a7a"
 
 
 def test_the_fingerprint_is_the_same_in_every_process() -> None:
-    program = "from harness.trial_config import TrialConfig; print(TrialConfig().fingerprint())"
+    program = "from harness.config.trial_config import TrialConfig; print(TrialConfig().fingerprint())"
     found = {
         subprocess.run(
             [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed},

@@ -14,17 +14,18 @@ import torch
 
 from data.config import DataConfig
 from data.preparation.prepare import Prepared, prepare
-from harness import training_learner, trial_stack
-from harness.executors.protocol import Job
-from harness.run_page import verdict_of
-from harness.spool import CHECKPOINT, TrialSpool
-from harness.study import TrialSummary
-from harness.training import DivergedError
-from harness.training_checkpoint import read_checkpoint
-from harness.training_graph import CaptureError
-from harness.trial import NO_GRAPH, Trial, run_trial
-from harness.trial_config import TrialConfig
-from harness.trial_stack import run_stack
+from harness.config.trial_config import TrialConfig
+from harness.study.storage.trial_spool import CHECKPOINT, TrialSpool
+from harness.study.trials import TrialSummary
+from harness.tracking.run_verdict import verdict_of
+from harness.training import learner
+from harness.training.checkpoint import read_checkpoint
+from harness.training.cuda_graph import CaptureError
+from harness.training.fit import DivergedError
+from harness.training.job import Job
+from harness.training.stacking import trial_stack
+from harness.training.stacking.trial_stack import run_stack
+from harness.training.trial import NO_GRAPH, Trial, run_trial
 from models.checkpoints import load_weights
 from models.networks.stacked import StackError
 from models.onnx_io.session import open_session, run_onnx
@@ -262,8 +263,8 @@ class Unrecordable:
 def test_a_trial_whose_steps_could_not_be_recorded_launches_them_when_it_is_tried_again(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_learner, "worth_recording", lambda device, features: True)
-    monkeypatch.setattr(training_learner, "RecordedStep", Unrecordable)
+    monkeypatch.setattr(learner, "worth_recording", lambda device, features: True)
+    monkeypatch.setattr(learner, "RecordedStep", Unrecordable)
     (job,) = jobs(prepared, tmp_path, 1)
     with pytest.raises(CaptureError):
         run_trial(job, CPU, partial(all_end, job), lambda: False)

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from harness import latency, variants
 from harness.bundle_files import MODEL
-from harness.comparison import paired_cluster_bootstrap
+from harness.config.policy import VariantTolerances
 from harness.latency import Latency, measure
-from harness.policy import VariantTolerances
+from harness.metrics.paired_comparison import paired_cluster_bootstrap
 from harness.variants import Variant, _held_against, _judged, make_variants, measured, score_variants
 from models.onnx_io.files import read_onnx
 from models.onnx_io.session import open_session, run_onnx

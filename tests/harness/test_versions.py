@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from harness.artifacts import ArtifactError
 from harness.champion import fetch_champion, macs_of
-from harness.record import Record
 from harness.rollback import RollbackError, model_named
-from harness.tracking import Tracking, connect
+from harness.study.storage.record import Record
+from harness.tracking.artifacts import ArtifactError
+from harness.tracking.experiment import Tracking, connect
 from tests.harness.places.registry_place import specification, write_bundle
 
 # What MLflow uses of SQLAlchemy is deprecated there, and it leaves its connections open.

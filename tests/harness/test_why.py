@@ -8,8 +8,9 @@ from click.testing import CliRunner
 from optuna.trial import TrialState
 
 from harness.cli import cli
-from harness.controls import Control, Judgement, keep_control
-from harness.study import Study, StudyError
+from harness.metrics.chance_level import Judgement
+from harness.study.controls import Control, keep_control
+from harness.study.study import Study, StudyError
 from tests.harness.places.report_study import Place
 from tests.harness.places.why_answers import asked, study_of, text_of
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from click.testing import CliRunner
 
 from harness.cli import cli
-from harness.confirmation_record import Arm, Result, keep_definition, keep_result
-from harness.decisions import Decision, decisions_of, remember
-from harness.ensemble_record import EnsembleSummary
-from harness.ensemble_record import remember as remember_ensemble
-from harness.study import Study
-from harness.trial_config import TrialConfig
+from harness.config.trial_config import TrialConfig
+from harness.study.confirmation.definition import Arm, Result, keep_definition, keep_result
+from harness.study.decisions import Decision, decisions_of, remember
+from harness.study.ensembles import EnsembleSummary
+from harness.study.ensembles import remember as remember_ensemble
+from harness.study.study import Study
 from tests.harness.places.report_study import Place
 from tests.harness.places.why_answers import asked, text_of
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from harness.pruning import pruned_by
-from harness.record import Record
-from harness.study import Study
+from harness.study.storage.record import Record
+from harness.study.study import Study
 from harness.why import why
 from tests.harness.places.report_study import Place
 from tests.harness.places.why_answers import asked, study_of, text_of

@@ -31,7 +31,7 @@ def test_after_its_first_trial_a_worker_s_collections_walk_no_imported_module(
     monkeypatch.setattr(worker, "Connection", lambda handle: None)
     monkeypatch.setattr(worker, "_serve", serve)
     monkeypatch.setattr("signal.signal", lambda *words: None)
-    monkeypatch.setattr("harness.trial.open_device", lambda name: name)
+    monkeypatch.setattr("harness.training.trial.open_device", lambda name: name)
     monkeypatch.setattr("sys.argv", ["worker", "7", "cpu"])
     before = gc.get_freeze_count()
     try:

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from harness.record import Record
-from harness.spool import TrialSpool
-from harness.writer import MAX_BEHIND, Writer, waiting_line
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import TrialSpool
+from harness.tracking.writer import MAX_BEHIND, Writer, waiting_line
 
 
 class Door:

@@ -13,18 +13,19 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from harness.arms import ArmsRefusedError, skip_arms, skipped_arms
-from harness.asking import Asking
 from harness.cli import cli
 from harness.commands.options import EXIT_REFUSED, exit_code_of
+from harness.config.files.sweep_loader import load_sweep
+from harness.config.files.yaml_file import SweepError
+from harness.config.search_space import SearchSpace
+from harness.config.sweep import Sweep
+from harness.config.trial_config import TrialConfig
 from harness.reconciler import settle
-from harness.record import Record
-from harness.search_space import SearchSpace
 from harness.serving_guards import promotable_guard
-from harness.study import Study, open_study
-from harness.sweep import Sweep, load_sweep
-from harness.sweep_file import SweepError
-from harness.trial_config import TrialConfig
+from harness.study.ask import Asking
+from harness.study.skipped_front_ends import ArmsRefusedError, skip_arms, skipped_arms
+from harness.study.storage.record import Record
+from harness.study.study import Study, open_study
 from models.front_ends.config import XVector
 
 

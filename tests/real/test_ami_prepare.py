@@ -9,7 +9,7 @@ import pytest
 from data.corpora.ami.disk import AmiReader
 from data.corpora.ami.hub import AmiHubReader
 from data.corpora.base import Request
-from data.corpora.reference import reference
+from data.corpora.rttm import reference
 from data.errors import DataError
 from tests.data.meetings import write_hub
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from data.corpora.ami.meetings import Meeting, check_disjoint, check_official, is_official, scan_meetings
 from data.corpora.ami.partition import OFFICIAL, OFFICIAL_PARTITION, PARTS
 from data.corpora.base import FileStamp, Request, Scan, stamp_of
-from data.corpora.reference import read_meetings, read_speakers, reference
+from data.corpora.rttm import read_meetings, read_speakers, reference
 from data.errors import DataError, listed, unknown
 
 __all__ = ["AmiReader", "reference"]

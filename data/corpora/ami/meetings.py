@@ -12,7 +12,7 @@ from pyannote.core import Timeline
 from data.audio.decode import read_header
 from data.corpora.ami.partition import OFFICIAL, OFFICIAL_PARTITION, group_of, sex_of
 from data.corpora.base import UNKNOWN_SEX, LostRecording, Recording, Scan, Segment
-from data.corpora.reference import read_rttm, read_uem
+from data.corpora.rttm import read_rttm, read_uem
 from data.errors import AudioError, DataError, listed, unknown
 
 PARTITIONS = (OFFICIAL_PARTITION, "lists")

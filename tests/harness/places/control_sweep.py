@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.sweep import Sweep
+from harness.config.sweep import Sweep
 
 
 def sweep(**changes: Any) -> Sweep:

@@ -16,12 +16,13 @@ from data.preparation.manifest import Manifest
 from data.preparation.prepared import RECORD, Prepared, SplitData, manifest_path
 from data.store.content_store import build_once
 from harness.cli import cli
+from harness.config.trial_config import TrialConfig
+from harness.core.files import sha256_of
 from harness.ensemble import Averaged, _header
-from harness.ensemble_record import EnsembleSummary, remember
-from harness.spool import TrialSpool, sha256_of
-from harness.study import Study
-from harness.tracking import Tracking
-from harness.trial_config import TrialConfig
+from harness.study.ensembles import EnsembleSummary, remember
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import Study
+from harness.tracking.experiment import Tracking
 from models.export.specification import Specification
 
 

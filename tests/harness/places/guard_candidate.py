@@ -28,17 +28,19 @@ from harness.assessment import (
     waveforms_of,
 )
 from harness.candidate import Candidate, network_of
-from harness.executors.protocol import Job
+from harness.config.files.policy_file import load_policy
+from harness.config.policy import Policy
+from harness.config.sweep import Sweep
+from harness.config.trial_config import TrialConfig
 from harness.gate import Inspection
-from harness.guards import Guard, Predictions
+from harness.guards import Guard
 from harness.latency import Latency, measure
-from harness.policy import Policy, load_policy
-from harness.record import Record
-from harness.spool import TrialSpool
-from harness.study import open_study
-from harness.sweep import Sweep
-from harness.trial import open_device, run_trial
-from harness.trial_config import TrialConfig
+from harness.metrics.predictions import Predictions
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import open_study
+from harness.training.job import Job
+from harness.training.trial import open_device, run_trial
 from models.checkpoints import load_weights
 from models.networks.cnn import FastDiarizationModel
 from models.onnx_io.session import open_session, run_onnx

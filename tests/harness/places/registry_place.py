@@ -26,16 +26,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from harness import swap
-from harness.artifacts import fetch_bundle
 from harness.bundle_files import SUMS, bundle_digest, sums_text
-from harness.promotion_lock import only_promotion
-from harness.record import Record
+from harness.core import atomic_swap
+from harness.metrics.intervals import clustered_interval
 from harness.registry import Registration, register
 from harness.rollback import roll_back
-from harness.server import TrackingServer
-from harness.statistics import clustered_interval
-from harness.tracking import Tracking, connect
+from harness.study.storage.promotion_lock import only_promotion
+from harness.study.storage.record import Record
+from harness.tracking.artifacts import fetch_bundle
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.server.server import TrackingServer
 from harness.versions import champion_of, version_by_alias, versions_of
 from models.export.specification import Specification
 
@@ -104,7 +104,7 @@ def carry_out(todo: dict[str, Any]) -> Any:
     if "failpoint" in todo:
         os.environ["HARNESS_FAILPOINT"] = f"{todo['failpoint']}:1:{todo.get('action', 'kill')}"
     if not todo.get("exchange", True):  # as on a file system that has no such call
-        swap.exchange = lambda one, other: False
+        atomic_swap.exchange = lambda one, other: False
     return {"register": _register, "rollback": _roll_back, "promote": _promote}[todo["do"]](todo)
 
 
@@ -130,9 +130,9 @@ def _roll_back(todo: dict[str, Any]) -> dict[str, Any]:
 
 def _promote(todo: dict[str, Any]) -> dict[str, Any]:
     from harness import latency
-    from harness.policy import load_policy
+    from harness.config.files.policy_file import load_policy
+    from harness.core.settings import Settings
     from harness.promotion import promote
-    from harness.settings import Settings
 
     latency.MAX_SECONDS, latency.WARM_UP = 0.01, 1  # nobody asks here how fast it is
     os.environ["MLFLOW_TRACKING_URI"] = todo["uri"]

@@ -8,13 +8,14 @@ import optuna
 from optuna.trial import TrialState
 
 from harness.analysis import Answers, analyse
-from harness.record import Record
+from harness.config.sweep import Sweep
+from harness.config.trial_config import TrialConfig
+from harness.core.files import sha256_of
+from harness.metrics.intervals import clustered_interval
 from harness.report_values import Report
-from harness.spool import TrialSpool, sha256_of
-from harness.statistics import clustered_interval
-from harness.study import Study, open_study
-from harness.sweep import Sweep
-from harness.trial_config import TrialConfig
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import Study, open_study
 
 CLUSTERS = np.repeat([f"s{k:02d}" for k in range(40)], 10)
 LABELS = np.tile([0, 1], 200)

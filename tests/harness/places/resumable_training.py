@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from harness.spool import CHECKPOINT
-from harness.training import EpochReport, FitResult, Split, fit
-from harness.training_checkpoint import read_checkpoint
-from harness.training_config import TrainingConfig
+from harness.config.training_config import TrainingConfig
+from harness.study.storage.trial_spool import CHECKPOINT
+from harness.training.checkpoint import read_checkpoint
+from harness.training.fit import EpochReport, FitResult, Split, fit
 from models.augmentation import Augmentation
 from tests.harness.places.separable_training import Tiny, model, numbers
 

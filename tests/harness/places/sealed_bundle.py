@@ -13,8 +13,8 @@ import torch
 from harness.bundle import write_bundle
 from harness.bundle_files import SUMS, golden_of, sums_text
 from harness.card import card_of
-from harness.policy import load_policy
-from harness.statistics import clustered_interval
+from harness.config.files.policy_file import load_policy
+from harness.metrics.intervals import clustered_interval
 from harness.verify import verify
 from models.front_ends.config import Mfcc
 from models.networks.cnn import build_network

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import nn
 
-from harness.training import EpochReport, FitResult, Split, fit
-from harness.training_config import TrainingConfig
+from harness.config.training_config import TrainingConfig
+from harness.training.fit import EpochReport, FitResult, Split, fit
 
 CPU = torch.device("cpu")
 CONFIG = TrainingConfig(

@@ -8,8 +8,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from harness.record import Record
 from harness.snapshot_pointer import md5_of, object_path
+from harness.study.storage.record import Record
 
 MD5 = "0" * 32
 

@@ -6,8 +6,8 @@ from typing import Any
 from mlflow import MlflowClient
 from PIL import Image
 
-from harness.spool import TrialSpool
-from harness.tracking import Tracking
+from harness.study.storage.trial_spool import TrialSpool
+from harness.tracking.experiment import Tracking
 
 EPOCHS = 3
 

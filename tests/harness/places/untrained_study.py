@@ -8,11 +8,11 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState, create_trial
 
-from harness.confirmation import Confirmation, Finalist, Replicate, concluded
-from harness.record import Record
-from harness.study import Study, open_study
-from harness.sweep import Sweep
-from harness.trial_config import TrialConfig
+from harness.config.sweep import Sweep
+from harness.config.trial_config import TrialConfig
+from harness.study.confirmation.conclusion import Confirmation, Finalist, Replicate, concluded
+from harness.study.storage.record import Record
+from harness.study.study import Study, open_study
 
 MFCC = {"feature": "mfcc", "width": 0.125}
 WAVE = {"feature": "waveform", "width": 0.125}

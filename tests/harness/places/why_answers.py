@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from harness.record import Record
-from harness.study import Study, open_study
-from harness.sweep import Sweep
+from harness.config.sweep import Sweep
+from harness.study.storage.record import Record
+from harness.study.study import Study, open_study
 from harness.why import why
 from tests.harness.places.report_study import Place
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from harness import latency
 from harness.cli import cli
-from harness.record import Record
+from harness.study.storage.record import Record
 
 HARNESS = [sys.executable, "-P", "-m", "harness.cli"]
 

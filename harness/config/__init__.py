@@ -1,0 +1,1 @@
+"""What is written down, as values: torch-free and quick to import."""

@@ -1,0 +1,1 @@
+"""From YAML to values, every mistake named with its line."""

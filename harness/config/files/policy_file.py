@@ -1,0 +1,197 @@
+"""A policy file's text, and every mistake in it as a person would say it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.config.files.yaml_file import Location, Problem, SweepFile, nearest
+from harness.config.files.yaml_reader import parse_yaml
+from harness.config.policy import FOLDER, POLICIES, SECTIONS, Policy, PolicyError
+
+MAX_BYTES = 65_536
+KINDS = {
+    "model_type": "must be a mapping of keys to values",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+}
+
+
+def read_policy_file(path: Path) -> SweepFile:
+    """The plain values of a policy file, with the line of each.
+
+    Raises
+    ------
+    PolicyError
+        The file is absent, not UTF-8, too large, no mapping, or not the strict half of YAML 1.2.
+    """
+    document = parse_yaml(_text_of(path))
+    if document.mistakes:
+        file = SweepFile(str(path), {}, document.lines)
+        raise refusal(
+            file,
+            [Problem(".".join(map(str, one.location)), one.message, one.line) for one in document.mistakes],
+        )
+    values = {} if document.values is None else document.values  # all of `default`, under another name
+    if not isinstance(values, dict):
+        raise PolicyError(
+            f"{path}: a policy is a mapping of sections ({', '.join(SECTIONS)}), not {_shown(values)}"
+        )
+    return SweepFile(str(path), values, document.lines)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        if not path.is_file():
+            raise PolicyError(_absent(path))
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PolicyError(f"policy {path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # of a name with NUL in it
+        raise (
+            error if isinstance(error, PolicyError) else PolicyError(f"policy {str(path)!r}: {error}")
+        ) from None
+    if len(content) > MAX_BYTES:
+        raise PolicyError(f"{path}: more than {MAX_BYTES} bytes: no policy is that large")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+
+
+def _absent(path: Path) -> str:
+    shipped = " and ".join(POLICIES)
+    if path.is_dir():
+        return f"policy {path} is a folder; name a YAML file in it, or one of {shipped}"
+    folder = path.parent if path.parent.is_dir() else Path()
+    files = [str(folder / found.name) for found in folder.glob("*.y*ml")] if path.suffix else []
+    near = nearest(str(path), [*POLICIES, *files])
+    hint = f"did you mean {near}?" if near else f"there is {shipped}, or give the path of a YAML file"
+    return f"no policy and no file is called {str(path)!r}; {hint}"
+
+
+def refusal(file: SweepFile, problems: Sequence[Problem]) -> PolicyError:
+    """All mistakes of a file in one message, in the order of its lines."""
+    count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+    ordered = sorted(problems, key=lambda one: (one.line or 0, one.where))
+    return PolicyError("\n".join([f"{file.source}: {count}", *(f"  {one}" for one in ordered)]))
+
+
+def name_problems(file: SweepFile, name: Any) -> list[Problem]:
+    """Evidence that says `default` means the shipped policy, so no other file may be called that.
+
+    Parameters
+    ----------
+    name : the policy's, which is its file's where the file gives none
+    """
+    if not isinstance(name, str):
+        return []  # another mistake, which is told besides
+    given = file.values.get("name") is not None
+    if (name and not name.strip()) or not name.isprintable():
+        return [file.problem(("name",), f"must be one line of printable characters; got {_shown(name)}")]
+    if name.strip().casefold() not in POLICIES:
+        return []
+    shown = name.strip()
+    taken = f"{shown} is the name of a shipped policy; give yours a name of its own, or leave it out"
+    if not given:
+        taken = (
+            f"the file's own name would call it {shown}, which is the name of a shipped policy; add a `name:` of its "
+            "own, or rename the file"
+        )
+    return [file.problem(("name",), taken)]
+
+
+def problems_of(file: SweepFile, error: ValidationError) -> list[Problem]:
+    """Every mistake of a file whose values are refused."""
+    return [file.problem(tuple(one["loc"]), _said(tuple(one["loc"]), one)) for one in error.errors()]
+
+
+def _said(location: Location, detail: Any) -> str:
+    kind, value = str(detail["type"]), detail.get("input")
+    if kind == "extra_forbidden":
+        return f"no such key{_where_it_belongs(location)}"
+    if kind == "literal_error":
+        options = re.findall(r"'([^']+)'", detail["ctx"]["expected"])
+        near = nearest(str(value), options)
+        return f"no such value: {_shown(value)}; " + (
+            f"did you mean {near}?" if near else f"there is {', '.join(options)}"
+        )
+    if location[0] == "integrity" and kind in ("greater_than_equal", "less_than_equal"):
+        side, limit = ("at least", "ge") if kind == "greater_than_equal" else ("at most", "le")
+        return (
+            f"{_shown(value)} would loosen a bound of integrity (it is {side} {detail['ctx'][limit]:.6g}): policies "
+            "may tighten these bounds, never loosen them"
+        )
+    message = KINDS.get(kind) or re.sub(r"^Input should", "must", str(detail["msg"]))
+    return f"{message[:1].lower()}{message[1:]}; got {_shown(value)}"
+
+
+def _where_it_belongs(location: Location) -> str:
+    """The section of a right key in the wrong place; of any other the nearest name."""
+    name = str(location[-1])
+    home = [section for section, model in SECTIONS.items() if name in model.model_fields]
+    if home:
+        return f"; it belongs under {home[0]}, as {home[0]}.{name}"
+    known = list(SECTIONS[str(location[0])].model_fields if len(location) > 1 else Policy.model_fields)
+    near = nearest(name, known)
+    return f"; did you mean {near}?" if near else f"; there is {', '.join(known)}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def load_policy(word: str) -> Policy:
+    """`default`, `production`, or the policy in a YAML file.
+
+    Raises
+    ------
+    PolicyError
+        No such policy or file, or a file with mistakes: all of them, each with its line.
+    """
+    return _shipped(word) if word in POLICIES else _read(Path(word))
+
+
+@cache
+def _shipped(name: str) -> Policy:
+    return _read(FOLDER / f"{name}.yaml")
+
+
+def _read(path: Path) -> Policy:
+
+    file = read_policy_file(path)
+    merged = _merged(file)
+    problems = name_problems(file, merged["name"]) if path.parent != FOLDER else []
+    try:
+        policy = Policy.model_validate(merged)
+    except ValidationError as error:
+        raise refusal(file, [*problems, *problems_of(file, error)]) from None
+    if problems:
+        raise refusal(file, problems)
+    return policy
+
+
+def _merged(file: SweepFile) -> dict[str, Any]:
+    """`default` with the file's keys in their places, section by section; name and description are its own."""
+    path, own = Path(file.source), {key: value for key, value in file.values.items() if value is not None}
+    if path == FOLDER / "default.yaml":
+        return own
+    usual = _shipped("default").model_dump()
+    merged: dict[str, Any] = {"name": path.stem, "description": ""}
+    for key in (*SECTIONS, *own):
+        value = own.get(key, {})
+        merged[key] = {**usual[key], **value} if key in SECTIONS and isinstance(value, dict) else value
+    return merged

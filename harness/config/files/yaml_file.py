@@ -1,0 +1,197 @@
+"""Read a sweep file: plain values, the line of every key, overrides, and every mistake at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.config.files.yaml_reader import Location, parse_yaml
+
+# Ruamel reads about 40 kB a second, and a wrong file is told within one.
+MAX_BYTES = 16_384
+MAX_SHOWN = 20  # mistakes in one message
+# These are names, whatever they look like: `--set name=2024`.
+TEXT_KEYS = ("name", "description")
+SHORT_KEYS = ("sampler", "pruner")
+
+__all__ = ["Location", "Problem", "SweepError", "SweepFile", "nearest", "read_sweep_file"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where it stands and what is wrong."""
+
+    where: str
+    message: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        place = f"line {self.line}: " if self.line is not None else ""
+        where = f"{_shown(self.where, 120)}: " if self.where else ""
+        return f"{place}{where}{_shown(self.message, 600)}"
+
+
+class SweepError(ValueError):
+    """A sweep file that cannot be run; `problems` holds every mistake found."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+        lines = [f"  {problem}" for problem in problems[:MAX_SHOWN]]
+        if left := len(problems) - len(lines):
+            lines.append(f"  and {left} more")
+        super().__init__("\n".join([f"{source}: {count}", *lines]))
+
+
+def _shown(text: str, limit: int) -> str:
+    """Text of a file as a terminal may print it: no control characters, and not without end."""
+    kept = text if len(text) <= limit else f"{text[: limit - 3]}..."
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in kept)
+
+
+@dataclass
+class SweepFile:
+    """The plain values of a sweep file, the line of each, and which came from `--set`."""
+
+    source: str
+    values: dict[str, Any]
+    lines: dict[Location, int] = field(default_factory=dict)
+    overridden: set[Location] = field(default_factory=set)
+
+    def line_of(self, location: Location) -> int | None:
+        """The line of a key, or of the nearest key above it; none for what `--set` brought."""
+        if self._is_overridden(location):
+            return None
+        while location:
+            if location in self.lines:
+                return self.lines[location]
+            location = location[:-1]
+        return None
+
+    def problem(self, location: Location, message: str) -> Problem:
+        """A mistake at a key of this file."""
+        where = ".".join(str(part) for part in location)
+        if self._is_overridden(location):
+            where = f"--set {where}"
+        return Problem(where, message, self.line_of(location))
+
+    def _is_overridden(self, location: Location) -> bool:
+        return any(location[:length] in self.overridden for length in range(1, len(location) + 1))
+
+    def override(self, assignments: Iterable[str]) -> None:
+        """Apply `key=value` pairs; the value is read as YAML, `parameters.` takes one whole name.
+
+        Raises
+        ------
+        SweepError
+            With every pair that cannot be applied.
+        """
+        problems = [problem for assignment in assignments for problem in self._assign(assignment)]
+        if problems:
+            raise SweepError("--set", problems)
+
+    def _assign(self, assignment: str) -> list[Problem]:
+        key, equals, text = assignment.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            return [Problem(assignment, "write key=value, for example budget.trials=20")]
+        head, _, rest = key.partition(".")
+        path = [head, rest] if head == "parameters" and rest else key.split(".")
+        if key in TEXT_KEYS:
+            value: Any = text.strip()
+        else:
+            document = parse_yaml(text)
+            if document.mistakes:
+                return [Problem(key, mistake.message) for mistake in document.mistakes]
+            value = document.values
+        return self._put(path, value)
+
+    def _put(self, path: list[str], value: Any) -> list[Problem]:
+        target = self.values
+        for depth, part in enumerate(path[:-1]):
+            inner = target.get(part)
+            if inner is None:
+                inner = {}
+            elif isinstance(inner, str) and part in SHORT_KEYS and depth == 0:
+                inner = {"type": inner}  # `sampler: tpe` is short for `sampler: {type: tpe}`
+            if not isinstance(inner, dict):
+                return [Problem(".".join(path), f"{part} is {inner!r} and has no keys to set")]
+            target[part] = inner
+            target = inner
+        target[path[-1]] = value
+        self.overridden.add(tuple(path))
+        return []
+
+
+def read_sweep_file(path: Path) -> SweepFile:
+    """Read one YAML file into plain values.
+
+    Raises
+    ------
+    SweepError
+        The file is absent, not UTF-8, too large, not YAML, uses aliases or tags, or repeats a key.
+    """
+    source = str(path)
+    document = parse_yaml(_text_of(path))
+    if document.mistakes:
+        problems = [
+            Problem(".".join(map(str, mistake.location)), mistake.message, mistake.line)
+            for mistake in document.mistakes
+        ]
+        raise SweepError(source, sorted(problems, key=lambda problem: (problem.line or 0, problem.where)))
+    if not isinstance(document.values, dict):
+        kind = {type(None): "empty", list: "a list"}.get(type(document.values), "a single value")
+        raise SweepError(
+            source, [Problem("", f"the file is {kind}; `harness init` writes one to start from")]
+        )
+    return SweepFile(source, document.values, document.lines)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        if not path.is_file():
+            raise SweepError(str(path), [Problem("", _absent(path))])
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # a ValueError for a name with NUL in it
+        if isinstance(error, SweepError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise SweepError(str(path), [Problem("", f"cannot be read: {reason}")]) from None
+    if len(content) > MAX_BYTES:
+        raise SweepError(
+            str(path), [Problem("", f"more than {MAX_BYTES} bytes: no sweep file is that large")]
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise SweepError(
+            str(path), [Problem("", f"not UTF-8 text (byte {error.start}): save it as UTF-8", line)]
+        ) from None
+
+
+def _absent(path: Path) -> str:
+    if path.is_dir():
+        return "a folder; name a sweep file in it"
+    if path.exists():
+        return "a pipe or a device; save the text in a file and name that"
+    if path.is_symlink():
+        return f"a link to {path.readlink()}, which leads to no file"
+    folder = path.parent if path.parent.is_dir() else Path()
+    names = sorted(found.name for found in folder.glob("*.y*ml"))
+    near = nearest(path.name, names)
+    if near:
+        return f"no such file; did you mean {folder / near}?"
+    return "no such file" + (f"; there is {', '.join(names[:8])}" if names else "; `harness init` writes one")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like the one given, whatever its case, or None."""
+    folded = {option.casefold(): option for option in sorted(known, reverse=True)}
+    matches = difflib.get_close_matches(name.casefold(), sorted(folded), n=1, cutoff=0.6)
+    return folded[matches[0]] if matches else None

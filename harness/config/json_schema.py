@@ -1,0 +1,65 @@
+"""The JSON Schema of sweep files (draft 2020-12), with every parameter by name, for editors."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from harness.config.parameters import FORMS, Parameter, places
+from harness.config.sweep import Pruner, Sampler, Sweep
+from models.front_ends.config import FRONT_ENDS
+
+_SCALAR = {"type": ["string", "number", "boolean", "null"]}
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema; a file that it refuses, the harness refuses too."""
+    schema = Sweep.model_json_schema(by_alias=True)
+    forms = TypeAdapter[Any](Parameter).json_schema(by_alias=True, ref_template="#/$defs/{model}")
+    schema["$defs"] |= forms.pop("$defs", {})
+    for name, form in zip(("Fixed", "Choice", "IntRange", "FloatRange"), FORMS, strict=True):
+        schema["$defs"][name]["required"] = [form]
+    schema["$defs"]["Parameter"] = {
+        "anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "minItems": 1}, forms]
+    }
+    properties = schema["properties"]
+    properties["parameters"] = {**properties["parameters"], **_parameters()}
+    properties["baseline"] |= {"properties": dict.fromkeys(places(), _SCALAR), "additionalProperties": False}
+    for section, model in (("sampler", Sampler), ("pruner", Pruner)):
+        properties[section] = _named_section(section, model)
+    parts = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    schema["$defs"]["Parts"] = {"anyOf": [{"type": "string"}, parts, schema["$defs"]["Parts"]]}
+    # A section may stand empty.
+    for section in ("data", "parameters", "sampler", "pruner", "budget", "controls", "baseline"):
+        properties[section] = {
+            "description": properties[section].get("description", section),
+            "anyOf": [{"type": "null"}, properties[section]],
+        }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Sweep file"}
+
+
+def _parameters() -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        name: {"$ref": "#/$defs/Parameter", "description": place.description}
+        for name, place in places().items()
+    }
+    kinds = {"enum": list(FRONT_ENDS)}
+    either = [kinds, {"type": "array", "items": kinds, "minItems": 1}, {"type": "object"}]
+    properties["feature"] = {**properties["feature"], "anyOf": either}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "description": "What is searched: a value, a list of choices, {int: [low, high]} or "
+        "{float: [low, high]}.",
+        "properties": properties,
+    }
+
+
+def _named_section(section: str, model: type[Sampler] | type[Pruner]) -> dict[str, Any]:
+    names = list(typing.get_args(model.model_fields["type"].annotation))
+    return {
+        "anyOf": [{"enum": names}, {"$ref": f"#/$defs/{section.capitalize()}"}],
+        "description": (model.__doc__ or "").strip(),
+    }

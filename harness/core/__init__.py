@@ -1,0 +1,1 @@
+"""Small things that know nothing of sweeps: files, signals, secrets, environment, seeds."""

@@ -1,0 +1,1 @@
+"""Pure functions of numbers: scores, intervals, comparisons, frames of a meeting."""

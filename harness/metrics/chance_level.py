@@ -1,0 +1,47 @@
+"""Is a score that should be chance above it? The one question that a negative control is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+
+LEVEL = 0.999  # one-sided, of the bound that decides
+Verdict = Literal["sound", "broken", "uninformative"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A score that should be chance: its value, its one-sided 99.9 % lower bound, and what follows."""
+
+    verdict: Verdict
+    value: float
+    low: float
+    windows: int
+    clusters: int
+
+    @property
+    def numbers(self) -> str:
+        """The score with its bound and its evidence."""
+        return f"{self.value:.3f}, 99.9 % lower bound {self.low:.3f} ({self.windows} windows, K = {self.clusters})"
+
+
+def judge(correct: npt.ArrayLike, clusters: Sequence[str]) -> Judgement:
+    """Judge a score that should be chance.
+
+    Parameters
+    ----------
+    correct : (window,) of 0 or 1, on windows of which half are of either class
+    clusters : (window,) cluster names
+    """
+    from harness.metrics.intervals import clustered_interval
+
+    interval = clustered_interval(correct, clusters, level=LEVEL, side="lower")
+    verdict: Verdict = "broken" if interval.low > 0.5 else "sound"
+    if interval.few_clusters:
+        verdict = "uninformative"
+    return Judgement(verdict, interval.value, interval.low, interval.windows, interval.clusters)

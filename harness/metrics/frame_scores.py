@@ -1,0 +1,315 @@
+"""Diarization, not only windows: scores of frames against the reference of meetings, under a stated protocol.
+
+windows -> probabilities -> score of each frame -> regions -> pyannote.metrics; pure, no MLflow and no files.
+
+A window model answers whether something happens *somewhere* in 3 s, so its frames are coarse: every
+result carries the F1 of a model that gives every window its label (``ideal_f1``), and that of calling
+everything positive. Durations are exact; hypotheses lie on the grid of frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pyannote.core import Segment, Timeline
+from pyannote.metrics.detection import DetectionErrorRate, DetectionPrecisionRecallFMeasure
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data.audio.format import SAMPLE_RATE, WINDOW_S
+from data.corpora.base import Recording
+from data.corpora.rttm import reference as turns_of
+from data.digests import digest_of
+from harness.core.seeds import derived_seed
+from harness.metrics.frame_reference import RULES, window_labels
+from harness.metrics.intervals import FEW_CLUSTERS
+from harness.metrics.sliding_window import FrameScores, window_starts
+
+Floats = npt.NDArray[np.float64]
+Spans = tuple[tuple[float, float], ...]
+
+FRAME_S = 0.01
+RESAMPLES = 2_000
+# Fewer groups than this give a bootstrap only a handful of different samples (35 of 4 groups).
+FEWEST_GROUPS = 5
+LIMIT = (
+    "a window model says that something happens somewhere in 3 s, so its frames are coarse; do not compare "
+    "with systems that answer per frame"
+)
+
+
+class ProtocolError(ValueError):
+    """A protocol that cannot be followed; the message says why."""
+
+
+def check_step(step_s: float, frame_s: float = FRAME_S) -> None:
+    """Refuse (ProtocolError) windows that would begin between two frames."""
+    steps = step_s / frame_s
+    if abs(steps - round(steps)) > 1e-6:
+        raise ProtocolError(
+            f"a step of {step_s:g} s is no multiple of a frame of {frame_s:g} s: "
+            f"give {max(1, round(steps)) * frame_s:g}"
+        )
+
+
+class Protocol(BaseModel):
+    """Everything a frame-level number depends on but the model; numbers compare under one digest only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    implementation: Literal[1] = Field(1, description="Raised when one protocol would give other numbers.")
+    task: str = Field(description="Task of the model, which picks the reference rule.")
+    rule: str = Field(description="When a frame is positive.")
+    corpus: str = Field("ami", description="Corpus of the meetings.")
+    part: str = Field(description="Part of the corpus: train, dev or test.")
+    partition: str = Field(description="Which lists deal the meetings to parts.")
+    meetings: tuple[str, ...] = Field(description="Every meeting that is scored.")
+    reference: str = Field(description="sha256 of their reference segments and scored regions.")
+    regions: Literal["uem"] = Field("uem", description="What is scored: the whole UEM of each meeting.")
+    window_s: float = Field(WINDOW_S, description="Length of a window.")
+    step_s: float = Field(0.25, gt=0, le=WINDOW_S, description="From one window to the next.")
+    frame_s: float = Field(FRAME_S, gt=0, description="Length of a frame.")
+    aggregation: Literal["hamming"] = Field("hamming", description="Weights of the windows over a frame.")
+    threshold: float = Field(0.5, description="A frame above it is positive; fixed, never tuned here.")
+    min_duration_on_s: float = Field(0.0, ge=0, description="Shorter positive regions are dropped.")
+    min_duration_off_s: float = Field(0.0, ge=0, description="Shorter gaps between them are filled, first.")
+    collar_s: float = Field(
+        0.0, ge=0, description="pyannote.metrics' collar: so much, half before and half after, is not "
+        "scored around each boundary of the reference's positive regions."
+    )  # fmt: skip
+    skip_overlap: Literal[False] = Field(False, description="Overlapped speech is scored like the rest.")
+
+    @model_validator(mode="after")
+    def _steps_are_frames(self) -> Self:
+        check_step(self.step_s, self.frame_s)
+        return self
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples of a frame at 16 kHz."""
+        return round(self.frame_s * SAMPLE_RATE)
+
+    @property
+    def step_frames(self) -> int:
+        """Frames from one window to the next."""
+        return round(self.step_s / self.frame_s)
+
+    def digest(self) -> str:
+        """Sha256 of every field, as canonical JSON."""
+        return digest_of(self.model_dump(mode="json"))
+
+    def __str__(self) -> str:
+        return (
+            f"protocol {self.digest()[:8]}: {self.task} on {self.corpus} {self.part} ({self.partition}, "
+            f"{len(self.meetings)} meetings), windows every {self.step_s:g} s, Hamming mean in frames of "
+            f"{1000 * self.frame_s:g} ms, threshold {self.threshold:g}, collar {self.collar_s:g} s, "
+            f"regions {self.regions}, shortest on/off {self.min_duration_on_s:g}/{self.min_duration_off_s:g} s"
+        )
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A conversation, the regions of it that are scored, in seconds, and the cluster that it counts in."""
+
+    recording: Recording
+    regions: Spans
+    cluster: str
+
+
+def reference_digest(meetings: Sequence[Meeting]) -> str:
+    """Sha256 of what the meetings are held against: length, segments and regions, whatever their order."""
+    return digest_of(
+        [
+            [
+                meeting.recording.id, meeting.recording.num_samples, meeting.regions,
+                sorted([s.start_s, s.end_s, s.speaker] for s in meeting.recording.segments),
+            ]
+            for meeting in sorted(meetings, key=lambda meeting: meeting.recording.id)
+        ]
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Seconds, and the rates that follow from them, with pyannote.metrics' conventions for 0/0.
+
+    Nothing detected: precision 1. Nothing to detect: recall 1, and an error rate of 0, or 1 with any false alarm.
+    """
+
+    scored_s: float
+    reference_s: float
+    detected_s: float
+    hit_s: float
+    false_alarm_s: float
+    miss_s: float
+    f1: float
+    precision: float
+    recall: float
+    detection_error_rate: float
+
+
+class Scorer:
+    """pyannote.metrics over meetings, one after the other; it accumulates."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        options = {"collar": protocol.collar_s, "skip_overlap": protocol.skip_overlap}
+        self._f1 = DetectionPrecisionRecallFMeasure(**options)
+        self._error = DetectionErrorRate(**options)
+        self._seconds = 0.0
+
+    def add(self, reference: Timeline, hypothesis: Timeline, regions: Timeline) -> Scores:
+        """Score one meeting; the timelines hold what is positive, ``regions`` what is scored."""
+        truth, found = reference.to_annotation(), hypothesis.to_annotation()
+        parts = self._f1(truth, found, uem=regions, detailed=True)
+        error = self._error(truth, found, uem=regions, detailed=True)
+        seconds = self._error.extrude(regions, truth, self._error.collar, self._error.skip_overlap).duration()
+        self._seconds += seconds
+        return self._scores(parts, error, seconds)
+
+    def pooled(self) -> Scores:
+        """Score all meetings so far as if they were one."""
+        return self._scores(self._f1[:], self._error[:], self._seconds)
+
+    def _scores(self, parts: Mapping[str, float], error: Mapping[str, float], seconds: float) -> Scores:
+        precision, recall, f1 = self._f1.compute_metrics(dict(parts))
+        return Scores(
+            scored_s=seconds, reference_s=parts["relevant"], detected_s=parts["retrieved"],
+            hit_s=parts["relevant retrieved"], false_alarm_s=error["false alarm"], miss_s=error["miss"],
+            f1=float(f1), precision=float(precision), recall=float(recall),
+            detection_error_rate=float(self._error.compute_metric(dict(error))),
+        )  # fmt: skip
+
+
+def positive_regions(scores: Floats, protocol: Protocol) -> Timeline:
+    """Return the regions whose frames score above the threshold, ``(frame,)`` -> seconds.
+
+    ::
+
+        score      __/--\\_/--\\_____/\\___
+        above        |--| |--|     ||
+        gaps filled  |-------|     ||
+        short gone   |-------|
+    """
+    above = np.concatenate([[False], scores > protocol.threshold, [False]])
+    begins, ends = np.flatnonzero(~above[:-1] & above[1:]), np.flatnonzero(above[:-1] & ~above[1:])
+    pairs = zip((begins * protocol.frame_s).tolist(), (ends * protocol.frame_s).tolist(), strict=True)
+    filled = Timeline(Segment(b, e) for b, e in pairs).support(protocol.min_duration_off_s)
+    return Timeline(region for region in filled if region.duration >= protocol.min_duration_on_s)
+
+
+@dataclass(frozen=True)
+class MeetingScores:
+    """One meeting, and the cluster it counts in."""
+
+    meeting: str
+    group: str
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Result:
+    """All meetings under one protocol."""
+
+    protocol: Protocol
+    pooled: Scores
+    meetings: tuple[MeetingScores, ...]
+    ideal_f1: float
+    all_positive_f1: float
+    interval: tuple[float, float] | None
+    interval_note: str
+
+    @property
+    def groups(self) -> int:
+        """Clusters: groups of meetings that share nobody."""
+        return len({one.group for one in self.meetings})
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields that are stored and printed; never without the protocol."""
+        low, high = self.interval or (None, None)
+        return {
+            "protocol": self.protocol.model_dump(mode="json"),
+            "protocol_digest": self.protocol.digest(),
+            **asdict(self.pooled),
+            "low": low, "high": high, "interval_note": self.interval_note,
+            "clusters": self.groups, "few_clusters": self.groups < FEW_CLUSTERS,
+            "ideal_f1": self.ideal_f1, "all_positive_f1": self.all_positive_f1,
+            "meetings": [
+                {"meeting": one.meeting, "group": one.group, **asdict(one.scores)} for one in self.meetings
+            ],
+            "limit": LIMIT,
+        }  # fmt: skip
+
+
+class MeetingEvaluation:
+    """Meetings scored one by one under one protocol."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        if protocol.task not in RULES:
+            raise ProtocolError(
+                f"a {protocol.task} model cannot slide over meetings: its label says nothing about a moment of a "
+                f"conversation; tasks that can: {', '.join(sorted(RULES))}"
+            )
+        self.protocol = protocol
+        self._rule = RULES[protocol.task]
+        self._model, self._ideal, self._all = Scorer(protocol), Scorer(protocol), Scorer(protocol)
+        self._meetings: list[MeetingScores] = []
+
+    def starts(self, meeting: Meeting) -> npt.NDArray[np.int64]:
+        """First frame of each window whose answer ``add`` wants."""
+        protocol = self.protocol
+        return window_starts(meeting.recording.num_samples, protocol.frame_samples, protocol.step_frames)
+
+    def add(self, meeting: Meeting, scores: Floats) -> MeetingScores:
+        """Hold the score of each frame of a meeting, ``(frame,)``, against its reference."""
+        recording = meeting.recording
+        turns = turns_of(recording)
+        reference = self._rule.regions(turns)
+        regions = Timeline(Segment(*span) for span in meeting.regions)
+        ideal = FrameScores(recording.num_samples, self.protocol.frame_samples)
+        starts = self.starts(meeting)
+        starts_s = np.asarray(starts * self.protocol.frame_s, dtype=np.float64)
+        ideal.add(starts, window_labels(self.protocol.task, recording, starts_s))
+        self._ideal.add(reference, positive_regions(ideal.mean(), self.protocol), regions)
+        self._all.add(reference, regions, regions)
+        found = self._model.add(reference, positive_regions(scores, self.protocol), regions)
+        self._meetings.append(MeetingScores(recording.id, meeting.cluster, found))
+        return self._meetings[-1]
+
+    def result(self) -> Result:
+        """Pool the meetings so far."""
+        interval, note = bootstrap(self._meetings, self.protocol)
+        return Result(
+            self.protocol, self._model.pooled(), tuple(self._meetings),
+            self._ideal.pooled().f1, self._all.pooled().f1, interval, note,
+        )  # fmt: skip
+
+
+def bootstrap(
+    meetings: Sequence[MeetingScores], protocol: Protocol
+) -> tuple[tuple[float, float] | None, str]:
+    """Percentile interval (95 %) of the pooled F1 over resampled meeting groups, and what to say of it.
+
+    ``F1 = 2 hit / (detected + reference)``, summed over the groups drawn; B = 2000.
+    """
+    groups = sorted({one.group for one in meetings})
+    if len(groups) < FEWEST_GROUPS:
+        return None, (
+            f"no interval: K = {len(groups)}, and fewer than {FEWEST_GROUPS} meeting groups give too few different "
+            "resamples"
+        )
+    rows = np.array(
+        [
+            [sum(getattr(m.scores, name) for m in meetings if m.group == group) for group in groups]
+            for name in ("hit_s", "detected_s", "reference_s")
+        ]
+    )  # (3, group)
+    rng = np.random.default_rng(derived_seed("meetings", protocol.digest()))
+    drawn = rng.integers(len(groups), size=(RESAMPLES, len(groups)))
+    hit, detected, reference = rows[:, drawn].sum(axis=2)
+    total = detected + reference
+    values = np.divide(2 * hit, total, out=np.ones_like(hit), where=total > 0)
+    low, high = np.quantile(values, (0.025, 0.975))
+    return (float(low), float(high)), "95 % bootstrap over meeting groups"

@@ -1,0 +1,1 @@
+"""A sweep's life in Optuna: opened, resumed, asked, read."""

@@ -1,0 +1,1 @@
+"""What fresh seeds say of a study's configurations, read from the study."""

@@ -1,0 +1,83 @@
+"""Optuna's sampler and pruner of a sweep, as its file names them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from harness.config.sweep import Pruner, Sweep
+from harness.config.training_config import TrainingConfig
+from harness.core.seeds import derived_seed
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+
+
+def build_sampler(sweep: Sweep, number: int, workers: int) -> BaseSampler:
+    """The sampler of one trial, seeded from (study seed, trial number): a resumed study repeats nothing."""
+    from optuna.samplers import RandomSampler
+
+    seed = derived_seed("sampler", sweep.seed, number)
+    if sweep.sampler.type == "tpe":
+        from harness.study.sampling.bounded_tpe import BoundedTPE
+
+        with _experimental():  # multivariate and group are
+            return BoundedTPE(
+                seed=seed,
+                n_startup_trials=sweep.sampler.startup_trials,
+                multivariate=True,
+                group=True,
+                constant_liar=workers > 1,
+            )
+    return RandomSampler(seed=seed)
+
+
+@contextmanager
+def _experimental() -> Iterator[None]:
+    """In this block Optuna does not warn of what it marks as experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def build_pruner(pruner: Pruner, longest: int) -> BasePruner:
+    """Optuna's pruner of this rule; it is shown smoothed values only."""
+    from optuna.pruners import (
+        HyperbandPruner,
+        MedianPruner,
+        NopPruner,
+        PatientPruner,
+        SuccessiveHalvingPruner,
+    )
+
+    if pruner.type in ("median", "patient"):
+        median = MedianPruner(n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.warmup_epochs)
+        if pruner.type == "median":
+            return median
+        with _experimental():
+            return PatientPruner(median, patience=pruner.patience)
+    if pruner.type == "halving":
+        return SuccessiveHalvingPruner(
+            min_resource=pruner.warmup_epochs, reduction_factor=pruner.reduction_factor
+        )
+    if pruner.type == "hyperband":
+        return HyperbandPruner(
+            min_resource=pruner.warmup_epochs,
+            max_resource=max(longest, pruner.warmup_epochs),
+            reduction_factor=pruner.reduction_factor,
+        )
+    return NopPruner()
+
+
+def pruner_of(sweep: Sweep) -> BasePruner:
+    """The pruner of a sweep's trials."""
+    return build_pruner(sweep.pruner, _longest(sweep))
+
+
+def _longest(sweep: Sweep) -> int:
+    epochs = sweep.parameters.get("epochs")
+    default = TrainingConfig.model_fields["epochs"].default
+    return max(int(value or 0) for value in (epochs.candidates() if epochs is not None else [default]))

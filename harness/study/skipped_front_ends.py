@@ -1,0 +1,79 @@
+"""Arms of a study that this machine cannot train: front ends whose file is missing or altered.
+
+They are taken out before the first trial and said; the study keeps its definition. The sampler may still
+ask for one (Optuna lets no study change its choices): such a trial is told as skipped, costs no budget and
+trains nothing. A later launch looks again: once the file is back, the arm is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from harness.config.trial_config import TrialConfig
+from harness.study.storage.trial_attributes import large
+from models.front_ends.build import why_unavailable
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from harness.config.search_space import SearchSpace
+    from harness.study.study import Study
+
+SKIPPED = "skipped"  # the state of a trial that was asked of such an arm
+
+
+class ArmsRefusedError(Exception):
+    """No arm of the study can be trained here; no trial was started."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        lines = "\n".join(f"  {reason}" for reason in reasons)
+        super().__init__(
+            f"every arm of this study needs a file that is not here; no trial was started\n{lines}"
+        )
+
+
+def skip_arms(space: SearchSpace, message: Callable[[str], None]) -> None:
+    """Open the file of every front end that has one; take out those that cannot be computed, with a line each.
+
+    Raises
+    ------
+    ArmsRefusedError
+        Nothing is left.
+    """
+    for front_end in space.external_front_ends():
+        reason = why_unavailable(front_end)
+        if reason is not None:
+            if reason not in space.skipped.values():  # sliding and whole windows lack the same file
+                message(f"skipped: {front_end.kind} ({front_end.external_data}): {reason}")
+            space.skipped[front_end] = reason
+    if space.skipped and space.nothing_left():
+        raise ArmsRefusedError(list(dict.fromkeys(space.skipped.values())))
+
+
+def skipped_arms(space: SearchSpace) -> list[dict[str, str]]:
+    """What was taken out, for `--json` and the launch's run: feature, data, path, reason."""
+    return [
+        {
+            "feature": front_end.kind,
+            "data": front_end.external_data or "",
+            "path": str(getattr(front_end, "path", "")),
+            "reason": reason,
+        }
+        for front_end, reason in space.skipped.items()
+    ]
+
+
+def skip_reason(study: Study, frozen: FrozenTrial) -> str | None:
+    """Why nobody can go on with an interrupted trial; None where its arm was not taken out."""
+    return study.space.reason_to_skip(TrialConfig.model_validate(large(frozen.user_attrs, "config")))
+
+
+def retire(study: Study, frozen: FrozenTrial, reason: str) -> None:
+    """End an interrupted trial of a skipped arm as failed, with the reason."""
+    from optuna.trial import TrialState
+
+    if frozen.state == TrialState.WAITING:
+        study.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+    study.storage.set_trial_user_attr(frozen._trial_id, "reason", f"skipped: {reason}")
+    study.optuna_study.tell(frozen.number, state=TrialState.FAIL)

@@ -1,0 +1,1 @@
+"""The folder `mlruns/`: its databases, locks, journal and spool."""

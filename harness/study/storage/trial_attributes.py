@@ -1,0 +1,88 @@
+"""Attributes of a trial in the study's journal: in one append, the large ones as text that is parsed when it is read.
+
+Each append is a lock, an fsync and a reading back. Whoever opens a study replays all of its lines; of 10,000 trials it
+reads the configurations and outcomes of a few.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness.study.storage.journal import parsed
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage
+
+# Of some 1 kB each; the others are names and numbers.
+LARGE = frozenset({"config", "outcome"})
+
+
+def set_attributes(storage: BaseStorage, trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
+    """Write them in their order: a kill leaves the first of them, or none; never a later one without those before."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal._storage import JournalOperation
+
+    assert isinstance(storage, JournalStorage)
+    stored = {
+        name: json.dumps(value, separators=(",", ":")) if name in LARGE else value
+        for name, value in attributes.items()
+    }
+    with storage._thread_lock:
+        common = {
+            "op_code": JournalOperation.SET_TRIAL_USER_ATTR,
+            "worker_id": storage._replay_result.worker_id,
+            "trial_id": trial._trial_id,
+        }
+        storage._backend.append_logs(
+            [{**common, "user_attr": {name: value}} for name, value in stored.items()]
+        )
+        storage._sync_with_backend()
+    trial._cached_frozen_trial.user_attrs.update(stored)
+
+
+def large(attributes: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A large attribute; empty where the trial has none. A record of an older version holds it as an object."""
+    stored = attributes.get(name, {})
+    return Text(stored) if isinstance(stored, str) else stored
+
+
+class Text(Mapping[str, Any]):
+    """A JSON object as text, parsed when it is first read."""
+
+    __slots__ = ("_content", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._content: dict[str, Any] | None = None
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The object.
+
+        Raises
+        ------
+        ValueError
+            The text is no JSON.
+        """
+        if self._content is None:
+            self._content = parsed(self._text)
+        return self._content
+
+    def __getitem__(self, key: str) -> Any:
+        """As a dict's."""
+        return self.content[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """As a dict's."""
+        return iter(self.content)
+
+    def __len__(self) -> int:
+        """As a dict's."""
+        return len(self.content)
+
+    def __repr__(self) -> str:
+        """As a dict's."""
+        return repr(self.content)

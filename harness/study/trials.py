@@ -1,0 +1,85 @@
+"""Trials as people see them: a summary of each, the best, and how many count against the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.study.storage.trial_attributes import large
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+@dataclass(frozen=True)
+class TrialSummary:
+    """One trial as people see it. `state`: complete, pruned, failed, running, interrupted or duplicate."""
+
+    number: int
+    state: str
+    name: str
+    score: float | None
+    epochs: int
+    reason: str
+    values: Mapping[str, Any]
+    outcome: Mapping[str, Any]
+    config: Mapping[str, Any]
+    fingerprint: str
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"trial {self.number}"
+
+    @property
+    def configuration(self) -> str:
+        """What it is made of, in a line."""
+        return self.name
+
+    @property
+    def members(self) -> tuple[TrialSummary, ...]:
+        """The trials whose weights it is made of: itself; of an ensemble there are several."""
+        return (self,)
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields that `--json` prints."""
+        return {
+            "number": self.number, "state": self.state, "name": self.name, "score": self.score,
+            "epochs": self.epochs, "reason": self.reason, "parameters": dict(self.values),
+            "interval": self.outcome.get("interval"), "best_epoch": self.outcome.get("best_epoch"),
+            "fingerprint": self.fingerprint,
+        }  # fmt: skip
+
+
+def summary_of(trial: FrozenTrial) -> TrialSummary:
+    """A trial of Optuna as people see it."""
+    attrs = trial.user_attrs
+    states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+    state = states.get(trial.state.name, "interrupted")
+    state = "duplicate" if "duplicate_of" in attrs else attrs.get("state", state)
+    outcome = large(attrs, "outcome")
+    score = trial.value if trial.state.name == "COMPLETE" else attrs.get("score")
+    return TrialSummary(
+        number=trial.number,
+        state=state,
+        name=attrs.get("name", ""),
+        score=outcome.get("score") if score is None else score,
+        epochs=len(trial.intermediate_values) or outcome.get("epochs", 0),
+        reason=attrs.get("reason", ""),
+        values=attrs.get("values", {}),
+        outcome=outcome,
+        config=large(attrs, "config"),
+        fingerprint=attrs.get("fingerprint", ""),
+    )
+
+
+def spent(trials: list[TrialSummary]) -> int:
+    """Trials that count against a budget: those that were started, each configuration once."""
+    return sum(trial.state != "duplicate" and bool(trial.fingerprint) for trial in trials)
+
+
+def best_of(trials: list[TrialSummary]) -> TrialSummary | None:
+    """The complete trial of the highest score; of equals the first. None where nothing is complete."""
+    complete = [trial for trial in trials if trial.state == "complete" and trial.score is not None]
+    return max(complete, key=lambda trial: (trial.score or 0.0, -trial.number), default=None)

@@ -1,0 +1,1 @@
+"""The record's own MLflow server, on loopback."""

@@ -1,0 +1,1 @@
+"""What a worker does: windows to features to a trained network to files. Knows no MLflow."""

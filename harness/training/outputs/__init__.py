@@ -1,0 +1,1 @@
+"""What a training leaves for its run: weights, ONNX, predictions, figures."""

@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from harness.dvc_project import run_dvc
-from harness.snapshot import take_snapshot
-from harness.snapshot_pointer import POINTER, read_pointer
+from harness.maintenance.snapshot.dvc_pointer import POINTER, read_pointer
+from harness.maintenance.snapshot.dvc_project import run_dvc
+from harness.maintenance.snapshot.snapshot import take_snapshot
 from harness.study.storage.record import Record
 from harness.study.study import load_study
 
@@ -56,7 +56,7 @@ def main() -> None:
         sweep = [
             sys.executable,
             "-m",
-            "harness.cli",
+            "harness.cli.main",
             "sweep",
             "sweeps/quickstart.yaml",
             "--record",

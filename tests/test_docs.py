@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from data.labels import LABEL_RULES
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.config.files.sweep_loader import load_sweep
 from harness.config.parameters import Choice, Fixed, FloatRange, IntRange
 from harness.config.search_space import SearchSpace
@@ -87,7 +87,7 @@ def parse(words: list[str]) -> dict[str, Any]:
 
 def run(folder: Path, cache: Path, *words: str, code: int = 0) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "harness.cli", *words], cwd=folder, text=True, capture_output=True, timeout=400,
+        [sys.executable, "-m", "harness.cli.main", *words], cwd=folder, text=True, capture_output=True, timeout=400,
         env={**os.environ, "HARNESS_CACHE": str(cache), "NO_COLOR": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == code, f"{words} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -149,7 +149,7 @@ def test_every_variable_stands_in_the_readme() -> None:
 
 
 def test_the_readme_knows_the_exit_codes() -> None:
-    from harness.commands.options import EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED
+    from harness.cli.exits import EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED
 
     shown = README[README.index("Exit codes:") :].split("\n\n")[0]
     for code, word in (

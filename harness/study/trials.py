@@ -74,6 +74,15 @@ def summary_of(trial: FrozenTrial) -> TrialSummary:
     )
 
 
+def unexportable_reason(outcome: Mapping[str, Any]) -> str | None:
+    """Why a trial's worker could not make one ONNX file of its network; None where it could.
+
+    The outcome says `yes`, or `no: ` and the reason; trials from before the field were always exported.
+    """
+    said = str(outcome.get("promotable", "yes"))
+    return None if said == "yes" else said
+
+
 def spent(trials: list[TrialSummary]) -> int:
     """Trials that count against a budget: those that were started, each configuration once."""
     return sum(trial.state != "duplicate" and bool(trial.fingerprint) for trial in trials)

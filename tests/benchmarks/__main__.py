@@ -40,8 +40,8 @@ PRELOADED = [
     "mlflow",
     "optuna",
     "onnxruntime",
-    "harness.coordinator",
-    "harness.launch",
+    "harness.execution.coordinator",
+    "harness.execution.launch",
     "harness.trial",
 ]
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}

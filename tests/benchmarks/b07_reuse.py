@@ -105,7 +105,7 @@ def _launch(place: Path, workers: int) -> subprocess.Popen[bytes]:
         sys.executable,
         "-P",
         "-m",
-        "harness.cli",
+        "harness.cli.main",
         "sweep",
         "reuse.yaml",
         "--workers",

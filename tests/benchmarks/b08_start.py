@@ -15,7 +15,7 @@ from tests.benchmarks.scale import Scale
 HEAVY = ("torch", "mlflow", "optuna", "numpy")
 ROOT = Path(__file__).parents[2]
 NOTHING = "pass"
-HELP = "import sys; sys.argv = ['harness', '--help']; from harness.entry import main; main()"  # as the script does
+HELP = "import sys; sys.argv = ['harness', '--help']; from harness.cli.entry import main; main()"  # as the script does
 HELP_THEN_MODULES = f"""
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps(sorted({set(HEAVY)!r} & set(sys.modules))), file=sys.stderr))

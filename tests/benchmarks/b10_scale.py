@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 
 from harness.config.sweep import Sweep
-from harness.gate import Inspection
+from harness.execution.data_gate import Inspection
 from harness.study.storage.record import Record
 from harness.study.study import Study, open_study
 from tests.benchmarks.records import empty_record
@@ -142,7 +142,7 @@ def _opened(place: Path) -> dict[str, Any]:
 def _command(place: Path, *words: str) -> tuple[float, str]:
     """Seconds of a command of ours, its start included, and why it failed."""
     began = time.perf_counter()
-    command = [sys.executable, "-P", "-m", "harness.cli", *words, "--record", str(place / "mlruns")]
+    command = [sys.executable, "-P", "-m", "harness.cli.main", *words, "--record", str(place / "mlruns")]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     return time.perf_counter() - began, done.stderr.strip()[-300:] if done.returncode else ""
 

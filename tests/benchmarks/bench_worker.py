@@ -121,7 +121,7 @@ def main() -> None:
         stages = Stages()
         watch_worker(stages)
         _report_each(stages, Path(os.environ[STAGES]))
-    from harness.executors import worker
+    from harness.execution.executors import worker
 
     worker.main()
 

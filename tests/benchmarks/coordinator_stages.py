@@ -12,8 +12,8 @@ def watch_coordinator(stages: Stages) -> None:
     from optuna.study import Study as OptunaStudy
     from optuna.trial import Trial
 
-    from harness import coordinator, jobs
-    from harness.executors import local
+    from harness.execution import coordinator, jobs
+    from harness.execution.executors import local
     from harness.study import ask
     from harness.study.storage import trial_spool
     from harness.tracking import experiment, upload, writer

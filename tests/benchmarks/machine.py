@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from harness.machine import load, machine
+from harness.promotion.bundle.machine import load, machine
 from tests.benchmarks.rounds import Canary
 
 PACKAGES = (

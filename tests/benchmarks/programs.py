@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from harness.executors.local import THREADS
+from harness.execution.executors.local import THREADS
 from tests.benchmarks.rounds import Reading, cpu_of_tree
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def run_program(
 
 def harness_sweep(sweep: Path, record: Path, cache: Path, *more: str) -> list[str | Path]:
     """The words of a sweep on this machine's cores, from no server, no worker and an empty record."""
-    program = [sys.executable, "-P", "-m", "harness.cli"]
+    program = [sys.executable, "-P", "-m", "harness.cli.main"]
     return [
         *program,
         "sweep",

@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
     file = folder / "curves.yaml"
     file.write_text(json.dumps(SWEEP), encoding="utf-8")  # JSON is YAML
     places = ["--record", str(folder / "mlruns"), "--cache", str(folder / "cache")]
-    subprocess.run([sys.executable, "-P", "-m", "harness.cli", "sweep", str(file), *places], check=True)
+    subprocess.run([sys.executable, "-P", "-m", "harness.cli.main", "sweep", str(file), *places], check=True)
     trials = load_study(Record(folder / "mlruns"), "curves").trials()
     curves = [trial.outcome["curves"]["val"] for trial in trials if trial.state == "complete"]
     kept = {"sweep": SWEEP, "curves": [[round(value, 5) for value in curve] for curve in curves]}

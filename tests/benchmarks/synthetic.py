@@ -15,17 +15,17 @@ from typing import Any, cast
 
 from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
-from harness.coordinator import Coordinator
 from harness.core.provenance import provenance
 from harness.core.settings import Settings
-from harness.executors.protocol import EpochDone, Event, Executor, TrialDone
-from harness.gate import Inspection, inspect
+from harness.execution.coordinator import Coordinator
+from harness.execution.data_gate import Inspection, inspect
+from harness.execution.executors.protocol import EpochDone, Event, Executor, TrialDone
+from harness.execution.view import View
 from harness.study.storage.record import Record
 from harness.study.storage.trial_spool import TrialSpool
 from harness.study.study import Study
 from harness.tracking.writer import Writer
 from harness.training.job import Job
-from harness.view import View
 from tests.benchmarks.demo_windows import cache_with_speech
 
 SWEEP: dict[str, Any] = {

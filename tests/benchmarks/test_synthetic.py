@@ -3,7 +3,7 @@ from typing import Any, cast
 
 import pytest
 
-from harness.executors.protocol import EpochDone, TrialDone
+from harness.execution.executors.protocol import EpochDone, TrialDone
 from harness.training.job import Job
 from tests.benchmarks.b10_scale import _timed, _with
 from tests.benchmarks.synthetic import SyntheticExecutor, accuracy, sweep_of

@@ -23,23 +23,23 @@ import psutil
 
 from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
-from harness.coordinator import Coordinator
 from harness.core.provenance import provenance
 from harness.core.settings import Settings
-from harness.executors.local import LocalExecutor
-from harness.gate import Inspection, inspect, require
-from harness.launch import open_tracking
+from harness.execution.coordinator import Coordinator
+from harness.execution.data_gate import Inspection, inspect, require
+from harness.execution.executors.local import LocalExecutor
+from harness.execution.launch import open_tracking
+from harness.execution.view import View
 from harness.study.study import Study, open_study
 from harness.study.trials import TrialSummary
 from harness.tracking.server.server import TrackingServer
 from harness.tracking.writer import Writer
-from harness.view import View
 from tests.benchmarks.demo_windows import cache_with_speech
 from tests.benchmarks.forks import Forked
 from tests.benchmarks.records import empty_record, store_of
 from tests.benchmarks.scale import TRACED
 
-WORKER = "harness.executors.worker"
+WORKER = "harness.execution.executors.worker"
 CLOCKED_WORKER = "tests.benchmarks.bench_worker"
 ROOT = Path(__file__).parents[2]
 STORED_S = 60.0

@@ -11,14 +11,14 @@ import pytest
 
 from data.preparation.prepare import prepare
 from harness.config.sweep import Sweep
-from harness.coordinator import Coordinator
 from harness.core.provenance import provenance
-from harness.executors.local import LocalExecutor
+from harness.execution.coordinator import Coordinator
+from harness.execution.executors.local import LocalExecutor
+from harness.execution.view import View
 from harness.study.storage.record import Record
 from harness.study.storage.trial_spool import TrialSpool
 from harness.study.study import Study, open_study
 from harness.study.trials import TrialSummary
-from harness.view import View
 
 HERE = Path(__file__).parent
 DATA = {"corpus": "demo", "train_windows": 120, "val_windows": 96, "test_windows": 96}

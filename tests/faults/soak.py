@@ -58,7 +58,7 @@ class Soak:
 
     def start(self) -> subprocess.Popen[bytes]:
         """The sweep, from where it stands."""
-        command = ["harness.cli", "sweep", "soak.yaml", "--workers", str(self.workers), "--quiet"]
+        command = ["harness.cli.main", "sweep", "soak.yaml", "--workers", str(self.workers), "--quiet"]
         with (self.folder / "out.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", *command], cwd=self.folder, stdout=log, stderr=log
@@ -105,7 +105,7 @@ class Soak:
             for child in coordinator.children(recursive=True):
                 with suppress(psutil.Error):
                     words = child.cmdline()
-                    kind = "worker" if "harness.executors.worker" in words else "server"
+                    kind = "worker" if "harness.execution.executors.worker" in words else "server"
                     found[kind].append(child)
         return found
 

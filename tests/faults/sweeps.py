@@ -92,7 +92,10 @@ class Running:
 
 def _is_worker(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
-        return "harness.executors.worker" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+        return (
+            "harness.execution.executors.worker" in process.cmdline()
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
     return False
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.cli import cli
+from harness.cli.main import cli
 from tests.faults.bad_sweeps import Case, cases
 from tests.faults.rights import without_rights
 from tests.harness.places.workplace import HARNESS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.finalists import ConfirmationError, arms_of
+from harness.selection.choose_finalists import ConfirmationError, arms_of
 from harness.study.study import StudyError
 from tests.faults.small_study import bare_record, ill, run, sweep
 

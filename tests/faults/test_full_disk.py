@@ -13,8 +13,8 @@ import pytest
 
 from data.store.content_store import reserve
 from harness.core.disk_space import OutOfSpaceError, why_full
-from harness.executors.local import LocalExecutor
-from harness.launch import require_expected
+from harness.execution.executors.local import LocalExecutor
+from harness.execution.launch import require_expected
 from harness.study.storage.record import Record
 from tests.faults.small_study import bare_record, run, spooled_epochs, sweep
 from tests.faults.tmpfs import Disk, disk, elsewhere

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import doctor_machine
+from harness.maintenance.doctor import machine_checks
 from harness.study.storage.mlflow_schema import reading
 from harness.study.storage.record import Record
 from tests.faults.conftest import FULL
@@ -72,7 +72,9 @@ def lived(
     try:
         wait_for(lambda: epochs_spooled(lived.place) >= 3, 300)
         (worker,) = [
-            one for one in psutil.Process(sweep.pid).children() if "harness.executors.worker" in one.cmdline()
+            one
+            for one in psutil.Process(sweep.pid).children()
+            if "harness.execution.executors.worker" in one.cmdline()
         ]
         with standing_still(worker, lived.place):
             disturb(lived, sweep.pid)
@@ -128,7 +130,7 @@ def disturb(lived: Lived, owner: int) -> None:
     place, before = lived.place, state(lived.place)
     with pytest.MonkeyPatch.context() as patch:
         if not FULL:  # the machine has tests of its own, and its children cost seconds
-            patch.setattr(doctor_machine, "ask", lambda *words: (True, "not asked"))
+            patch.setattr(machine_checks, "ask", lambda *words: (True, "not asked"))
         for _ in range(10 if FULL else 1):
             told = str(intrude(lived, 2, "sweep", "tiny.yaml"))
             intrude(lived, 3, "restore")

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from harness.bundle_files import bundle_digest
 from harness.metrics.intervals import clustered_interval
-from harness.registry import Registration, register
+from harness.promotion.bundle.files import bundle_digest
+from harness.promotion.registry.model_registry import Registration, register
 from harness.study.storage.record import Record
 from harness.study.storage.trial_spool import TrialSpool
 from harness.tracking.experiment import Tracking, connect

@@ -18,7 +18,7 @@ from data.corpora import hub
 from data.corpora.base import Request
 from data.corpora.librispeech.hub import LibriSpeechHubReader
 from data.errors import DataError
-from harness.cli import cli
+from harness.cli.main import cli
 from tests.faults.rights import without_rights
 
 PATIENCE_S = 1.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import doctor_machine
+from harness.maintenance.doctor import machine_checks
 from harness.study.storage.mlflow_schema import known_revisions
 from harness.study.storage.record import LAYOUT_VERSION
 from tests.faults.conftest import FULL
@@ -28,7 +28,7 @@ READING = (*STUDY_ONLY, ("report", "tiny"))
 
 @pytest.fixture
 def place(swept: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
-    monkeypatch.setattr(doctor_machine, "ask", lambda *words: (True, "not asked"))
+    monkeypatch.setattr(machine_checks, "ask", lambda *words: (True, "not asked"))
     return copied(swept, tmp_path)
 
 

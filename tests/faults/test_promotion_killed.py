@@ -15,17 +15,24 @@ from typing import Any
 
 import pytest
 
-from harness.bundle_files import SUMS, bundle_digest, names_in
-from harness.champion import fetch_champion
-from harness.completion import aside_of, unfinished
-from harness.rollback import ROLLING_BACK
+from harness.promotion.bundle.files import SUMS, bundle_digest, names_in
+from harness.promotion.bundle.verify import verify
+from harness.promotion.finish import aside_of, unfinished
+from harness.promotion.registry.champion import fetch_champion
+from harness.promotion.registry.fetch_bundle import fetch_bundle
+from harness.promotion.registry.model_versions import (
+    CHAMPION,
+    VERIFIED,
+    champion_of,
+    raw_versions,
+    version_by_alias,
+)
+from harness.promotion.rollback import ROLLING_BACK
 from harness.study.decisions import decisions_of
 from harness.study.study import load_study
-from harness.tracking.artifacts import ArtifactError, fetch_bundle
+from harness.tracking.artifacts import ArtifactError
 from harness.tracking.experiment import Tracking, connect
 from harness.tracking.server.server import TrackingServer
-from harness.verify import verify
-from harness.versions import CHAMPION, VERIFIED, champion_of, raw_versions, version_by_alias
 from tests.harness.places.registry_place import ALIASES, Children, warm, write_bundle
 from tests.harness.places.workplace import Workplace, copied
 
@@ -152,7 +159,7 @@ def served(workplace: Workplace, children: Children) -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def children(root: Path) -> Iterator[Children]:
-    with warm(root, "harness.promotion") as started:
+    with warm(root, "harness.promotion.promote") as started:
         yield started
 
 

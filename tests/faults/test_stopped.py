@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.executors.local import HANG
+from harness.execution.executors.local import HANG
 from harness.study.study import load_study
 from tests.faults.sweeps import Place, Warm, found_in, stored_epochs, sweep_of
 from tests.harness.places.workplace import epochs_spooled, wait_for

@@ -21,9 +21,9 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from harness import verify as verification
-from harness.bundle_files import SUMS, bundle_digest, names_in
-from harness.verify import verify
+from harness.promotion.bundle import verify as verification
+from harness.promotion.bundle.files import SUMS, bundle_digest, names_in
+from harness.promotion.bundle.verify import verify
 from tests.harness.places.sealed_bundle import edit, edit_model, seal
 
 FLIPS, CUTS = {True: 185, False: 12}, {True: 60, False: 8}  # full or not

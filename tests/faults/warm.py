@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 MODULES = (
-    "torch", "optuna", "mlflow", "mlflow.entities", "harness.launch", "harness.commands.sweep", "harness.reconciler",
-    "harness.report", "harness.trial", "mlflow.tracking.client", "mlflow.store.tracking.rest_store", "harness.core.redaction",
+    "torch", "optuna", "mlflow", "mlflow.entities", "harness.execution.launch", "harness.cli.commands.sweep", "harness.execution.recovery",
+    "harness.reporting.report", "harness.trial", "mlflow.tracking.client", "mlflow.store.tracking.rest_store", "harness.core.redaction",
 )  # fmt: skip
 RECONCILE, OPEN = "reconcile", "open"
 
@@ -74,12 +74,12 @@ def _be(order: dict[str, Any]) -> None:
 
 def _command(words: list[str]) -> int:
     sys.argv = ["harness", *words]
-    runpy.run_module("harness.cli", run_name="__main__")
+    runpy.run_module("harness.cli.main", run_name="__main__")
     return 0
 
 
 def _reconcile(root: str, study: str) -> int:
-    from harness.reconciler import reconcile
+    from harness.execution.recovery import reconcile
     from harness.study.storage.record import Record
 
     for line in reconcile(Record(Path(root)), study):

@@ -57,7 +57,7 @@ def told(common: Path, demo_cache: Path) -> Told:
             folder.mkdir()
             (folder / "told.yaml").write_text(TOLD)
             done = subprocess.run(
-                [sys.executable, "-P", "-m", "harness.cli", "sweep", "told.yaml"], cwd=folder, text=True, check=False,
+                [sys.executable, "-P", "-m", "harness.cli.main", "sweep", "told.yaml"], cwd=folder, text=True, check=False,
                 capture_output=True, timeout=200, env={**os.environ, "HARNESS_CACHE": str(demo_cache), "NO_COLOR": "1"},
             )  # fmt: skip
             assert done.returncode == 0, done.stdout + done.stderr

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.against import compare
-from harness.matrix import matrix_of, matrix_text
-from harness.report import make_report, render_html, render_markdown, write_matrix
-from harness.report_text import summary
+from harness.reporting.compare_studies import compare
+from harness.reporting.page.wording import summary
+from harness.reporting.report import make_report, render_html, render_markdown, write_matrix
+from harness.reporting.train_test_matrix import matrix_of, matrix_text
 from harness.study.study import Study, StudyError
 from tests.harness.places.report_study import Place
 

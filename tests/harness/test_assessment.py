@@ -17,13 +17,13 @@ from onnx import numpy_helper
 
 from data.labels import LabelMap
 from data.preparation.manifest import Manifest, Window
-from harness.assessment import GuardRefusedError, of_test, require
-from harness.champion import contest
 from harness.config.files.policy_file import load_policy
-from harness.guards import Guard
 from harness.metrics.chance_level import judge
 from harness.metrics.predictions import Predictions
-from harness.serving_guards import champion_guard
+from harness.promotion.guards.assessment import GuardRefusedError, of_test, require
+from harness.promotion.guards.guard import Guard
+from harness.promotion.guards.serving_guards import champion_guard
+from harness.promotion.registry.champion import contest
 from harness.study.controls import Control, keep_control
 from models.networks.cnn import FastDiarizationModel
 from models.onnx_io.runtime import ProviderError

@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator, ValidationError
 
-from harness.bundle import write_bundle
-from harness.bundle_files import SUMS, read_bundle
-from harness.card import card_of
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.config.files.policy_file import read_policy_file
 from harness.config.policy import FOLDER, POLICIES
-from harness.verify_model import BrokenBundleError, Bundle, included_variants
+from harness.promotion.bundle.card import card_of
+from harness.promotion.bundle.files import SUMS, read_bundle
+from harness.promotion.bundle.verify_model import BrokenBundleError, Bundle, included_variants
+from harness.promotion.bundle.write import write_bundle
 from models.export.specification import LATER_FIELDS, Specification
 from models.onnx_io.session import open_session
 from tests.harness.places.sealed_bundle import SPECIFICATION, example_evidence

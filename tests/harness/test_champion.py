@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.analysis import Answers
-from harness.champion import Champion, contest, macs_of
 from harness.config.cost import window_macs
 from harness.config.policy import ChampionRule
 from harness.config.trial_config import TrialConfig
-from harness.versions import RegisteredVersion
+from harness.promotion.registry.champion import Champion, contest, macs_of
+from harness.promotion.registry.model_versions import RegisteredVersion
+from harness.reporting.analysis import Answers
 
 RULE = ChampionRule(margin=0.01, cheaper=0.2)
 MACS = 1_000_000

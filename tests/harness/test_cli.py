@@ -10,8 +10,8 @@ import click
 import jsonschema
 import pytest
 
-from harness.cli import FIRST, MORE, cli
-from harness.commands.options import settings
+from harness.cli.main import FIRST, MORE, cli
+from harness.cli.options import settings
 from harness.config.files.sweep_loader import load_sweep
 from harness.config.files.yaml_file import read_sweep_file
 from harness.config.json_schema import json_schema
@@ -39,7 +39,7 @@ COMMANDS = [*FIRST, *MORE]
 def test_nothing_heavy_is_imported_before_it_is_needed(tmp_path: Path, words: list[str]) -> None:
     program = (
         "import sys\nsys.argv = ['harness', *sys.argv[1:]]\n"
-        "from harness.cli import main\n"
+        "from harness.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'mlflow', 'optuna', 'numpy', 'onnx', 'onnxruntime', 'scipy', 'sklearn', 'librosa', 'pandas'}\n"
@@ -52,9 +52,9 @@ def test_nothing_heavy_is_imported_before_it_is_needed(tmp_path: Path, words: li
 
 
 def test_help_imports_no_command_at_all() -> None:
-    program = "import sys; from harness.cli import cli; cli(['--help'], standalone_mode=False); print([m for m in sys.modules if m.startswith(('harness.', 'pydantic', 'ruamel', 'rich'))])"
+    program = "import sys; from harness.cli.main import cli; cli(['--help'], standalone_mode=False); print([m for m in sys.modules if m.startswith(('harness.', 'pydantic', 'ruamel', 'rich'))])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "['harness.cli']"
+    assert done.stdout.splitlines()[-1] == "['harness.cli.main']"
 
 
 def test_the_first_help_shows_the_everyday_commands_first() -> None:

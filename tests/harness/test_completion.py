@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.completion import foreign_files, require_place, require_places
+from harness.promotion.finish import foreign_files, require_place, require_places
 from harness.study.storage.record import Record
 from tests.harness.places.registry_place import write_bundle
 from tests.harness.places.untrained_study import outcome, told_study

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from mlflow.entities import ViewType
 
 from data.preparation.prepare import prepare
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.core.files import sha256_of, write_json
 from harness.core.seeds import derived_seed
 from harness.study.confirmation.conclusion import Confirmation, confirmation_of
@@ -58,7 +58,7 @@ def test_a_confirmation_that_is_killed_goes_on_and_every_run_is_there_once(
     dry = json.loads(run("confirm", "--dry-run", *ASKED, "--json"))
     assert (dry["trainings"], dry["done"], len(dry["finalists"])) == (4, 0, 2)
     killed = subprocess.run(
-        [sys.executable, "-P", "-m", "harness.cli", "confirm", "told", *ASKED, "--record", str(record.root)],
+        [sys.executable, "-P", "-m", "harness.cli.main", "confirm", "told", *ASKED, "--record", str(record.root)],
         text=True, capture_output=True, timeout=600, check=False, env={
             **os.environ, "HARNESS_CACHE": str(demo_cache), "HARNESS_FAILPOINT": "confirmation result kept:1:kill",
         },

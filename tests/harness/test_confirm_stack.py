@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from mlflow.entities import ViewType
 
 from data.preparation.prepare import prepare
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.core.files import write_json
 from harness.core.seeds import derived_seed
 from harness.study.confirmation.conclusion import confirmation_of

@@ -7,8 +7,8 @@ import pytest
 
 from harness.config.cost import estimate_trainings
 from harness.config.trial_config import TrialConfig
-from harness.confirm import Plan, no_winner
-from harness.finalists import arms_of
+from harness.selection.choose_finalists import arms_of
+from harness.selection.confirm import Plan, no_winner
 from harness.study.confirmation.conclusion import (
     Confirmation,
     Finalist,

@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from data.preparation.prepare import prepare
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.config.cost import estimate_trainings, training_s
 from harness.config.trial_config import TrialConfig
-from harness.finalists import arms_of
+from harness.selection.choose_finalists import arms_of
 from harness.study.confirmation.conclusion import set_out
 from harness.study.confirmation.definition import Arm, Result, definition_of, keep_result
 from harness.study.storage.record import Record

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from data.preparation.prepare import prepare
-from harness.confirmation_runs import ConfirmationRuns, header_of
 from harness.core.disk_space import OutOfSpaceError
 from harness.core.provenance import provenance
 from harness.core.seeds import derived_seed
-from harness.executors.protocol import (
+from harness.execution.executors.protocol import (
     EpochDone,
     Event,
     TrialDone,
@@ -21,14 +20,15 @@ from harness.executors.protocol import (
     WorkerLost,
     WorkersFailedError,
 )
-from harness.finalists import arms_of
-from harness.jobs import Jobs
+from harness.execution.jobs import Jobs
+from harness.execution.view import View
+from harness.selection.choose_finalists import arms_of
+from harness.selection.confirmation_runs import ConfirmationRuns, header_of
 from harness.study.confirmation.definition import Result, keep_definition, keep_result, key_of, results_of
 from harness.study.confirmation.replicate import replicate_of
 from harness.study.storage.record import Record
 from harness.study.study import Study
 from harness.training.job import Job
-from harness.view import View
 from tests.harness.places.untrained_study import MFCC, outcome, told_study
 
 
@@ -191,7 +191,7 @@ def test_trainings_that_fail_alike_stop_a_confirmation(
 def test_a_trial_that_ends_clears_the_failures_of_a_sweep(
     record: Record, demo_cache: Path, state: str
 ) -> None:
-    from harness.coordinator import Coordinator
+    from harness.execution.coordinator import Coordinator
 
     space: Any = {"feature": ["mfcc"], "dropout": {"float": [0.0, 0.5]}}
     study = told_study(record, [], budget={"trials": 11}, parameters=space)
@@ -208,7 +208,7 @@ def test_a_trial_that_ends_clears_the_failures_of_a_sweep(
 
 
 def test_a_later_sweep_replays_what_ended_and_leaves_what_did_not(record: Record, demo_cache: Path) -> None:
-    from harness.coordinator import Coordinator
+    from harness.execution.coordinator import Coordinator
 
     study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC, budget={"trials": 1})
     jobs = jobs_of(study, record, demo_cache)

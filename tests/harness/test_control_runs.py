@@ -15,18 +15,18 @@ import pytest
 
 from data.preparation.prepare import prepare
 from harness.config.control_configs import CONTROLS, EPOCHS
-from harness.coordinator import Coordinator
 from harness.core.provenance import provenance
-from harness.executors.protocol import Event, TrialFailed, WorkerLost
+from harness.execution.coordinator import Coordinator
+from harness.execution.executors.protocol import Event, TrialFailed, WorkerLost
+from harness.execution.view import View
 from harness.metrics.chance_level import judge
-from harness.serving_guards import study_control_guards
+from harness.promotion.guards.serving_guards import study_control_guards
 from harness.study.controls import Control, controls_left, controls_of, keep_control
 from harness.study.storage.record import Record
 from harness.study.study import load_study, open_study
 from harness.tracking.experiment import connect
 from harness.tracking.server.server import TrackingServer
 from harness.training.job import Job
-from harness.view import View
 from tests.harness.places.control_sweep import sweep, windows
 
 # What a study remembers
@@ -156,7 +156,7 @@ class Workplace:
 
     def start(self, *words: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.cli", *words], cwd=self.folder, env=self.environment, text=True,
+            [sys.executable, "-P", "-m", "harness.cli.main", *words], cwd=self.folder, env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 

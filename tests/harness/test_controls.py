@@ -21,8 +21,8 @@ from harness.config.search_space import SearchSpace
 from harness.config.training_config import TrainingConfig
 from harness.config.trial_config import TrialConfig
 from harness.core.settings import Settings
-from harness.gate import inspect
-from harness.launch import cost_line
+from harness.execution.data_gate import inspect
+from harness.execution.launch import cost_line
 from harness.metrics.chance_level import judge
 from harness.metrics.classification import binary_metrics
 from harness.study.controls import Control

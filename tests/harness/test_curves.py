@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.curves import FEWEST_EPOCHS, RULES, Curve, curve_of, trailing_medians
 from harness.metrics.intervals import trailing_median_score
+from harness.reporting.learning_curves import FEWEST_EPOCHS, RULES, Curve, curve_of, trailing_medians
 
 shares = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.assessment import GuardRefusedError, require
-from harness.champion import Contest, contest
 from harness.config.files.policy_file import load_policy
 from harness.config.trial_config import TrialConfig
-from harness.evidence import stamp_of
-from harness.finalists import able_trials
-from harness.frozen_test import baseline_opponent
-from harness.guards import Guard, refuses
-from harness.serving_guards import champion_guard, confirmation_guard, no_baseline_guard
+from harness.promotion.evidence import stamp_of
+from harness.promotion.frozen_test_set import baseline_opponent
+from harness.promotion.guards.assessment import GuardRefusedError, require
+from harness.promotion.guards.guard import Guard, refuses
+from harness.promotion.guards.serving_guards import champion_guard, confirmation_guard, no_baseline_guard
+from harness.promotion.registry.champion import Contest, contest
+from harness.selection.choose_finalists import able_trials
 from harness.study.confirmation.conclusion import Finalist
 from harness.study.storage.record import Record
 from harness.study.study import Study

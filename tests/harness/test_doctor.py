@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import doctor_data, doctor_machine, doctor_probe, doctor_record
 from harness.core.settings import Settings
-from harness.doctor_probe import ask
+from harness.maintenance.doctor import corpora_checks, library_probe, machine_checks, record_checks
+from harness.maintenance.doctor.library_probe import ask
 from harness.study.storage.record import Record
 from tests.harness.places.doctor_findings import unwell
 from tests.harness.places.workplace import inside
@@ -49,17 +49,17 @@ asked_once = functools.cache(ask)  # an answer takes seconds, and stays
 def test_a_sound_machine_and_no_record_are_no_problem_and_nothing_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_machine, "ask", asked_once)
+    monkeypatch.setattr(machine_checks, "ask", asked_once)
     found = [
-        *doctor_machine.python(), *doctor_machine.torch(), *doctor_machine.gpu(settings(tmp_path)),
-        *doctor_machine.providers(settings(tmp_path)),
+        *machine_checks.python(), *machine_checks.torch(), *machine_checks.gpu(settings(tmp_path)),
+        *machine_checks.providers(settings(tmp_path)),
     ]  # fmt: skip
     assert unwell(found) == []
     assert {"python", "libraries", "torch", "gpu", "onnxruntime"} == {finding.subject for finding in found}
     record = Record(tmp_path / "mlruns")
-    checks = (doctor_record.layout, doctor_record.permissions, doctor_record.database, doctor_record.stale)
+    checks = (record_checks.layout, record_checks.permissions, record_checks.database, record_checks.stale)
     assert unwell(finding for check in checks for finding in check(record)) == []
-    assert unwell(doctor_machine.disk(settings(tmp_path))) == []
+    assert unwell(machine_checks.disk(settings(tmp_path))) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -78,8 +78,8 @@ def test_a_torch_that_does_not_import_is_a_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
 ) -> None:
     package(tmp_path, monkeypatch, "torch", code)
-    monkeypatch.setattr(doctor_probe, "TIMEOUT_S", 2.0 if "sleep" in code else 60.0)
-    (found,) = unwell(doctor_machine.torch())
+    monkeypatch.setattr(library_probe, "TIMEOUT_S", 2.0 if "sleep" in code else 60.0)
+    (found,) = unwell(machine_checks.torch())
     assert (found.level, found.subject) == ("problem", "torch")
     assert re.search(said, found.message)
 
@@ -89,7 +89,7 @@ def test_the_whole_of_doctor_works_where_torch_does_not_import(
 ) -> None:
     package(tmp_path / "broken", monkeypatch, "torch", "raise ImportError('broken')")
     program = (
-        "import sys; from pathlib import Path; from harness import doctor, doctor_machine; from harness.core.settings import Settings\n"
+        "import sys; from pathlib import Path; from harness.maintenance.doctor import doctor, machine_checks; from harness.core.settings import Settings\n"
         "doctor_machine.providers = lambda settings: iter(())\n"  # it has tests of its own, and costs seconds
         "for one in doctor.examine(Settings(Path('mlruns'), Path('cache')), Path()): print(one.level, one.subject, one.message)\n"
         "assert 'torch' not in sys.modules and 'mlflow' not in sys.modules"
@@ -105,10 +105,10 @@ def test_the_whole_of_doctor_works_where_torch_does_not_import(
 def test_libraries_of_other_versions_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(tmp_path, monkeypatch, "mlflow", "2.9.2")
     installed(tmp_path, monkeypatch, "torchaudio", "2.4.0")
-    (found,) = unwell(doctor_machine.python())
+    (found,) = unwell(machine_checks.python())
     assert "mlflow is 2.9.2, wanted ==3.17.*; torchaudio is 2.4.0, wanted ==2.11.*" in found.message
-    monkeypatch.setattr(doctor_machine, "ask", lambda *words: (True, "torch 2.11.0 and torchaudio 2.11.0"))
-    (found,) = unwell(doctor_machine.torch())
+    monkeypatch.setattr(machine_checks, "ask", lambda *words: (True, "torch 2.11.0 and torchaudio 2.11.0"))
+    (found,) = unwell(machine_checks.torch())
     assert re.search(r"torch 2\.11\.\S+, torchaudio 2\.4\.0: they must be of one release", found.message)
 
 
@@ -116,11 +116,11 @@ def test_libraries_of_other_versions_are_named(tmp_path: Path, monkeypatch: pyte
 def test_a_gpu_that_cannot_be_used_is_a_problem_and_its_provider_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_machine, "ask", asked_once)
-    (gpu,) = unwell(doctor_machine.gpu(settings(tmp_path, "cuda")))
+    monkeypatch.setattr(machine_checks, "ask", asked_once)
+    (gpu,) = unwell(machine_checks.gpu(settings(tmp_path, "cuda")))
     assert gpu.level == "problem"
     assert gpu.message.startswith("present and unusable: the GPU cannot be used: ")
-    (provider,) = unwell(doctor_machine.providers(settings(tmp_path, "cuda")))
+    (provider,) = unwell(machine_checks.providers(settings(tmp_path, "cuda")))
     assert provider.level == "warn"
     assert "onnxruntime does not run on it" in provider.message
 
@@ -128,8 +128,8 @@ def test_a_gpu_that_cannot_be_used_is_a_problem_and_its_provider_a_warning(
 def test_two_installations_of_onnxruntime_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("onnxruntime", "onnxruntime-gpu"):
         installed(tmp_path / name, monkeypatch, name, "1.31.1")
-    monkeypatch.setattr(doctor_machine, "ask", lambda *words: (True, words[-1]))
-    (found,) = unwell(doctor_machine.providers(settings(tmp_path)))
+    monkeypatch.setattr(machine_checks, "ask", lambda *words: (True, words[-1]))
+    (found,) = unwell(machine_checks.providers(settings(tmp_path)))
     assert "are both installed" in found.message
 
 
@@ -145,27 +145,27 @@ def test_every_variable_that_is_read_is_known_and_a_misspelt_one_is_told(
         }
         for parts in (("harness", "models", "data"), ("tests",))
     )
-    known = set(doctor_machine.VARIABLES)
+    known = set(machine_checks.VARIABLES)
     assert product <= known <= product | tests
     for name in (name for name in list(os.environ) if name.startswith("HARNESS_")):
         monkeypatch.delenv(name)
-    assert unwell(doctor_machine.environment()) == []
+    assert unwell(machine_checks.environment()) == []
     monkeypatch.setenv("HARNESS_RECROD", "elsewhere")
-    (found,) = unwell(doctor_machine.environment())
+    (found,) = unwell(machine_checks.environment())
     assert (found.level, "did you mean HARNESS_RECORD?" in found.fix) == ("warn", True)
     monkeypatch.delenv("HARNESS_RECROD")
     monkeypatch.setenv("HARNESS_FOO", "1")
-    (found,) = unwell(doctor_machine.environment())
+    (found,) = unwell(machine_checks.environment())
     assert found.fix == "unset HARNESS_FOO"
     monkeypatch.delenv("HARNESS_FOO")
     monkeypatch.setenv("HARNESS_FAILPOINT", "writer.stored:1:kill")
-    (found,) = unwell(doctor_machine.environment())
+    (found,) = unwell(machine_checks.environment())
     assert (found.level, found.fix) == ("problem", "unset HARNESS_FAILPOINT")
 
 
 def test_plugins_that_do_not_import_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_PLUGINS", "no_such_module")
-    (found,) = unwell(doctor_machine.environment())
+    (found,) = unwell(machine_checks.environment())
     assert "HARNESS_PLUGINS names 'no_such_module'" in found.message
 
 
@@ -173,12 +173,12 @@ def test_few_open_files_and_a_full_disk_are_told(tmp_path: Path, monkeypatch: py
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
-        (found,) = unwell(doctor_machine.limits())
+        (found,) = unwell(machine_checks.limits())
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert found.fix.startswith("ulimit -n ")
-    monkeypatch.setattr(doctor_machine, "MIN_FREE_BYTES", 10**18)
-    levels = [finding.level for finding in unwell(doctor_machine.disk(settings(tmp_path)))]
+    monkeypatch.setattr(machine_checks, "MIN_FREE_BYTES", 10**18)
+    levels = [finding.level for finding in unwell(machine_checks.disk(settings(tmp_path)))]
     assert levels == ["problem", "warn", "warn"]
 
 
@@ -197,7 +197,7 @@ def test_a_probe_that_prints_more_is_understood(tmp_path: Path, monkeypatch: pyt
 
 
 def test_corpora_in_the_data_root_are_found_part_by_part(corpora: Path, tmp_path: Path) -> None:
-    found = list(doctor_data.data_root(Settings(tmp_path, tmp_path, corpora)))
+    found = list(corpora_checks.data_root(Settings(tmp_path, tmp_path, corpora)))
     assert re.search(r"librispeech: dev-clean \(\d+ files\)", found[0].message)
     (lists,) = unwell(found)  # the small copy of AMI goes by lists of its own
     assert (lists.level, "partition: lists" in lists.fix) == ("warn", True)
@@ -207,7 +207,7 @@ def test_corpora_in_the_data_root_are_found_part_by_part(corpora: Path, tmp_path
 def test_a_data_root_without_corpora_is_told(tmp_path: Path, made: bool) -> None:
     if made:
         (tmp_path / "root").mkdir()
-    (found,) = unwell(doctor_data.data_root(Settings(tmp_path, tmp_path, tmp_path / "root")))
+    (found,) = unwell(corpora_checks.data_root(Settings(tmp_path, tmp_path, tmp_path / "root")))
     assert found.level == ("warn" if made else "problem")
     assert "--data-root" in found.fix
 
@@ -216,7 +216,7 @@ def test_a_corpus_of_damaged_audio_is_a_problem(tmp_path: Path) -> None:
     chapter = tmp_path / "LibriSpeech" / "dev-clean" / "84" / "121123"
     chapter.mkdir(parents=True)
     (chapter / "84-121123-0000.flac").write_bytes(b"fLaC" + bytes(100))
-    (found,) = unwell(doctor_data.data_root(Settings(tmp_path, tmp_path, tmp_path)))
+    (found,) = unwell(corpora_checks.data_root(Settings(tmp_path, tmp_path, tmp_path)))
     assert found.level == "problem"
     assert "librispeech dev-clean" in found.message
 
@@ -232,7 +232,7 @@ def made(tmp_path: Path, new_record: Callable[[Path], Record]) -> Record:
 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the children, each of which has its tests."""
-    monkeypatch.setattr(doctor_machine, "ask", lambda *words: (True, "fine"))
+    monkeypatch.setattr(machine_checks, "ask", lambda *words: (True, "fine"))
 
 
 def test_the_command_prints_lines_or_one_document_and_ends_as_it_says(

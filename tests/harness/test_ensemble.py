@@ -15,14 +15,20 @@ from optuna.trial import TrialState
 
 from data.config import DataConfig
 from data.preparation.prepare import prepare
-from harness.candidate import Candidate
-from harness.card import card_of
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.config.sweep import Sweep
 from harness.config.trial_config import TrialConfig
-from harness.ensemble import Averaged, _free_name, _header
-from harness.evidence import _identity, mark_of
-from harness.members import EnsembleError, find_members, refuse_different, require_alike, study_of_members
+from harness.promotion.bundle.card import card_of
+from harness.promotion.evidence import _identity, mark_of
+from harness.selection.build_ensemble import Averaged, _free_name, _header
+from harness.selection.candidate import Candidate
+from harness.selection.ensemble_members import (
+    EnsembleError,
+    find_members,
+    refuse_different,
+    require_alike,
+    study_of_members,
+)
 from harness.study.choose_trial import subject_named
 from harness.study.ensembles import EnsembleSummary, ensemble_named, ensembles_of, remember
 from harness.study.storage.record import Record

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 
 from data.config import DataConfig
 from data.preparation.prepare import prepare
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.config.sweep import Sweep
 from harness.core.files import sha256_of
-from harness.meeting_corpus import heard_in
+from harness.selection.meeting_corpus import heard_in
 from harness.study.storage.frozen_test_log import LEDGER
 from harness.study.storage.record import Record
 from harness.study.study import open_study

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.executors.local import (
+from harness.execution.executors.local import (
     VISIBLE,
     LocalExecutor,
     PatienceError,
@@ -15,7 +15,7 @@ from harness.executors.local import (
     patience_s,
     visible_gpus,
 )
-from harness.executors.protocol import Event, TrialDone, TrialFailed
+from harness.execution.executors.protocol import Event, TrialDone, TrialFailed
 from harness.training.failures import failure_kind, is_spent
 from harness.training.job import FailureKind, Job
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands.options import exit_code_of, message_of
+from harness.cli.exits import exit_code_of, message_of
 from tests.harness.places.command_line import run
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -94,13 +94,13 @@ def test_a_bad_study_name_ends_with_2(elsewhere: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "module", "code"),
     [
-        ("GateRefusedError", "harness.gate", 3), ("GuardRefusedError", "harness.assessment", 3),
+        ("GateRefusedError", "harness.execution.data_gate", 3), ("GuardRefusedError", "harness.promotion.guards.assessment", 3),
         ("PolicyError", "harness.config.policy", 2),
-        ("DataChangedError", "harness.study", 3), ("OutOfSpaceError", "harness.coordinator", 1),
+        ("DataChangedError", "harness.study", 3), ("OutOfSpaceError", "harness.execution.coordinator", 1),
         ("SweepError", "harness.config.files.yaml_file", 2), ("DataError", "data.errors", 2), ("Other", "builtins", None),
         ("ServerError", "harness.tracking.server.server", 1), ("ExportError", "models.export.export", 1),
-        ("WeightsError", "models.checkpoints", 1), ("WorkersFailedError", "harness.executors.protocol", 1),
-        ("PromotionError", "harness.promotion", 1), ("MlflowException", "mlflow.exceptions", 1),
+        ("WeightsError", "models.checkpoints", 1), ("WorkersFailedError", "harness.execution.executors.protocol", 1),
+        ("PromotionError", "harness.promotion.promote", 1), ("MlflowException", "mlflow.exceptions", 1),
         ("ConnectionError", "requests.exceptions", 1), ("MlflowException", "elsewhere", None),
     ],
 )  # fmt: skip
@@ -148,7 +148,7 @@ def test_a_signal_during_preparation_ends_with_its_code(
 ) -> None:
     (elsewhere / "s.yaml").write_text("name: x\n")
     before = [signal.getsignal(one) for one in signal.Signals if one.name in ("SIGINT", "SIGTERM", "SIGHUP")]
-    monkeypatch.setattr("harness.launch.launch", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr("harness.execution.launch.launch", lambda *_: signal.raise_signal(number))
     result = run("sweep", "s.yaml", *(["--json"] if as_json else []))
     assert result.exit_code == 128 + number
     if as_json:
@@ -162,7 +162,7 @@ def test_a_signal_during_preparation_ends_with_its_code(
 def test_a_second_signal_leaves_at_once(elsewhere: Path) -> None:
     program = (
         "import signal, sys, time\n"
-        "from harness.commands.options import common\n"
+        "from harness.cli.options import common\n"
         "@common()\n"
         "def command():\n"
         "    try: signal.raise_signal(signal.SIGTERM)\n"

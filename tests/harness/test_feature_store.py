@@ -7,9 +7,9 @@ import pytest
 
 from data.config import DataConfig
 from data.preparation.prepare import Prepared, prepare
-from harness import store_check
 from harness.core.settings import Settings
-from harness.store_check import check_store
+from harness.maintenance import verify_cache
+from harness.maintenance.verify_cache import check_store
 from harness.training.feature_cache import SOURCE, built, feature_key, stored_features
 from models.front_ends import config
 from models.front_ends.config import LogMel, Mfcc
@@ -121,13 +121,13 @@ def test_what_is_deleted_while_it_is_checked_is_no_error(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     stored_features(prepared.train, LogMel(), tmp_path)
-    whole = getattr(store_check, when)
+    whole = getattr(verify_cache, when)
 
     def meanwhile(folder: Path) -> object:
         shutil.rmtree(folder)  # `gc`, or a sweep's quota
         return whole(folder) if when == "is_complete" else []
 
-    monkeypatch.setattr(store_check, when, meanwhile)
+    monkeypatch.setattr(verify_cache, when, meanwhile)
     (one,) = check_store(Settings(record=tmp_path, cache=tmp_path), 4, 0)
     assert one.state == "skipped"
 

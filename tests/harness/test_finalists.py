@@ -3,7 +3,7 @@
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from harness.finalists import ConfirmationError, arms_of
+from harness.selection.choose_finalists import ConfirmationError, arms_of
 from harness.study.choose_trial import choose
 from harness.study.confirmation.conclusion import confirmation_of, set_out
 from harness.study.confirmation.definition import Result, keep_result

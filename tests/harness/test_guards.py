@@ -8,10 +8,11 @@ import pytest
 
 from harness.config.files.policy_file import load_policy
 from harness.config.policy import Policy
-from harness.guards import Guard, ece_guard, frozen_guards, gap_guard, prediction_guards, refuses
-from harness.latency import Latency
 from harness.metrics.predictions import Predictions
-from harness.serving_guards import (
+from harness.promotion.bundle.latency import Latency
+from harness.promotion.guards.guard import Guard, refuses
+from harness.promotion.guards.prediction_guards import ece_guard, frozen_guards, gap_guard, prediction_guards
+from harness.promotion.guards.serving_guards import (
     cluster_guard,
     label_map_guard,
     parity_guard,

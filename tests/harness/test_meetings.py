@@ -19,7 +19,6 @@ from data.corpora.base import Segment as Turn
 from data.corpora.rttm import reference
 from data.errors import AudioError
 from data.tasks.activity import activity_of
-from harness.meeting_corpus import clusters_of
 from harness.metrics.frame_reference import RULES, change_points, window_labels
 from harness.metrics.frame_scores import (
     Meeting,
@@ -31,6 +30,7 @@ from harness.metrics.frame_scores import (
     reference_digest,
 )
 from harness.metrics.sliding_window import FrameScores, frame_count, read_windows, window_starts
+from harness.selection.meeting_corpus import clusters_of
 
 FRAME = 160  # samples: 10 ms
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.config.files.policy_file import load_policy
 from harness.config.files.yaml_reader import parse_yaml
 from harness.config.policy import FOLDER, POLICIES, SECTIONS, Policy, PolicyError, policy_schema
-from harness.guards import Guard, Level, refuses
+from harness.promotion.guards.guard import Guard, Level, refuses
 
 DEFAULT, PRODUCTION = (load_policy(name) for name in POLICIES)
 SCHEMA = jsonschema.Draft202012Validator(policy_schema())

@@ -44,7 +44,7 @@ def test_files_are_private_but_those_to_share(tmp_path: Path, users: int, shared
 
 
 def test_a_command_ends_with_the_umask_it_began_with(tmp_path: Path) -> None:
-    program = "import os; from harness.cli import cli; cli(['init'], standalone_mode=False); print(oct(os.umask(0)))"
+    program = "import os; from harness.cli.main import cli; cli(['init'], standalone_mode=False); print(oct(os.umask(0)))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, text=True, capture_output=True, check=True, umask=0o027
     )

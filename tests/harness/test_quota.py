@@ -6,9 +6,16 @@ from click.testing import CliRunner
 
 from data.store.content_store import build_once
 from data.store.leases import hold, release_all
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.core.format import size_text
-from harness.quota import VARIABLE, SizeError, bytes_of, hold_features, keep_within_quota, told_quota
+from harness.execution.cache_quota import (
+    VARIABLE,
+    SizeError,
+    bytes_of,
+    hold_features,
+    keep_within_quota,
+    told_quota,
+)
 
 
 @pytest.mark.parametrize(

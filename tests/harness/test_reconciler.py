@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from harness.config.sweep import Sweep
-from harness.reconciler import ended_spools, find_stale, reconcile, settle
+from harness.execution.recovery import ended_spools, find_stale, reconcile, settle
 from harness.study.ask import Asking
 from harness.study.storage.record import Record, RecordError
 from harness.study.storage.trial_spool import TrialSpool

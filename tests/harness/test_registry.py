@@ -10,14 +10,14 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
-from harness.bundle_files import bundle_digest
-from harness.champion import fetch_champion
-from harness.cli import cli
+from harness.cli.main import cli
+from harness.promotion.bundle.files import bundle_digest
+from harness.promotion.registry.champion import fetch_champion
+from harness.promotion.registry.model_versions import champion_of, raw_versions, versions_of
 from harness.study.storage.promotion_lock import PromotionError, only_promotion
 from harness.study.storage.record import Record
 from harness.tracking.artifacts import ArtifactError
 from harness.tracking.experiment import Tracking
-from harness.versions import champion_of, raw_versions, versions_of
 from tests.harness.places.registry_place import (
     NAME,
     Place,

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.against import compare
-from harness.analysis import analyse
-from harness.commands.report import command
+from harness.cli.commands.report import command
 from harness.metrics.chance_level import Judgement
-from harness.report import document, load_answers, render_html, render_markdown, write_report
-from harness.report_text import big, cell, interval, plain, share, signed, summary
-from harness.report_values import Report
+from harness.reporting.analysis import analyse
+from harness.reporting.compare_studies import compare
+from harness.reporting.document import Report
+from harness.reporting.page.wording import big, cell, interval, plain, share, signed, summary
+from harness.reporting.report import document, load_answers, render_html, render_markdown, write_report
 from harness.study.controls import Control, keep_control
 from harness.study.study import Study
 from tests.harness.conftest import Told
@@ -192,7 +192,7 @@ def test_a_sweep_leaves_its_report_and_the_command_writes_it_again(
 
     def run(*words: str, code: int = 0) -> str:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "harness.cli", *words], cwd=tmp_path, env=environment, text=True,
+            [sys.executable, "-P", "-m", "harness.cli.main", *words], cwd=tmp_path, env=environment, text=True,
             capture_output=True, timeout=200, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr

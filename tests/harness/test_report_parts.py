@@ -11,13 +11,13 @@ import pytest
 
 from data.config import DataConfig
 from data.preparation.prepare import prepare
-from harness.against import compare
-from harness.gate import evidence
-from harness.report import document, make_report, render_html, render_markdown, write_report
-from harness.report_figures import PANELS, drawn_rows
-from harness.report_folder import ReportError, require_folder
-from harness.report_meetings import tables_of
-from harness.report_text import effective, summary
+from harness.execution.data_gate import evidence
+from harness.reporting.compare_studies import compare
+from harness.reporting.meeting_tables import tables_of
+from harness.reporting.output_folder import ReportError, require_folder
+from harness.reporting.page.charts import PANELS, drawn_rows
+from harness.reporting.page.wording import effective, summary
+from harness.reporting.report import document, make_report, render_html, render_markdown, write_report
 from harness.study.ensembles import OPTIMISM, EnsembleSummary, remember
 from harness.study.study import Study
 from tests.harness.places.report_study import Place
@@ -185,7 +185,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_the_work(
         str(tmp_path / "file" / "deep"),
     ]
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "harness.cli", *command], cwd=tmp_path, env={**os.environ, "NO_COLOR": "1"},
+        [sys.executable, "-P", "-m", "harness.cli.main", *command], cwd=tmp_path, env={**os.environ, "NO_COLOR": "1"},
         text=True, capture_output=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import doctor_record
-from harness.record_copy import copy_record
-from harness.restore_place import RestoreRefusedError, hold_unused, place_of
+from harness.maintenance.doctor import record_checks
+from harness.maintenance.snapshot.record_copy import copy_record
+from harness.maintenance.snapshot.restore_target import RestoreRefusedError, hold_unused, place_of
 from harness.study.storage.record import Record, RecordError
 from harness.tracking.experiment import connect
 from harness.tracking.server.server import ServerError, TrackingServer, free_port
@@ -100,7 +100,7 @@ def test_while_a_server_is_open_its_record_is_not_replaced(
             RestoreRefusedError, match=r"locks/server\.lock: an MLflow server of it, as of `harness ui`"
         ):
             hold_unused(record)
-        assert list(doctor_record.locks(record)) == []
+        assert list(record_checks.locks(record)) == []
         copy_record(record, tmp_path / "copy")
         assert not (tmp_path / "copy" / "locks").exists()
     assert place_of(record, [tmp_path]) == record.root, "a server leaves nothing that no record has"

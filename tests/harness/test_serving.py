@@ -18,11 +18,11 @@ import soundfile
 
 from harness.core.environment import quiet_environment
 from harness.metrics.intervals import clustered_interval
-from harness.registry import Registration, register
+from harness.promotion.bundle.verify import verify
+from harness.promotion.registry.model_registry import Registration, register
 from harness.study.storage.record import Record
 from harness.tracking.experiment import Tracking, connect
 from harness.tracking.server.server import TrackingServer, free_port
-from harness.verify import verify
 from models.onnx_io.session import open_session, run_onnx
 
 pytestmark = [

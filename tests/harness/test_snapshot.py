@@ -15,16 +15,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from harness import record_copy
-from harness.commands.options import EXIT_INPUT, EXIT_REFUSED, exit_code_of
+from harness.cli.exits import EXIT_INPUT, EXIT_REFUSED, exit_code_of
 from harness.config.files.sweep_loader import load_sweep
 from harness.core.file_permissions import private_files
-from harness.dvc_project import DvcError, find_project, run_dvc, set_up
-from harness.record_copy import copy_record
-from harness.restore import restore
-from harness.restore_place import RestoreRefusedError, require_nothing_lost
-from harness.snapshot import Snapshot, check_snapshots, take_snapshot
-from harness.snapshot_pointer import (
+from harness.maintenance.snapshot import record_copy
+from harness.maintenance.snapshot.dvc_pointer import (
     POINTER,
     AlteredError,
     Pointer,
@@ -35,6 +30,11 @@ from harness.snapshot_pointer import (
     read_manifest,
     read_pointer,
 )
+from harness.maintenance.snapshot.dvc_project import DvcError, find_project, run_dvc, set_up
+from harness.maintenance.snapshot.record_copy import copy_record
+from harness.maintenance.snapshot.restore import restore
+from harness.maintenance.snapshot.restore_target import RestoreRefusedError, require_nothing_lost
+from harness.maintenance.snapshot.snapshot import Snapshot, check_snapshots, take_snapshot
 from harness.study.storage.record import Record, RecordError
 from harness.study.study import load_study, study_of
 from tests.harness.places.small_record import contents, small_record, stored_manifest

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands.options import EXIT_REFUSED
-from harness.dvc_project import DvcError, DvcProject, set_up
-from harness.restore import restore
-from harness.restore_place import RestoreRefusedError, move_aside, place_of
-from harness.snapshot import take_snapshot
-from harness.snapshot_pointer import POINTER, Pointer
+from harness.cli.exits import EXIT_REFUSED
+from harness.maintenance.snapshot.dvc_pointer import POINTER, Pointer
+from harness.maintenance.snapshot.dvc_project import DvcError, DvcProject, set_up
+from harness.maintenance.snapshot.restore import restore
+from harness.maintenance.snapshot.restore_target import RestoreRefusedError, move_aside, place_of
+from harness.maintenance.snapshot.snapshot import take_snapshot
 from harness.study.storage.record import Record, RecordError
 from tests.faults.test_old_and_readonly import read_only
 from tests.faults.tmpfs import disk, elsewhere

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.snapshot_pointer import (
+from harness.maintenance.snapshot.dvc_pointer import (
     POINTER,
     AlteredError,
     Pointer,

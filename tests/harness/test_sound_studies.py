@@ -19,11 +19,12 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from harness.config.files.policy_file import load_policy
 from harness.config.policy import Policy
-from harness.guards import Guard, frozen_guards, gap_guard, prediction_guards, refuses
 from harness.metrics.chance_level import judge
 from harness.metrics.classification import expected_calibration_error, softmax
 from harness.metrics.predictions import Predictions
-from harness.serving_guards import cluster_guard, study_control_guards
+from harness.promotion.guards.guard import Guard, refuses
+from harness.promotion.guards.prediction_guards import frozen_guards, gap_guard, prediction_guards
+from harness.promotion.guards.serving_guards import cluster_guard, study_control_guards
 from harness.study.controls import Control
 
 PRODUCTION = load_policy("production")

@@ -12,19 +12,19 @@ import psutil
 import pytest
 
 from data.preparation.prepare import Prepared, prepare
-from harness import coordinator, jobs
 from harness.config.sweep import Sweep
 from harness.config.trial_config import TrialConfig
-from harness.coordinator import Coordinator
 from harness.core.provenance import provenance
-from harness.executors.local import LocalExecutor
-from harness.executors.protocol import EpochDone, Event, TrialDone, WorkerLost
-from harness.retries import MAX_RETRIES
+from harness.execution import coordinator, jobs
+from harness.execution.coordinator import Coordinator
+from harness.execution.executors.local import LocalExecutor
+from harness.execution.executors.protocol import EpochDone, Event, TrialDone, WorkerLost
+from harness.execution.jobs import MAX_RETRIES
+from harness.execution.view import View
 from harness.study import ask
 from harness.study.storage.record import Record
 from harness.study.study import Study, open_study
 from harness.training.job import Job
-from harness.view import View
 from tests.benchmarks.synthetic import SpoolOnly, outcome_of
 from tests.faults.small_study import DATA, bare_record, run, spooled_epochs
 from tests.harness.places.workplace import wait_for

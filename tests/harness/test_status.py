@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 from filelock import FileLock
 
-from harness.cli import cli
-from harness.commands.status import SHOWN
+from harness.cli.commands.status import SHOWN
+from harness.cli.main import cli
 from harness.config.files.sweep_loader import load_sweep
 from harness.study.storage.record import Record
 from harness.study.study import Study, load_study, open_study

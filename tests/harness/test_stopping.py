@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.executors.protocol import WorkersFailedError
-from harness.stopping import MAX_ALIKE, AlikeFailures
+from harness.execution.executors.protocol import WorkersFailedError
+from harness.execution.stopping import MAX_ALIKE, AlikeFailures
 from harness.training.job import FailureKind
 
 OWN: tuple[FailureKind, ...] = ("diverged", "out_of_memory")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from harness.launch import Launch
+from harness.execution.launch import Launch
 from harness.study.trials import TrialSummary
 from tests.harness.places.command_line import run
 
@@ -29,7 +29,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, *words: str, **fields: Any) -> Result
         "study": "x", "resumed": True, "trials": [trial()], "new_trials": 0, "inspections": [], "seconds": 1.0,
         "signal": None, "exhausted": False, "out_of_time": False, "unstored": [], "problem": None, "budget": 2,
     }  # fmt: skip
-    monkeypatch.setattr("harness.launch.launch", lambda *_: Launch(**{**plain, **fields}))
+    monkeypatch.setattr("harness.execution.launch.launch", lambda *_: Launch(**{**plain, **fields}))
     return run("sweep", "s.yaml", *words, HARNESS_CACHE="from the environment")
 
 

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 
 from harness.config.sweep import Sweep
 from harness.core.provenance import provenance
-from harness.launch import open_tracking
+from harness.execution.launch import open_tracking
 from harness.study.storage.record import Record
 from harness.study.study import open_study
 from harness.tracking.experiment import Tracking

@@ -26,7 +26,7 @@ def address(told: Told, tmp_path_factory: pytest.TempPathFactory, demo_cache: Pa
     folder = tmp_path_factory.mktemp("ui")
     shutil.copytree(told.folder, folder, dirs_exist_ok=True)
     environment = {**os.environ, "HARNESS_CACHE": str(demo_cache)}
-    command = [sys.executable, "-m", "harness.cli"]
+    command = [sys.executable, "-m", "harness.cli.main"]
     server = subprocess.Popen(
         [*command, "ui", "--json"], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE
     )

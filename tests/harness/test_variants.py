@@ -16,12 +16,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import latency, variants
-from harness.bundle_files import MODEL
 from harness.config.policy import VariantTolerances
-from harness.latency import Latency, measure
 from harness.metrics.paired_comparison import paired_cluster_bootstrap
-from harness.variants import Variant, _held_against, _judged, make_variants, measured, score_variants
+from harness.promotion.bundle import latency, model_variants
+from harness.promotion.bundle.files import MODEL
+from harness.promotion.bundle.latency import Latency, measure
+from harness.promotion.bundle.model_variants import (
+    Variant,
+    _held_against,
+    _judged,
+    make_variants,
+    measured,
+    score_variants,
+)
 from models.onnx_io.files import read_onnx
 from models.onnx_io.session import open_session, run_onnx
 from tests.learned_network import task
@@ -206,7 +213,7 @@ def test_a_slow_model_is_scored_on_fewer_windows_of_both_classes(
     bundle: tuple[Path, list[Variant]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, found = bundle
-    monkeypatch.setattr(variants, "SCORING", (10, 2_000, 1.0))
+    monkeypatch.setattr(model_variants, "SCORING", (10, 2_000, 1.0))
     scored = score(folder, [replace(one, included=one.name == "fp32") for one in found])
     assert scored["fp32"].accuracy is not None
     assert scored["fp32"].accuracy.windows == 10

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.bundle_files import SUMS, NoBundleError, bundle_digest, names_in
-from harness.cli import cli
-from harness.verify import verify
+from harness.cli.main import cli
+from harness.promotion.bundle.files import SUMS, NoBundleError, bundle_digest, names_in
+from harness.promotion.bundle.verify import verify
 from tests.harness.places.sealed_bundle import edit, refused, seal
 
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidia0").exists()
@@ -22,7 +22,7 @@ HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and 
 
 @pytest.fixture(autouse=True)
 def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.latency.MAX_SECONDS", 0.1)
+    monkeypatch.setattr("harness.promotion.bundle.latency.MAX_SECONDS", 0.1)
 
 
 def test_a_sound_bundle_is_verified(sealed: Path) -> None:

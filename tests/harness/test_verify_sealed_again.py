@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from harness.bundle_files import golden_of
-from harness.verify import verify
+from harness.promotion.bundle.files import golden_of
+from harness.promotion.bundle.verify import verify
 from tests.harness.places.sealed_bundle import edit, edit_model, refused, seal
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from harness.champion import fetch_champion, macs_of
-from harness.rollback import RollbackError, model_named
+from harness.promotion.registry.champion import fetch_champion, macs_of
+from harness.promotion.rollback import RollbackError, model_named
 from harness.study.storage.record import Record
 from harness.tracking.artifacts import ArtifactError
 from harness.tracking.experiment import Tracking, connect

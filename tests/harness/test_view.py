@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.view import LiveView, PlainView, Progress, SteadyStream, View, open_view
+from harness.cli.live_view import LiveView, PlainView, Progress, SteadyStream, open_view
+from harness.execution.view import View
 
 METRICS = {"val/balanced_accuracy": 0.7, "gap": 0.1, "score": 0.7, "windows_per_s": 9.0}
 
@@ -122,7 +123,7 @@ def test_a_stream_without_unicode_gets_something_readable() -> None:
 
 def test_a_closed_pipe_changes_no_exit_code() -> None:
     program = (
-        "from harness.view import open_view\n"
+        "from harness.cli.live_view import open_view\n"
         "view = open_view(quiet=False)\n"
         "for _ in range(9): view.message('x')\n"
         "print('the end')\n"

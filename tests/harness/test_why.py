@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from optuna.trial import TrialState
 
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.metrics.chance_level import Judgement
 from harness.study.controls import Control, keep_control
 from harness.study.study import Study, StudyError

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from click.testing import CliRunner
 
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.config.trial_config import TrialConfig
 from harness.study.confirmation.definition import Arm, Result, keep_definition, keep_result
 from harness.study.decisions import Decision, decisions_of, remember

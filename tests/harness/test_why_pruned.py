@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from harness.pruning import pruned_by
+from harness.reporting.explain.pruning import pruned_by
+from harness.reporting.explain.why import why
 from harness.study.storage.record import Record
 from harness.study.study import Study
-from harness.why import why
 from tests.harness.places.report_study import Place
 from tests.harness.places.why_answers import asked, study_of, text_of
 

@@ -5,7 +5,7 @@ import queue
 
 import pytest
 
-from harness.executors import worker
+from harness.execution.executors import worker
 
 
 def test_after_its_first_trial_a_worker_s_collections_walk_no_imported_module(

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from harness.cli import cli
-from harness.commands.options import EXIT_REFUSED, exit_code_of
+from harness.cli.exits import EXIT_REFUSED, exit_code_of
+from harness.cli.main import cli
 from harness.config.files.sweep_loader import load_sweep
 from harness.config.files.yaml_file import SweepError
 from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
 from harness.config.trial_config import TrialConfig
-from harness.reconciler import settle
-from harness.serving_guards import promotable_guard
+from harness.execution.recovery import settle
+from harness.promotion.guards.serving_guards import promotable_guard
 from harness.study.ask import Asking
 from harness.study.skipped_front_ends import ArmsRefusedError, skip_arms, skipped_arms
 from harness.study.storage.record import Record
@@ -224,7 +224,7 @@ def test_a_network_that_cannot_be_exported_is_compared_and_not_promoted(
     (tmp_path / "x.yaml").write_text(SWEEP.replace("DIGEST", digest))
 
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "harness.cli", "sweep", "x.yaml", "--json"], cwd=tmp_path, capture_output=True,
+        [sys.executable, "-P", "-m", "harness.cli.main", "sweep", "x.yaml", "--json"], cwd=tmp_path, capture_output=True,
         text=True, check=False, env={**os.environ, "HARNESS_CACHE": str(demo_cache), "NO_COLOR": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -50,7 +50,7 @@ def harness(folder: Path, *words: str) -> str:
     environment = {**os.environ, "HARNESS_CACHE": str(folder / "cache"), "HARNESS_DATA": str(CORPORA)}
     environment.pop("MLFLOW_TRACKING_URI", None)
     done = subprocess.run(
-        [sys.executable, "-m", "harness.cli", *words], cwd=folder, env=environment, text=True,
+        [sys.executable, "-m", "harness.cli.main", *words], cwd=folder, env=environment, text=True,
         capture_output=True, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

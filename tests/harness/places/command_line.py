@@ -2,7 +2,7 @@
 
 from click.testing import CliRunner, Result
 
-from harness.cli import cli
+from harness.cli.main import cli
 
 
 def run(*words: object, **environment: str) -> Result:

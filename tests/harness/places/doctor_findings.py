@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from harness.finding import Finding
+from harness.maintenance.doctor.finding import Finding
 
 
 def unwell(findings: Iterable[Finding]) -> list[Finding]:

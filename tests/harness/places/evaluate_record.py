@@ -15,10 +15,10 @@ from mlflow import MlflowClient
 from data.preparation.manifest import Manifest
 from data.preparation.prepared import RECORD, Prepared, SplitData, manifest_path
 from data.store.content_store import build_once
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.config.trial_config import TrialConfig
 from harness.core.files import sha256_of
-from harness.ensemble import Averaged, _header
+from harness.selection.build_ensemble import Averaged, _header
 from harness.study.ensembles import EnsembleSummary, remember
 from harness.study.storage.trial_spool import TrialSpool
 from harness.study.study import Study

@@ -19,23 +19,18 @@ from data.labels import Speaker, build_label_map
 from data.preparation.manifest import Manifest, Source, Window
 from data.preparation.prepared import LABEL_MAP, RECORD, Prepared, SplitData, load_prepared, manifest_path
 from data.store.content_store import build_once
-from harness import assessment, latency
-from harness.assessment import (
-    ParityCheck,
-    before_test,
-    compare,
-    of_test,
-    waveforms_of,
-)
-from harness.candidate import Candidate, network_of
 from harness.config.files.policy_file import load_policy
 from harness.config.policy import Policy
 from harness.config.sweep import Sweep
 from harness.config.trial_config import TrialConfig
-from harness.gate import Inspection
-from harness.guards import Guard
-from harness.latency import Latency, measure
+from harness.execution.data_gate import Inspection
 from harness.metrics.predictions import Predictions
+from harness.promotion.bundle import latency
+from harness.promotion.bundle.latency import Latency, measure
+from harness.promotion.guards import assessment
+from harness.promotion.guards.assessment import ParityCheck, before_test, compare, of_test, waveforms_of
+from harness.promotion.guards.guard import Guard
+from harness.selection.candidate import Candidate, network_of
 from harness.study.storage.record import Record
 from harness.study.storage.trial_spool import TrialSpool
 from harness.study.study import open_study

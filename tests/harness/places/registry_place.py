@@ -26,17 +26,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.bundle_files import SUMS, bundle_digest, sums_text
 from harness.core import atomic_swap
 from harness.metrics.intervals import clustered_interval
-from harness.registry import Registration, register
-from harness.rollback import roll_back
+from harness.promotion.bundle.files import SUMS, bundle_digest, sums_text
+from harness.promotion.registry.fetch_bundle import fetch_bundle
+from harness.promotion.registry.model_registry import Registration, register
+from harness.promotion.registry.model_versions import champion_of, version_by_alias, versions_of
+from harness.promotion.rollback import roll_back
 from harness.study.storage.promotion_lock import only_promotion
 from harness.study.storage.record import Record
-from harness.tracking.artifacts import fetch_bundle
 from harness.tracking.experiment import Tracking, connect
 from harness.tracking.server.server import TrackingServer
-from harness.versions import champion_of, version_by_alias, versions_of
 from models.export.specification import Specification
 
 if TYPE_CHECKING:
@@ -129,10 +129,10 @@ def _roll_back(todo: dict[str, Any]) -> dict[str, Any]:
 
 
 def _promote(todo: dict[str, Any]) -> dict[str, Any]:
-    from harness import latency
     from harness.config.files.policy_file import load_policy
     from harness.core.settings import Settings
-    from harness.promotion import promote
+    from harness.promotion.bundle import latency
+    from harness.promotion.promote import promote
 
     latency.MAX_SECONDS, latency.WARM_UP = 0.01, 1  # nobody asks here how fast it is
     os.environ["MLFLOW_TRACKING_URI"] = todo["uri"]

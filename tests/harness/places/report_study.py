@@ -7,12 +7,12 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from harness.analysis import Answers, analyse
 from harness.config.sweep import Sweep
 from harness.config.trial_config import TrialConfig
 from harness.core.files import sha256_of
 from harness.metrics.intervals import clustered_interval
-from harness.report_values import Report
+from harness.reporting.analysis import Answers, analyse
+from harness.reporting.document import Report
 from harness.study.storage.record import Record
 from harness.study.storage.trial_spool import TrialSpool
 from harness.study.study import Study, open_study

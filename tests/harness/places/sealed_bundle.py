@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import torch
 
-from harness.bundle import write_bundle
-from harness.bundle_files import SUMS, golden_of, sums_text
-from harness.card import card_of
 from harness.config.files.policy_file import load_policy
 from harness.metrics.intervals import clustered_interval
-from harness.verify import verify
+from harness.promotion.bundle.card import card_of
+from harness.promotion.bundle.files import SUMS, golden_of, sums_text
+from harness.promotion.bundle.verify import verify
+from harness.promotion.bundle.write import write_bundle
 from models.front_ends.config import Mfcc
 from models.networks.cnn import build_network
 from models.networks.config import CnnConfig

@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from harness.snapshot_pointer import md5_of, object_path
+from harness.maintenance.snapshot.dvc_pointer import md5_of, object_path
 from harness.study.storage.record import Record
 
 MD5 = "0" * 32

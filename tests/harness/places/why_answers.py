@@ -3,9 +3,9 @@
 from typing import Any
 
 from harness.config.sweep import Sweep
+from harness.reporting.explain.why import why
 from harness.study.storage.record import Record
 from harness.study.study import Study, open_study
-from harness.why import why
 from tests.harness.places.report_study import Place
 
 

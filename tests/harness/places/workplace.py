@@ -17,11 +17,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from harness import latency
-from harness.cli import cli
+from harness.cli.main import cli
+from harness.promotion.bundle import latency
 from harness.study.storage.record import Record
 
-HARNESS = [sys.executable, "-P", "-m", "harness.cli"]
+HARNESS = [sys.executable, "-P", "-m", "harness.cli.main"]
 
 SWEEP = """\
 name: tiny

@@ -1,0 +1,20 @@
+"""The `harness` script: `verify` works where only onnxruntime and numpy are installed, click not."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line, or `verify` alone where there is no click."""
+    try:
+        import click  # noqa: F401
+    except ModuleNotFoundError:
+        if sys.argv[1:2] == ["verify"]:
+            from harness.promotion.bundle.verify import main as verify
+
+            sys.exit(verify(sys.argv[2:]))
+        sys.exit("error: click is not installed: only `harness verify BUNDLE` works here")
+    from harness.cli.main import main as run
+
+    run()

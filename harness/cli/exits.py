@@ -1,0 +1,167 @@
+"""How every command ends: messages, exit codes."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from harness.core.environment import keep_quiet
+from harness.core.file_permissions import private_files
+from harness.core.signals import Stopped
+
+EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED = 1, 2, 3
+# Errors that nothing in the input causes.
+FAILURES = (
+    "OutOfSpaceError", "WorkersFailedError", "PromotionError", "ArtifactError", "ServerError", "ExportError",
+    "WeightsError",
+    "ConfirmationFailedError", "DvcError", "AlteredError", "DatabaseUnreadableError",
+)  # fmt: skip
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False))
+
+
+def print_error(message: str, code: int, *, as_json: bool) -> None:
+    """An error as one JSON document on standard output, or as text on standard error."""
+    with reader_may_be_gone():
+        if as_json:
+            print_json({"error": message, "exit_code": code})
+        else:
+            click.echo(message if code > 128 else f"error: {message}", err=True)
+
+
+@contextmanager
+def reader_may_be_gone() -> Iterator[None]:
+    """Print in this block; a closed pipe or terminal changes nothing, not the exit code either."""
+    from harness.cli.live_view import silence
+
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError:
+        silence(sys.stdout)
+        silence(sys.stderr)
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """In this block a signal raises `Stopped`, so that servers are ended; the second one leaves at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        del frame
+        if seen:
+            os._exit(128 + number)
+        seen.append(number)
+        raise Stopped(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if number != signal.SIGHUP or before[number] != signal.SIG_IGN:  # nohup
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _ending(function: Command) -> Command:
+    @functools.wraps(function)
+    def run(*args: Any, **options: Any) -> Any:
+        keep_quiet()
+        as_json = bool(options.get("as_json", False))
+        with _signals_raise(), private_files():
+            try:
+                return function(*args, **options)
+            except click.ClickException:
+                raise
+            except KeyboardInterrupt as error:
+                number = error.number if isinstance(error, Stopped) else signal.SIGINT
+                _leave("stopped; the same command goes on", 128 + number, as_json=as_json)
+            except BrokenPipeError:
+                from harness.cli.live_view import silence
+
+                silence(sys.stdout)
+                silence(sys.stderr)
+                sys.exit(EXIT_FAILED)
+            except Exception as error:
+                code = exit_code_of(error)
+                if code is None:
+                    raise
+                _leave(message_of(error), code, as_json=as_json)
+
+    return run  # type: ignore[return-value]
+
+
+def exit_code_of(error: Exception) -> int | None:
+    """Exit code of an error meant for people; None for a bug, which keeps its traceback."""
+    name = type(error).__name__
+    if name in (
+        "GateRefusedError",
+        "ArmsRefusedError",
+        "GuardRefusedError",
+        "DataChangedError",
+        "SeenMeetingsError",
+        "RestoreRefusedError",
+    ):
+        return EXIT_REFUSED
+    if name in FAILURES or _of_mlflow(error) or _disk_is_full(error):
+        return EXIT_FAILED
+    if name in ("DeviceRefusedError", "DeviceError") or _not_permitted(error):
+        return EXIT_INPUT
+    module = type(error).__module__
+    ours = module.split(".")[0] in ("harness", "data", "models")
+    return EXIT_INPUT if ours and isinstance(error, ValueError) else None
+
+
+def message_of(error: Exception) -> str:
+    """What people read of an error: its own words where they are ours."""
+    if _of_mlflow(error):
+        lines = str(error).strip().splitlines()
+        return f"MLflow: {lines[0] if lines else type(error).__name__}"
+    if _disk_is_full(error) and isinstance(error, OSError):
+        return (
+            f"no space left on {error.filename or 'the disk'}: free some space and run the same command again"
+        )
+    if _not_permitted(error) and isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}: give yourself the right to it, or name another place"
+    return str(error)
+
+
+def _of_mlflow(error: Exception) -> bool:
+    """Whether MLflow, or the connection to it, failed; told by names, because importing them takes seconds."""
+    known = {("mlflow", "MlflowException"), ("requests", "ConnectionError"), ("requests", "Timeout")}
+    return any((kind.__module__.split(".")[0], kind.__name__) in known for kind in type(error).__mro__)
+
+
+def _disk_is_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _not_permitted(error: Exception) -> bool:
+    """Whether a file or a folder is not this user's, or is on a disk that may only be read."""
+    codes = (errno.EACCES, errno.EPERM, errno.EROFS)
+    return isinstance(error, OSError) and error.errno in codes and error.filename is not None
+
+
+def _leave(message: str, code: int, *, as_json: bool) -> NoReturn:
+    print_error(message, code, as_json=as_json)
+    sys.exit(code)

@@ -1,0 +1,119 @@
+"""Options that mean the same in every command, and how every command ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from harness.cli.exits import Command, _ending
+
+if TYPE_CHECKING:
+    from harness.config.parameters import Scalar
+    from harness.study.storage.record import Record
+
+
+_RECORD = click.option(
+    "--record", type=click.Path(path_type=Path, file_okay=False), envvar="HARNESS_RECORD",
+    default=Path("mlruns"), show_default=True, show_envvar=True, help="Folder of the record.",
+)  # fmt: skip
+_DATA_ROOT = click.option(
+    "--data-root", type=click.Path(path_type=Path, file_okay=False), envvar="HARNESS_DATA", show_envvar=True,
+    help="Folder of the corpora on disk (not needed for demo).",
+)  # fmt: skip
+_CACHE = click.option(
+    "--cache", type=click.Path(path_type=Path, file_okay=False), envvar="HARNESS_CACHE", show_envvar=True,
+    help="Folder for prepared windows and features.  [default: the user's cache folder]",
+)  # fmt: skip
+_WORKERS = click.option(
+    "--workers", type=click.IntRange(1, 256), help="Trials at once.  [default: one a core, or one a GPU]"
+)
+_DEVICE = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="Where trials run.",
+)  # fmt: skip
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+_QUIET = click.option("--quiet", "-q", is_flag=True, help="Print only what was asked for, and errors.")
+
+_ALL = {
+    "record": _RECORD, "data_root": _DATA_ROOT, "cache": _CACHE, "workers": _WORKERS,
+    "device": _DEVICE, "json": _JSON, "quiet": _QUIET,
+}  # fmt: skip
+
+
+def common(*names: str) -> Callable[[Command], Command]:
+    """Add common options by name, and turn errors meant for people into messages and exit codes."""
+
+    def decorate(function: Command) -> Command:
+        wrapped: Any = _ending(function)
+        for name in reversed(names):
+            wrapped = _ALL[name](wrapped)
+        return wrapped  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def settings(**options: Any) -> Any:
+    """The settings of a command's options."""
+    from harness.core.settings import Settings, default_cache
+
+    data_root = options.get("data_root")
+    return Settings(
+        record=home(Path(options.get("record") or "mlruns")),
+        cache=home(Path(options.get("cache") or default_cache())).absolute(),
+        data_root=home(Path(data_root)).absolute() if data_root else None,
+        workers=options.get("workers"),
+        device=options.get("device") or "auto",
+    )
+
+
+def home(path: Path) -> Path:
+    """A path with its leading ~ replaced, as the shell does (not in `--record=~/x`, nor from the environment)."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise click.UsageError(f"{path}: there is no such user's home folder") from None
+
+
+def study_and_baseline(record: Record, word: str) -> tuple[str, Mapping[str, Scalar] | None]:
+    """A study by its name, or the one that runs this sweep file, with the baseline that the file names."""
+    if not word.endswith((".yaml", ".yml")):
+        return word, None
+    from harness.config.files.sweep_loader import load_sweep
+    from harness.study.study import study_of
+
+    sweep = load_sweep(Path(word))
+    return study_of(record, sweep), sweep.baseline
+
+
+def typed(*names: str) -> list[str]:
+    """The options of these names as given on the command line; what the environment sets stays in force by itself."""
+    context = click.get_current_context()
+    words: list[str] = []
+    for option in context.command.params:
+        given = option.name is not None and context.get_parameter_source(option.name)
+        if isinstance(option, click.Option) and option.name in names and given is ParameterSource.COMMANDLINE:
+            value = context.params[option.name]
+            if option.is_flag:
+                words.append(option.opts[0])
+                continue
+            for one in value if option.multiple else (value,):
+                words += [option.opts[0], str(one)]
+    return words
+
+
+def program() -> str:
+    """How this program is called here, so that what is printed can be typed: `harness` or its path."""
+    import shutil
+
+    called = Path(sys.argv[0])
+    if called.name != "harness" or shutil.which("harness") == str(called.absolute()):
+        return "harness"
+    try:
+        return str(called.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(called)

@@ -1,1 +1,0 @@
-"""The click commands: parse, call, print."""

@@ -1,0 +1,1 @@
+"""Running trainings: one writer, many workers."""

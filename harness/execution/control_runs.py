@@ -1,0 +1,78 @@
+"""The controls of a study while its coordinator runs: beside the trials, and outside all that trials decide.
+
+Optuna never hears of a control, so it spends no budget, teaches no sampler, is never pruned, best or
+promoted. It takes a trial's way through worker, spool and MLflow under a negative number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.config.control_configs import CONTROLS, control_config
+from harness.execution.auxiliary_runs import Host, SideRun, SideRuns
+from harness.metrics.chance_level import Judgement
+from harness.study.controls import Control, controls_left, keep_control
+from harness.study.storage.trial_spool import TrialSpool
+from harness.tracking.run_verdict import verdict_of_control
+from harness.training.job import FailureKind
+
+if TYPE_CHECKING:
+    from harness.config.trial_config import ControlName
+    from harness.execution.jobs import Jobs
+
+
+def number_of(name: ControlName) -> int:
+    """The number under which a control travels: -1, -2."""
+    return -1 - CONTROLS.index(name)
+
+
+@dataclass(kw_only=True)
+class _Run(SideRun):
+    name: ControlName
+
+
+class ControlRuns(SideRuns[_Run]):
+    """Runs what is left of a study's controls, each once, before the trials.
+
+    First, because a broken one makes every hour after it a waste, and a sweep that is stopped half-way
+    has its controls all the same.
+    """
+
+    def __init__(self, host: Host, jobs: Jobs) -> None:
+        super().__init__(host)
+        self._jobs, self.study = jobs, jobs.study
+        self.left = controls_left(self.study)
+
+    def start_next(self) -> bool:
+        """Start a control that was not judged yet, or go on with it; false where none is left."""
+        if not self.left:
+            return False
+        name = self.left.pop(0)
+        config = control_config(self.study.space, name)
+        spool = self._jobs.spool(f"control-{name}")
+        header = spool.read("trial")
+        changed = header is not None and header["tags"]["harness.fingerprint"] != config.fingerprint()
+        if changed or spool.read("verdict") is not None:  # begun otherwise, or failed in an earlier launch
+            spool.remove()
+        label = f"control {name}"
+        job = self._jobs.make(number_of(name), label, config, spool)
+        self.start(_Run(label, config, spool, job, name=name))
+        return True
+
+    def is_left(self, spool: TrialSpool) -> bool:
+        """Whether this is the spool of a control that is started soon, from its checkpoint or anew."""
+        return spool.folder.name in [f"control-{name}" for name in self.left]
+
+    def completed(self, run: _Run, outcome: dict[str, Any]) -> None:
+        """Keep the judgement."""
+        self._keep(run, Control(run.name, Judgement(**outcome["control"]), "", run.config.fingerprint()))
+
+    def failed(self, run: _Run, kind: FailureKind, reason: str) -> None:
+        """A control without a judgement; whatever the reason, the next launch tries it again."""
+        del kind
+        self._keep(run, Control(run.name, None, reason, run.config.fingerprint()))
+
+    def _keep(self, run: _Run, control: Control) -> None:
+        keep_control(self.study, control)
+        self.end(run, verdict_of_control(run.spool, control), str(control))

@@ -1,0 +1,122 @@
+"""What a worker is given for one training of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.config.trial_config import TrialConfig
+from harness.core.failpoints import failpoint
+from harness.core.provenance import Provenance
+from harness.core.seeds import derived_seed
+from harness.execution.executors.protocol import TrialFailed, WorkerLost
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import Study
+from harness.tracking.run_header import trial_header
+from harness.training.job import Job
+
+if TYPE_CHECKING:
+    from data.preparation.prepare import Prepared
+
+# A training whose worker dies is tried again this often without coming further, from its checkpoint.
+MAX_RETRIES = 2
+# One that hangs takes its time to be found out.
+MAX_HANGS = 1
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Makes the jobs of one study."""
+
+    study: Study
+    record: Record
+    prepared: Mapping[str, Prepared]
+    code: Provenance
+    cache: Path
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What every run of the study carries."""
+        return {**self.code.tags, "harness.study": self.study.name}
+
+    def seed(self, replicate: int) -> int:
+        """The training's seed: common to all configurations; replicate 0 is the sweep's own."""
+        return derived_seed("training", self.study.sweep.seed, replicate)
+
+    def spool(self, folder: str) -> TrialSpool:
+        """The spool of a trial, a control or a replicate."""
+        return TrialSpool(self.record.spool / self.study.name / folder)
+
+    def make(
+        self,
+        number: int,
+        name: str,
+        config: TrialConfig,
+        spool: TrialSpool,
+        replicate: int = 0,
+        *,
+        subject: str = "",
+        header: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """A job; its spool begins with what the run is called and configured, and keeps what it has.
+
+        `subject` is the number in the study of what is trained, where that is not the job's own; `header` is
+        the spool's beginning, where it is not a trial's.
+        """
+        prepared = self.prepared[config.data.digest()]
+        seed = self.seed(replicate)
+        begun = spool.read("trial") or header
+        count_attempt(spool, begun or trial_header(number, name, config, prepared, seed, self.tags))
+        run_id = f"{self.study.name}/{subject or number}" + (f"/{replicate}" if replicate else "")
+        return Job(
+            number=number,
+            config=config.model_dump(mode="json"),
+            prepared=str(prepared.folder),
+            spool=str(spool.folder),
+            cache=str(self.cache),
+            seed=seed,
+            specification={"run_id": run_id, "versions": dict(self.code.versions)},
+        )
+
+
+def count_attempt(spool: TrialSpool, header: Mapping[str, Any] | None = None) -> None:
+    """Note that a training is given to a worker (`header`: its trial.json, where that may not be there yet).
+
+    The number is a tag of its run; it is kept before the worker hears of the job.
+    """
+    known = header or spool.read("trial")
+    assert known is not None, f"{spool.folder} has no trial.json"
+    attempt = int(known["tags"].get("harness.attempt", "0")) + 1
+    spool.write("trial", {**known, "tags": {**known["tags"], "harness.attempt": str(attempt)}})
+    failpoint("coordinator.attempt")
+
+
+@dataclass
+class Retries:
+    """How often a training was tried again since it last came further: by an epoch, or by a checkpoint inside one."""
+
+    spool: TrialSpool
+    count: int = 0
+    checkpoint: int = 0
+
+    def came_further(self) -> None:
+        """A new epoch is there: it was worth it."""
+        self.count = 0
+
+    def another(self, event: TrialFailed | WorkerLost) -> str | None:
+        """Count one more try; or why there is none, and the training fails."""
+        written = self.spool.checkpoint_written()
+        if self.count and written != self.checkpoint:
+            self.came_further()
+        self.checkpoint = written
+        hung = isinstance(event, WorkerLost) and event.hung
+        if self.count < (MAX_HANGS if hung else MAX_RETRIES):
+            self.count += 1
+            return None
+        tried = self.count + 1
+        if hung:
+            return f"{event.reason} ({tried} times)"
+        return f"infrastructure, {tried} times: {event.reason}"

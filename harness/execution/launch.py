@@ -1,0 +1,284 @@
+"""One launch of a sweep: gate, study, workers, record, in that order."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness.config.control_configs import control_config
+from harness.config.cost import Cost, estimate
+from harness.config.search_space import SearchSpace
+from harness.config.sweep import Sweep
+from harness.config.trial_config import TrialConfig
+from harness.core.disk_space import naming_full_disks, require_expected
+from harness.core.failpoints import failpoint
+from harness.core.files import write_json
+from harness.core.format import duration
+from harness.core.provenance import Provenance, provenance
+from harness.core.settings import Settings
+from harness.core.signals import handling_signals
+from harness.execution.cache_quota import hold_features, keep_within_quota, told_quota
+from harness.execution.coordinator import Coordinator
+from harness.execution.data_gate import Inspection, inspect, require
+from harness.execution.executors.local import LocalExecutor, default_slots
+from harness.execution.recovery import may_show_running, settle_runs
+from harness.execution.view import View
+from harness.study.controls import Control, controls_left, controls_of
+from harness.study.skipped_front_ends import skip_arms, skipped_arms
+from harness.study.storage.record import Record
+from harness.study.storage.trial_spool import TrialSpool
+from harness.study.study import Study, open_study
+from harness.study.trials import TrialSummary, best_of, spent
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.server.server import TrackingServer, team_uri
+from harness.tracking.writer import JOIN_AFTER_SIGNAL_S, JOIN_S, Writer
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a launch ended."""
+
+    study: str
+    resumed: bool
+    trials: list[TrialSummary]
+    new_trials: int
+    inspections: list[Inspection]
+    seconds: float
+    signal: int | None
+    exhausted: bool
+    out_of_time: bool
+    unstored: list[Path]
+    problem: str | None
+    budget: int
+    controls: tuple[Control, ...] = ()
+    skipped: tuple[dict[str, str], ...] = ()
+
+    @property
+    def best(self) -> TrialSummary | None:
+        """The complete trial of the highest score."""
+        return best_of(self.trials)
+
+    @property
+    def spent(self) -> int:
+        """Trials that count against the budget."""
+        return spent(self.trials)
+
+
+OnComplete = Callable[[Study, Record, Tracking | None], None]
+
+
+def launch(sweep: Sweep, settings: Settings, view: View, on_complete: OnComplete | None = None) -> Launch:
+    """Run a sweep to the end of its budget, or until a signal.
+
+    `on_complete` is called when all trainings have ended undisturbed and MLflow answers, before the launch's run
+    ends: what it writes there belongs to that run.
+    """
+    began = time.monotonic()
+    space = SearchSpace(sweep)
+    record = Record(settings.record)
+    record.check()  # this and the next two before hours of preparation
+    team_uri()
+    told_quota()
+    skip_arms(space, view.message)
+    with record.beginning() as begun:
+        inspections = _pass_gate(space, settings, view)
+        _make_room(inspections, settings, view)
+        record.open(begun)
+    with naming_full_disks((record.root, settings.cache)), TrackingServer(record) as server:
+        study = open_study(record, sweep)
+        study.space = space
+        try:
+            study.check_manifests({i.prepared.config.digest(): i.digests for i in inspections})
+            _announce(study, inspections, settings, view)
+            coordinator, unstored, problem = _run(
+                study, record, server, inspections, settings, view, on_complete
+            )
+        finally:
+            study.release()
+    keep_within_quota(settings.cache, view.message)  # this launch has added to it
+    return Launch(
+        study.name, study.resumed, study.trials(), coordinator.new_trials, inspections,
+        time.monotonic() - began, coordinator.signal, coordinator.asking.exhausted, coordinator.out_of_time,
+        unstored, problem, sweep.budget.trials, tuple(controls_of(study)), tuple(skipped_arms(space)),
+    )  # fmt: skip
+
+
+def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[Inspection]:
+    inspections = inspect(space, settings, view.message)
+    for inspection in inspections:
+        sizes = ", ".join(f"{len(part.manifest)} {name}" for name, part in inspection.prepared.splits.items())
+        view.message(f"data: {inspection.name}: {sizes} windows, {inspection.prepared.split_rule}")
+        for check in inspection.audit.checks:
+            if not check.ok and check.level == "warn":
+                view.message(f"  warning: {check.message}")
+        if inspection.prepared.dropped_line:
+            view.message(f"  dropped as ambiguous: {inspection.prepared.dropped_line}")
+        if inspection.prepared.lost:
+            view.message(
+                f"  {len(inspection.prepared.lost)} of {inspection.prepared.examined} recordings unusable"
+            )
+    require(inspections)
+    return inspections
+
+
+def _make_room(inspections: list[Inspection], settings: Settings, view: View) -> None:
+    """Keep the store within its quota, and in it what this launch needs."""
+    if told_quota() is not None:
+        hold_features(settings.cache, {digest for one in inspections for digest in one.digests.values()})
+        keep_within_quota(settings.cache, view.message)
+
+
+def _announce(study: Study, inspections: list[Inspection], settings: Settings, view: View) -> None:
+    if study.note:
+        view.message(study.note)
+    ended = sum(trial.state in ("complete", "pruned", "failed") for trial in study.trials())
+    left = max(0, study.sweep.budget.trials - ended)
+    controls = [control_config(study.space, name) for name in controls_left(study)]
+    if left or controls:
+        cost = expected_cost(study.space, left, inspections, settings, controls)
+        view.message(cost_line(cost))
+        require_expected(settings.record, cost.disk_bytes)
+
+
+def expected_cost(
+    space: SearchSpace,
+    trials: int,
+    inspections: list[Inspection],
+    settings: Settings,
+    controls: Sequence[TrialConfig] = (),
+) -> Cost:
+    """What the next `trials` trials of this sweep, and these controls, will cost on this machine."""
+    combinations = space.combinations()
+    if combinations is not None:
+        trials = min(trials, sum(1 for _ in combinations))
+    windows = {
+        one.prepared.config.digest(): (len(one.prepared.train.manifest), len(one.prepared.val.manifest))
+        for one in inspections
+    }
+    return estimate(space, trials, slots(space.sweep, settings), settings.resolved_device, windows, controls)
+
+
+def cost_line(cost: Cost) -> str:
+    """The cost in one line."""
+    workers = "1 worker" if cost.workers == 1 else f"{cost.workers} workers"
+    controls = {0: "", 1: " and 1 control"}.get(cost.controls, f" and {cost.controls} controls")
+    return (
+        f"cost: {cost.trials} trials{controls} on {workers}, about {duration(cost.seconds)}, "
+        f"{max(1, round(cost.disk_bytes / 1e6))} MB of disk (an estimate)"
+    )
+
+
+def slots(sweep: Sweep, settings: Settings) -> int:
+    """Workers of a launch: the option, else the sweep file, else one a core or a GPU."""
+    return settings.workers or sweep.workers or default_slots(settings.resolved_device)
+
+
+def _run(
+    study: Study,
+    record: Record,
+    server: TrackingServer,
+    inspections: list[Inspection],
+    settings: Settings,
+    view: View,
+    on_complete: OnComplete | None,
+) -> tuple[Coordinator, list[Path], str | None]:
+    code = provenance(settings.resolved_device)
+    study.describe(
+        [inspection.described() for inspection in inspections], code.tags, skipped_arms(study.space)
+    )
+    launched = time.time_ns()
+    writer = Writer(server, lambda uri: open_tracking(uri, study, code, inspections, launched))
+    count = min(slots(study.sweep, settings), max(1, study.sweep.budget.trials))
+    if may_show_running(study, record):
+        writer.open()
+    executor = LocalExecutor(count, settings.resolved_device, record.root / "logs")
+    prepared = {inspection.prepared.config.digest(): inspection.prepared for inspection in inspections}
+    coordinator = Coordinator(study, record, prepared, executor, writer, view, code, settings.cache)
+    unstored: list[Path] = []
+    ended = False
+    with handling_signals(coordinator.stopping.on_signal):  # also while the last runs are stored
+        try:
+            coordinator.run()
+            ended = coordinator.signal is None
+        finally:
+            view.close()
+            executor.close()
+            unstored = writer.finish(view.message, hurried=not ended, stop=coordinator.must_leave)
+            if on_complete is not None and ended and coordinator.signal is None and writer.answers:
+                on_complete(study, record, writer.opened)
+            patience = JOIN_S if ended else JOIN_AFTER_SIGNAL_S
+            writer.stop(patience, partial(_close_runs, coordinator, unstored, ended=ended))
+    if unstored:
+        coordinator.require_room()
+    hurried = coordinator.signal is not None  # reason enough for what is not stored
+    problem = writer.reason or (None if hurried else "MLflow did not answer")
+    return coordinator, unstored, problem if unstored else None
+
+
+def _close_runs(
+    coordinator: Coordinator, unstored: Sequence[Path], tracking: Tracking, *, ended: bool
+) -> None:
+    """Show in MLflow what does not run any more."""
+    assert tracking.parent is not None, "a launch has its run from the beginning"
+    failpoint("launch.closing")
+    waiting = [*coordinator.running, *coordinator.controls.running]
+    rest = [header for folder in unstored if (header := TrialSpool(folder).read("trial")) is not None]
+    complete = ended and not waiting
+    tags = {"harness.state": "complete" if complete else "interrupted"}
+    if controls := controls_of(coordinator.study):
+        tags["harness.controls"] = "; ".join(map(str, controls))
+        tags["harness.controls.broken"] = ", ".join(one.name for one in controls if one.verdict == "broken")
+    for number in waiting:
+        tracking.pause(number)
+    for header in rest:
+        tracking.pause_run(header.get("key") or tracking.trial_key(header["number"]))
+    tracking.end(tracking.parent, "FINISHED" if complete else "KILLED", tags, {})
+
+
+def open_tracking(
+    uri: str, study: Study, code: Provenance, inspections: list[Inspection], launched: int
+) -> Tracking:
+    """The study's experiment, with a parent run for this launch that holds the sweep and the audit."""
+    tracking = Tracking(connect(uri), study.name, study.sweep.description, study.identity)
+    key = f"{study.identity}/launch/{launched}"
+    if tracking.find(key) is None:
+        settle_runs(tracking)  # the study's lock is held, and nothing of this launch is stored before
+    started = datetime.fromtimestamp(launched / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    tags = {**code.tags, "harness.kind": "launch", "harness.study": study.name, "harness.state": "running"}
+    if study.space.skipped:
+        tags["harness.skipped"] = "; ".join(study.space.skipped.values())
+    tracking.parent = tracking.run(key, f"launch {started}", tags)
+    with tempfile.TemporaryDirectory(prefix="harness-launch-") as folder:
+        write_json(Path(folder) / "sweep.json", study.sweep.model_dump(mode="json", by_alias=True))
+        write_json(Path(folder) / "audit.json", [inspection.as_json() for inspection in inspections])
+        tracking.client.log_artifacts(tracking.parent, folder)
+    return tracking
+
+
+def summary_json(result: Launch) -> dict[str, Any]:
+    """The document that `harness sweep --json` prints."""
+    best = result.best
+    return {
+        "study": result.study,
+        "resumed": result.resumed,
+        "budget": result.budget,
+        "spent": result.spent,
+        "new_trials": result.new_trials,
+        "seconds": round(result.seconds, 1),
+        "interrupted": result.signal is not None,
+        "exhausted": result.exhausted,
+        "out_of_time": result.out_of_time,
+        "best": best.as_json() if best is not None else None,
+        "controls": [control.as_json() for control in result.controls],
+        "skipped": list(result.skipped),
+        "trials": [trial.as_json() for trial in result.trials if trial.state != "abandoned"],
+        "data": [inspection.as_json() for inspection in result.inspections],
+        "unstored": [str(path) for path in result.unstored],
+        "problem": result.problem,
+    }

@@ -1,1 +1,0 @@
-"""Where trials run: one protocol, local processes first."""

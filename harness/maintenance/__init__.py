@@ -1,0 +1,1 @@
+"""What keeps record and cache in order: `doctor`, `snapshot`, `restore`, `data verify`."""

@@ -1,0 +1,1 @@
+"""`harness doctor`: everything a sweep stands on, and how to mend it."""

@@ -1,0 +1,1 @@
+"""`harness snapshot` and `harness restore`: the record under DVC."""

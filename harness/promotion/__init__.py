@@ -1,0 +1,1 @@
+"""`harness promote`, `rollback`, `verify`: from a candidate to a registered bundle."""

@@ -1,0 +1,1 @@
+"""The folder that is shipped. What verifies it needs onnxruntime and numpy alone."""

@@ -1,0 +1,1 @@
+"""What a model must not be, measured, with the bound beside it."""

@@ -1,0 +1,1 @@
+"""`harness report`, and what a study says."""

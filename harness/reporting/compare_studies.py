@@ -1,0 +1,71 @@
+"""Two studies held against each other: ranked where they saw the same windows, refused where they did not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from harness.reporting.analysis import AnswersOf, with_speakers
+from harness.reporting.document import Against, Report
+from harness.study.study import UNKNOWN, Study, manifests_of
+from harness.study.trials import TrialSummary
+
+ADVICE = (
+    "Give both sweep files the same data section (or at least the same corpus, parts, task, evaluate_on, "
+    "val_windows and seed of it), run the one that changed again, and compare those."
+)
+
+
+def compare(
+    report: Report, study: Study, answers: AnswersOf, other: Report, other_study: Study, other_answers: AnswersOf
+) -> Report:  # fmt: skip
+    """The report with the best of another study beside its own best."""
+    answers, other_answers = with_speakers(study, answers), with_speakers(other_study, other_answers)
+    ours, theirs = _best(study), _best(other_study)
+    digests = (manifests_of(study, ours), manifests_of(other_study, theirs))
+    same = digests[0].get("val", UNKNOWN) == digests[1].get("val", "") != UNKNOWN
+    names = (f"{report.study}, trial {ours.number}", f"{other.study}, trial {theirs.number}")
+    difference, refusal, advice = None, "", ""
+    differing: tuple[tuple[str, str, str], ...] = ()
+    if same:
+        left, right = answers(ours), other_answers(theirs)
+        difference = left.minus(right) if left and right else None
+        if difference is None:
+            refusal = "The windows are the same, but the answers to them are not both in the record."
+            advice = "Run both sweeps again: a launch stores in MLflow what is left of its trials."
+    else:
+        refusal = (
+            "The two were judged on different validation windows, so which score is higher says nothing: "
+            "they are not ranked."
+        )
+        advice = ADVICE
+        differing = tuple(_differences(digests, ours.config.get("data", {}), theirs.config.get("data", {})))
+    scores = (f"{names[0]}: {ours.score or 0:.3f}", f"{names[1]}: {theirs.score or 0:.3f}")
+    against = Against(other.study, scores[0], scores[1], difference, refusal, advice, differing)
+    return replace(report, against=against)
+
+
+def _best(study: Study) -> TrialSummary:
+    best = study.best()
+    assert best is not None, "a study without a complete trial has no report"
+    return best
+
+
+def _differences(
+    digests: tuple[Mapping[str, str], Mapping[str, str]], ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> list[tuple[str, str, str]]:
+    """What differs, ours and theirs: manifest digests, then fields of the data section."""
+    rows = [
+        (f"manifest digest, {split}", digests[0].get(split, UNKNOWN), digests[1].get(split, UNKNOWN))
+        for split in ("train", "val", "test")
+    ]
+    fields = sorted({*ours, *theirs})
+    rows += [(f"data.{name}", _text(ours.get(name)), _text(theirs.get(name))) for name in fields]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""`harness why`: what became of a trial."""

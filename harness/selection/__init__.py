@@ -1,0 +1,1 @@
+"""Which model may ship: fresh seeds, ensembles, meetings."""

@@ -1,0 +1,300 @@
+"""`harness confirm`: the finalists of a study and its baseline on fresh seeds, priced before it is paid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from harness.config.cost import Cost, estimate_trainings, window_macs
+from harness.config.files.policy_file import load_policy
+from harness.config.parameters import Scalar
+from harness.core.disk_space import naming_full_disks, require_expected
+from harness.core.file_permissions import to_share
+from harness.core.format import duration
+from harness.core.provenance import provenance
+from harness.core.settings import Settings
+from harness.core.signals import Stopped, handling_signals
+from harness.execution.executors.local import LocalExecutor, default_slots
+from harness.execution.jobs import Jobs
+from harness.execution.recovery import ended_spools, settle, settle_runs
+from harness.execution.stopping import require_room
+from harness.execution.view import View
+from harness.selection.candidate import require_unchanged
+from harness.selection.choose_finalists import ConfirmationError, arms_of
+from harness.selection.confirmation_runs import ConfirmationRuns, unfinished
+from harness.study.confirmation.conclusion import (
+    Confirmation,
+    confirmation_of,
+    finalists_of,
+    progress_of,
+    set_out,
+    unfinished_of,
+    why_none,
+)
+from harness.study.confirmation.definition import Arm, Definition, folder_of, results_of
+from harness.study.storage.record import Record
+from harness.study.study import Study, load_study
+from harness.tracking.experiment import Tracking, connect
+from harness.tracking.server.server import TrackingServer
+from harness.tracking.writer import JOIN_AFTER_SIGNAL_S, JOIN_S, Writer, waiting_line
+
+if TYPE_CHECKING:
+    from data.preparation.prepare import Prepared
+
+
+class ConfirmationFailedError(RuntimeError):
+    """No configuration has a score on every seed, or none whose median seed answers both classes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a confirmation will train, and what that costs.
+
+    resumes : whether it goes on with what was set out to do before
+    """
+
+    study: Study
+    definition: Definition
+    left: Sequence[tuple[Arm, int]]
+    cost: Cost
+    notes: Sequence[str]
+    prepared: Mapping[str, Prepared]
+    resumes: bool = False
+
+    @property
+    def trainings(self) -> int:
+        """Trainings in all, done or not."""
+        return len(self.definition.arms) * self.definition.seeds
+
+    def lines(self) -> list[str]:
+        """The finalists, a line each, then the price."""
+        return [*self.notes, *map(_arm_line, self.definition.arms), self._price()]
+
+    def _price(self) -> str:
+        arms, seeds = self.definition.arms, self.definition.seeds
+        count = sum(arm.trial is not None and not arm.is_added for arm in arms)
+        who = f"{count} finalist{'' if count == 1 else 's'}"
+        who += " and the baseline" if count < len(arms) else ", the baseline among them"
+        done = self.trainings - len(self.left)
+        already = f" ({done} done)" if done else ""
+        workers = "1 worker" if self.cost.workers == 1 else f"{self.cost.workers} workers"
+        price = ": nothing to train"
+        if self.left:
+            disk = max(1, round(self.cost.disk_bytes / 1e6))
+            price = f" on {workers}, about {duration(self.cost.seconds)}, {disk} MB of disk (an estimate)"
+        return f"confirmation: {who} x {seeds} fresh seeds = {self.trainings} trainings{already}{price}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields that `--dry-run --json` prints."""
+        return {
+            "study": self.study.name,
+            "dry_run": True,
+            "seeds": self.definition.seeds,
+            "trainings": self.trainings,
+            "done": self.trainings - len(self.left),
+            "seconds": round(self.cost.seconds, 1),
+            "disk_bytes": round(self.cost.disk_bytes),
+            "finalists": [
+                {
+                    "label": arm.label, "name": arm.name, "trial": arm.trial, "baseline": arm.is_baseline,
+                    "fingerprint": arm.fingerprint, "macs": window_macs(arm.config),
+                    "sweep_score": arm.sweep_score, "predicted_optimism": arm.optimism,
+                }
+                for arm in self.definition.arms
+            ],
+        }  # fmt: skip
+
+
+def _arm_line(arm: Arm) -> str:
+    score = "" if arm.sweep_score is None else f", score {arm.sweep_score:.3f} in the sweep"
+    luck = "" if arm.optimism is None else f" (predicted optimism at its rank {arm.optimism:.3f})"
+    also = ", the baseline" if arm.is_baseline and arm.trial is not None else ""
+    return f"  {arm.label}: {arm.name}{also}{score}{luck}"
+
+
+def confirm(
+    study_name: str,
+    settings: Settings,
+    view: View,
+    *,
+    run: str | None = None,
+    finalists: int | None = None,
+    seeds: int | None = None,
+    baseline: Mapping[str, Scalar] | None = None,
+) -> Confirmation:
+    """Train finalists and baseline on fresh seeds, as runs of the study; what was trained before is not repeated.
+
+    Parameters
+    ----------
+    run : the only finalist, who wins unless it may not ship; by default the `finalists` best complete trials
+    finalists, seeds : by default those of the policy `default`; where none of the three is given, what is unfinished
+        is gone on with as it is
+    baseline : stands in for the sweep's own `baseline:`
+
+    Raises
+    ------
+    ConfirmationError, StudyError
+        What was asked for cannot be confirmed.
+    RecordError
+        The study is being run.
+    ConfirmationFailedError
+        No configuration has a score on every seed, or none whose median seed answers both classes.
+    OutOfSpaceError
+        There is less room than it is expected to need, or a disk is full; there, the same call goes on.
+    WorkersFailedError
+        The workers cannot do their work here, or all that they train fails alike.
+    Stopped
+        A signal; the same call goes on.
+    """
+    record = Record(settings.record).require()
+    load_study(record, study_name)  # before the lock is made: a wrong name leaves nothing behind
+    record.open()
+    lock = record.lock_study(study_name)
+    try:
+        study = load_study(record, study_name)
+        plan = make_plan(study, record, settings, view, run, finalists, seeds, baseline)
+        for line in plan.lines():
+            view.message(line)
+        if plan.left:
+            require_expected(record.root, plan.cost.disk_bytes)
+        definition = plan.definition
+        if not plan.resumes:
+            set_out(study, definition.arms, definition.seeds, named=definition.named)
+        _train(plan, record, settings, view)
+        if progress_of(study, definition.run):  # without a winner; one from before is none of this
+            raise ConfirmationFailedError(no_winner(plan))
+        confirmed = confirmation_of(study, definition.run)
+        assert confirmed is not None
+        return confirmed
+    finally:
+        lock.release()
+
+
+def make_plan(
+    study: Study,
+    record: Record,
+    settings: Settings,
+    view: View,
+    run: str | None,
+    finalists: int | None,
+    seeds: int | None,
+    baseline: Mapping[str, Scalar] | None,
+) -> Plan:
+    """Choose what is trained, make its data ready, and price it; trains nothing.
+
+    Raises
+    ------
+    DataChangedError
+        The windows are no longer the ones of the study.
+    """
+    from data.preparation.prepare import prepare
+
+    bare = run is None and finalists is None and seeds is None
+    begun = unfinished_of(study) if bare else None
+    if begun is not None:
+        definition, notes = (
+            begun,
+            ["going on with the confirmation that is not finished, as it was asked for"],
+        )
+    else:
+        definition, notes = _asked(study, record, run, finalists, seeds, baseline)
+    arms = definition.arms
+    left = definition.left(results_of(study), again=True)
+    configs = {arm.config.data.digest(): arm.config.data for arm in arms}
+    with to_share():
+        prepared = {
+            digest: prepare(config, data_root=settings.data_root, cache=settings.cache, progress=view.message)
+            for digest, config in configs.items()
+        }
+    require_unchanged(study, list(prepared.values()))
+    device = settings.resolved_device
+    workers = settings.workers or study.sweep.workers or default_slots(device)
+    windows = {digest: (len(one.train.manifest), len(one.val.manifest)) for digest, one in prepared.items()}
+    paces = _paces(study, device)
+    trainings = [(arm.config, paces.get(arm.fingerprint)) for arm, _ in left]
+    cost = estimate_trainings(trainings, max(1, min(workers, len(left))), device, windows)
+    return Plan(study, definition, left, cost, notes, prepared, begun is not None)
+
+
+def _asked(
+    study: Study, record: Record, run: str | None, finalists: int | None, seeds: int | None,
+    baseline: Mapping[str, Scalar] | None,
+) -> tuple[Definition, list[str]]:  # fmt: skip
+    rule = load_policy("default").confirmation
+    fresh = rule.seeds if seeds is None else seeds
+    if fresh < 2:
+        raise ConfirmationError(f"{fresh} seeds have no spread: give 2 or more (5 is usual)")
+    arms, notes = arms_of(study, record, run, finalists or rule.finalists, baseline)
+    return Definition(tuple(arms), fresh, run is not None), notes
+
+
+def _paces(study: Study, device: str) -> dict[str, float]:
+    """Training windows a second of every configuration that the sweep trained alone on this kind of device."""
+    return {
+        trial.fingerprint: float(trial.outcome["windows_per_s"])
+        for trial in study.trials()
+        if {"windows_per_s", "stack"} & trial.outcome.keys() == {"windows_per_s"}
+        and (trial.outcome["device"] == "cpu") == (device == "cpu")
+    }
+
+
+def _train(plan: Plan, record: Record, settings: Settings, view: View) -> None:
+    study = plan.study
+    code = provenance(settings.resolved_device)
+    jobs = Jobs(study, record, plan.prepared, code, settings.cache)
+    settle(study, record)
+    if not plan.left and not any(record.spooled(study.name)):
+        return  # all is trained, and stored
+    with naming_full_disks((record.root, settings.cache)), TrackingServer(record) as server:
+        writer = Writer(server, lambda uri: _tracking(uri, study))
+        slots = plan.cost.workers if plan.left else 0
+        executor = LocalExecutor(slots, settings.resolved_device, record.root / "logs")
+        anew = {folder_of(arm.fingerprint, seed) for arm, seed in plan.left}
+        for spool in ended_spools(study, record):
+            if spool.folder.name not in anew:
+                writer.poke(spool)
+        runs = ConfirmationRuns(jobs, executor, writer, view, plan.left, plan.trainings)
+        ended = False
+        with handling_signals(runs.stopping.on_signal):  # also while the last runs are stored
+            try:
+                runs.run()
+                ended = runs.signal is None
+            finally:
+                executor.close()
+                unstored = writer.finish(view.message, hurried=not ended, stop=runs.must_leave)
+                writer.stop(
+                    JOIN_S if ended else JOIN_AFTER_SIGNAL_S, partial(_pause, unfinished(study, jobs))
+                )
+        if unstored:
+            require_room(writer, record)
+    if unstored:
+        view.message(waiting_line(len(unstored), writer.reason, hurried=runs.signal is not None))
+    if runs.signal is not None:
+        raise Stopped(runs.signal)
+
+
+def _pause(keys: Iterable[str], tracking: Tracking) -> None:
+    """Show in MLflow what does not run any more."""
+    for key in keys:
+        tracking.pause_run(key)
+
+
+def _tracking(uri: str, study: Study) -> Tracking:
+    """The study's experiment; runs on fresh seeds stand below its last launch."""
+    tracking = Tracking(connect(uri), study.name, study.sweep.description, study.identity)
+    settle_runs(tracking)
+    tracking.parent = tracking.latest("launch")
+    return tracking
+
+
+def no_winner(plan: Plan) -> str:
+    """What a confirmation without a winner says: why, and every finalist."""
+    finalists = finalists_of(plan.study, plan.definition)
+    return "\n".join(
+        [
+            why_none(finalists, named=plan.definition.named),
+            *(f"  {finalist.line()}" for finalist in finalists),
+        ]
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models.files import write_aside
+from models.files import write_atomic
 
 
 class WeightsError(ValueError):
@@ -21,7 +21,7 @@ def save_weights(weights: nn.Module | Mapping[str, torch.Tensor], path: Path) ->
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     buffer = io.BytesIO()
     torch.save({name: tensor.detach().cpu() for name, tensor in state.items()}, buffer)
-    write_aside(path, buffer.getbuffer())
+    write_atomic(path, buffer.getbuffer())
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:

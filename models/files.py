@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 
-def write_aside(path: Path, *parts: bytes | memoryview) -> None:
+def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
     """Write ``parts``, one after the other, beside ``path``, flush to the disk, then rename: never half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

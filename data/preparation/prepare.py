@@ -20,9 +20,9 @@ from data.preparation.manifest import Manifest, Window
 from data.preparation.manifest import Source as Excerpt
 from data.preparation.prepared import LABEL_MAP, RECORD, Prepared, SplitData, load_prepared, manifest_path
 from data.preparation.sources import Source, described, open_sources, places, scan_all
-from data.preparation.windows import Examiner, Maker
+from data.preparation.windows import RecordingExaminer, WindowMaker
 from data.store.content_store import is_intact
-from data.store.leases import build_and_hold, hold
+from data.store.leases import build_and_lease, hold
 from data.store.safe_read import usable
 from data.tasks import TASKS
 from data.tasks.base import Draw, Plan, PlannedWindow, Pool
@@ -62,14 +62,14 @@ def prepare(
     with usable(f"cache {cache}"):
         if config.voice_variants:
             hold(cache, [cache / "variants"])
-        build_and_hold(cache, folder, job.run, intact=True)
+        build_and_lease(cache, folder, job.run, intact=True)
         hold(cache, job.windows_folders(folder))
         gone = [windows for windows in job.windows_folders(folder) if not is_intact(windows)]
         if gone:
             # Somebody cleaned the window store, or altered it: the manifests alone are of no use.
             progress(f"windows are gone or altered in {', '.join(map(str, gone))}: they are made again")
             (folder / RECORD).unlink(missing_ok=True)
-            build_and_hold(cache, folder, job.run)
+            build_and_lease(cache, folder, job.run)
     return load_prepared(folder)
 
 
@@ -95,7 +95,7 @@ class _Preparation:
         # Made of everyone in the scan: a file that fails to decode changes nobody's class.
         speakers = TASKS[self.config.task].speakers(pool, self.config.variant, self._draw())
         label_map = build_label_map(self.config.labels, speakers)
-        examiner = Examiner(self.cache, self.progress)
+        examiner = RecordingExaminer(self.cache, self.progress)
         plan = self._plan(pool, label_map, examiner)
         digests = self._store(plan, examiner, aside)
         for source in self.sources:
@@ -137,7 +137,7 @@ class _Preparation:
         parts = {s: config.parts_of(s) for s in sorted({config.subset, *config.evaluated})}
         return Pool(config.subset, config.evaluated, parts, scan.recordings, varied=partial(varied, config))
 
-    def _plan(self, pool: Pool, label_map: LabelMap, examiner: Examiner) -> Plan:
+    def _plan(self, pool: Pool, label_map: LabelMap, examiner: RecordingExaminer) -> Plan:
         """Plan until every planned recording is known: what is lost or ambiguous is planned around.
 
         Each round only adds to what is known, and the windows are the first of a fixed order that the
@@ -168,7 +168,7 @@ class _Preparation:
             f"data.max_lost_share:\n{shown}{rest}"
         )
 
-    def _store(self, plan: Plan, examiner: Examiner, aside: Path) -> dict[str, dict[str, object]]:
+    def _store(self, plan: Plan, examiner: RecordingExaminer, aside: Path) -> dict[str, dict[str, object]]:
         """Write manifests aside and their windows into the store; return what the record says of them."""
         stored: dict[str, dict[str, object]] = {}
         for split in SPLITS:
@@ -177,9 +177,9 @@ class _Preparation:
             manifest.save(manifest_path(aside, split))
             name = digest_of([IMPLEMENTATION, VARIANTS, manifest.digest])[:32]
             self.progress(f"storing {len(planned)} {split} windows")
-            maker = Maker(examiner.sha256, self.cache, self.progress)
+            maker = WindowMaker(examiner.sha256, self.cache, self.progress)
             folder = self.cache / "windows" / name
-            build_and_hold(self.cache, folder, partial(maker.write, planned), intact=True)
+            build_and_lease(self.cache, folder, partial(maker.write, planned), intact=True)
             stored[split] = {
                 "manifest_digest": manifest.digest,
                 "windows": f"../../windows/{name}",

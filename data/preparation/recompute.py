@@ -15,7 +15,7 @@ from data.preparation.manifest import Window
 from data.preparation.prepare import state_of, varied
 from data.preparation.prepared import Prepared, load_prepared
 from data.preparation.sources import open_sources, scan_all
-from data.preparation.windows import Examiner, Maker
+from data.preparation.windows import RecordingExaminer, WindowMaker
 from data.tasks.base import Piece, PlannedWindow
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Recomputer:
 
         manifest = self.prepared.splits[split].manifest
         planned = [self._plan(manifest.windows[row]) for row in rows]
-        examiner = Examiner(self.cache, _quiet)
+        examiner = RecordingExaminer(self.cache, _quiet)
         examiner.examine((piece.recording for window in planned for piece in window.pieces), speech=False)
         for window, row in zip(planned, rows, strict=True):
             for piece, source in zip(window.pieces, manifest.windows[row].sources, strict=True):
@@ -55,7 +55,7 @@ class Recomputer:
                 if found != source.audio_sha256:
                     reason = examiner.failures.get(piece.recording.key, "its samples are others")
                     raise DataError(f"{piece.recording.path}: {reason}")
-        Maker(examiner.sha256, self.cache, _quiet).write(planned, folder)
+        WindowMaker(examiner.sha256, self.cache, _quiet).write(planned, folder)
         again: npt.NDArray[np.int16] = np.load(folder / "windows.npy", allow_pickle=False)
         return again
 

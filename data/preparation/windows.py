@@ -39,7 +39,7 @@ _KEPT_SAMPLES = 64_000_000  # of decoded utterances, 256 MB
 T = TypeVar("T")
 
 
-class Examiner:
+class RecordingExaminer:
     """Decodes recordings once: the digest of each, or why it is lost, and the speech of an utterance.
 
     Threads decode (libsndfile and sha256 release the interpreter lock); results are stored in the order
@@ -120,7 +120,7 @@ def _still_sound(recording: Recording) -> Iterator[None]:
         ) from error
 
 
-class Maker:
+class WindowMaker:
     """Makes planned windows; utterances in use are kept decoded, conversations are read by seeking."""
 
     def __init__(self, sha256: dict[str, str], cache: Path, progress: Progress) -> None:

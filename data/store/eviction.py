@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from data.store.content_store import MARKER
-from data.store.leases import changing, in_use, leased
+from data.store.leases import changing, in_use, leased_folders
 
 KINDS = ("prepared", "windows", "features", "variants")
 _PATTERNS = {"variants": "*/[!.]*"}
@@ -39,7 +39,7 @@ class Item:
 
 def inventory(cache: Path) -> list[Item]:
     """Everything stored, what was used longest ago first."""
-    held = leased(cache)
+    held = leased_folders(cache)
     found = []
     for kind in KINDS:
         for path in sorted((cache / kind).glob(_PATTERNS.get(kind, "[!.]*"))):
@@ -51,7 +51,7 @@ def inventory(cache: Path) -> list[Item]:
     return sorted(found, key=lambda item: (item.used_at, item.path))
 
 
-def surplus(items: Sequence[Item], max_bytes: int) -> list[Item]:
+def select_for_eviction(items: Sequence[Item], max_bytes: int) -> list[Item]:
     """Those to delete, in their order, until the rest takes at most ``max_bytes`` or is in use."""
     left = sum(item.num_bytes for item in items)
     chosen = []
@@ -77,7 +77,7 @@ def _take_aside(cache: Path, folder: Path) -> Path | None:
     """Rename a folder that nobody uses, so that it is gone at once and whole."""
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.aside")  # a builder's own is .NAME.aside
     with changing(cache):
-        if in_use(folder.relative_to(cache).as_posix(), leased(cache)):
+        if in_use(folder.relative_to(cache).as_posix(), leased_folders(cache)):
             return None
         try:
             with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):

@@ -52,7 +52,7 @@ def hold(cache: Path, folders: Iterable[Path]) -> bool:
     return all(folder.is_dir() for folder in wanted)
 
 
-def build_and_hold(
+def build_and_lease(
     cache: Path,
     folder: Path,
     build: Callable[[Path], None],
@@ -85,7 +85,7 @@ def changing(cache: Path) -> Iterator[None]:
         yield
 
 
-def leased(cache: Path) -> frozenset[str]:
+def leased_folders(cache: Path) -> frozenset[str]:
     """The folders that living processes hold, relative to the cache; what dead ones held is forgotten."""
     names: set[str] = set()
     for lease in sorted((cache / LEASES).glob("[!.]*")):
@@ -120,7 +120,7 @@ def _where_it_may_be_written() -> Iterator[None]:
 def _own(cache: Path) -> BinaryIO:
     """Give the lease of this process in a cache, made and locked at its first use."""
     if cache not in _files:
-        leased(cache)  # forgets what killed processes left
+        leased_folders(cache)  # forgets what killed processes left
         path = cache / LEASES / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         file = cast(BinaryIO, path.open("xb"))  # it stays open: its lock is the lease
         with suppress(OSError):  # a file system without such locks: then nothing looks free, and all is kept

@@ -16,7 +16,7 @@ from data.tasks.activity import Activity, activity_of_pieces
 from data.tasks.base import Draw, Piece, Plan, PlannedWindow, Pool
 from data.tasks.draws import at_most_each, cap_of, draw_training, evenly, pool_subsets, share_of
 from data.tasks.meetings import Classes, from_meetings
-from data.tasks.mixing import LONE_UTTERANCE, Dice, Shape, Voices, window_of
+from data.tasks.mixing import LONE_UTTERANCE, HashedRandom, Shape, SpeakerUtterances, window_of
 from data.tasks.splits import Assignment, assign_disjoint
 
 # Evaluation windows share no sample; in training, where overlap is scarce, each second begins a window.
@@ -67,7 +67,9 @@ class DiarizationTask(ABC):
         """Return the class of a window, or why it is ambiguous."""
 
     @abstractmethod
-    def mix(self, shape: Shape, dice: Dice, voices: Voices, who: Turn) -> tuple[Piece, ...] | None:
+    def mix(
+        self, shape: Shape, dice: HashedRandom, voices: SpeakerUtterances, who: Turn
+    ) -> tuple[Piece, ...] | None:
         """Return the pieces of a window; None where none can be made of what ``dice`` chose.
 
         ``shape`` is the same for both classes; ``dice`` choose who and what is heard in it.
@@ -78,7 +80,7 @@ class DiarizationTask(ABC):
         for start in range(0, conversation.num_samples - WINDOW_SAMPLES + 1, step):
             yield (Piece(conversation, start),)
 
-    def remark(self, voices: Voices) -> str | None:
+    def remark(self, voices: SpeakerUtterances) -> str | None:
         """Return what a reader must be told about windows mixed from ``voices``."""
         single = sum(1 for utterances in voices.by_speaker.values() if len(utterances) == 1)
         if not single:
@@ -144,10 +146,10 @@ class DiarizationTask(ABC):
             return at_most_each(evenly(classes[0], 0), evenly(classes[1], 0), cap_of(pool.evaluated))
         least = self.utterances_a_speaker
         if split == "train":
-            voices = Voices(recordings, pool.speech, None, least, pool.varied)
+            voices = SpeakerUtterances(recordings, pool.speech, None, least, pool.varied)
             most, rounds, seed = draw.windows["train"] // 2, None, draw.seed
         else:
-            voices = Voices(recordings, pool.speech, self.speakers_a_window, least)
+            voices = SpeakerUtterances(recordings, pool.speech, self.speakers_a_window, least)
             most = share_of(draw.windows[split], pool.evaluated)
             rounds, seed = cap_of(pool.evaluated) // 2, 0
         for remark in filter(None, (self.remark(voices), _left_out(voices, least))):
@@ -159,7 +161,7 @@ class DiarizationTask(ABC):
         return zeros, ones
 
     def _mixed(
-        self, voices: Voices, subset: str, split: Split, label: int,
+        self, voices: SpeakerUtterances, subset: str, split: Split, label: int,
         most: int, rounds: int | None, seed: int, tally: Tally,
     ) -> list[PlannedWindow]:  # fmt: skip
         """Return at most ``most`` windows of class ``label``: one a speaker and round, in sha256 order."""
@@ -177,13 +179,13 @@ class DiarizationTask(ABC):
         return found
 
     def _one(
-        self, voices: Voices, subset: str, split: Split, seed: int, who: Turn, tally: Tally
+        self, voices: SpeakerUtterances, subset: str, split: Split, seed: int, who: Turn, tally: Tally
     ) -> PlannedWindow | None:
         """Return the first window of a speaker's turn that the rule agrees with."""
         names = (self.name, subset, split, seed, who.speaker, who.number)
-        shape = Shape.drawn(Dice("shape", *names), voices.count)
+        shape = Shape.drawn(HashedRandom("shape", *names), voices.count)
         for attempt in range(ATTEMPTS):
-            dice = Dice(*names, who.label, attempt)
+            dice = HashedRandom(*names, who.label, attempt)
             pieces = self.mix(shape, dice, voices, who)
             if pieces is None:
                 continue
@@ -196,7 +198,7 @@ class DiarizationTask(ABC):
         return None
 
 
-def _left_out(voices: Voices, least: int) -> str | None:
+def _left_out(voices: SpeakerUtterances, least: int) -> str | None:
     if not voices.left_out:
         return None
     needs = "two utterances" if least > 1 else f"an utterance of {LONE_UTTERANCE / SAMPLE_RATE:.0f} s, or two"

@@ -27,7 +27,7 @@ PLACES = 20  # tried for a piece that shares no sample with others
 T = TypeVar("T")
 
 
-class Dice:
+class HashedRandom:
     """Numbers that depend on names only: equal on every machine, whatever was drawn before."""
 
     def __init__(self, *names: str | int) -> None:
@@ -61,7 +61,7 @@ class Shape:
     voice: int
 
     @classmethod
-    def drawn(cls, dice: Dice, voices: int) -> Shape:
+    def drawn(cls, dice: HashedRandom, voices: int) -> Shape:
         """Draw a shape, one of ``voices`` for everybody in it."""
         samples = round(dice.uniform(*OVERLAY_S) * SAMPLE_RATE)
         return cls(
@@ -83,7 +83,7 @@ class Excerpt:
     num_samples: int
 
 
-class Voices:
+class SpeakerUtterances:
     """The utterances of one split of one subset that are long enough to cut from, by speaker.
 
     Parameters
@@ -135,13 +135,13 @@ class Voices:
         measured = self.speech.get(recording.key)
         return round(NOMINAL_DBFS - measured.level_dbfs, 2) if measured else 0.0
 
-    def excerpt(self, dice: Dice, speaker: str, num_samples: int, voice: int) -> Excerpt:
+    def excerpt(self, dice: HashedRandom, speaker: str, num_samples: int, voice: int) -> Excerpt:
         """Return a stretch of any of the speaker's utterances."""
         recording = dice.pick(self.of(speaker, voice))
         return Excerpt(recording, dice.below(recording.num_samples - num_samples + 1), num_samples)
 
     def unheard(
-        self, dice: Dice, speaker: str, num_samples: int, voice: int, heard: Sequence[Piece]
+        self, dice: HashedRandom, speaker: str, num_samples: int, voice: int, heard: Sequence[Piece]
     ) -> Excerpt | None:
         """Return a stretch that shares no sample with ``heard``; None where none is found.
 
@@ -154,7 +154,7 @@ class Voices:
         return None
 
     def another(
-        self, dice: Dice, of: Excerpt, num_samples: int, voice: int, *, other_chapter: bool = False
+        self, dice: HashedRandom, of: Excerpt, num_samples: int, voice: int, *, other_chapter: bool = False
     ) -> Excerpt | None:
         """Return a stretch of another utterance of the same speaker, else one of the same beside ``of``.
 
@@ -194,7 +194,7 @@ def _shares(excerpt: Excerpt, piece: Piece) -> bool:
     return excerpt.recording.key == piece.recording.key and start < other + piece.num_samples and other < end
 
 
-def _beside(dice: Dice, of: Excerpt, num_samples: int) -> Excerpt | None:
+def _beside(dice: HashedRandom, of: Excerpt, num_samples: int) -> Excerpt | None:
     """Return a stretch of the same utterance that shares no sample with ``of``; None where none fits."""
     before = of.start_sample - num_samples
     after = of.recording.num_samples - num_samples - (of.start_sample + of.num_samples)
@@ -218,15 +218,15 @@ def splice_lengths(at_s: float) -> tuple[int, int]:
     return first, WINDOW_SAMPLES - first + FADE
 
 
-def lay(voices: Voices, excerpt: Excerpt, at_sample: int, gain_db: float = 0.0) -> Piece:
+def lay(voices: SpeakerUtterances, excerpt: Excerpt, at_sample: int, gain_db: float = 0.0) -> Piece:
     """Return ``excerpt`` as a piece at ``at_sample``, ``gain_db`` above the nominal level."""
     gain = round(voices.gain_db(excerpt.recording) + gain_db, 2)
     return Piece(excerpt.recording, excerpt.start_sample, excerpt.num_samples, at_sample, gain)
 
 
 def spliced(
-    dice: Dice,
-    voices: Voices,
+    dice: HashedRandom,
+    voices: SpeakerUtterances,
     first: str,
     second: str,
     at_s: float,
@@ -248,7 +248,7 @@ def spliced(
 
 
 def window_of(
-    shape: Shape, voices: Voices, pieces: tuple[Piece, ...], label: int, speaker: str, subset: str
+    shape: Shape, voices: SpeakerUtterances, pieces: tuple[Piece, ...], label: int, speaker: str, subset: str
 ) -> PlannedWindow:
     """Return the planned window of ``pieces``."""
     speakers = tuple(sorted({piece.recording.speaker for piece in pieces}))

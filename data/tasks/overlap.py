@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from data.tasks.activity import SHORTEST_S, Activity
 from data.tasks.base import Piece
 from data.tasks.diarization import DiarizationTask, Turn, Verdict
-from data.tasks.mixing import Dice, Shape, Voices, lay, spliced
+from data.tasks.mixing import HashedRandom, Shape, SpeakerUtterances, lay, spliced
 
 
 class Overlap(DiarizationTask):
@@ -37,7 +37,9 @@ class Overlap(DiarizationTask):
             return "overlap shorter than 0.5 s"
         return 0 if activity.speech_s >= SHORTEST_S else "less than 0.5 s of speech"
 
-    def mix(self, shape: Shape, dice: Dice, voices: Voices, who: Turn) -> tuple[Piece, ...] | None:
+    def mix(
+        self, shape: Shape, dice: HashedRandom, voices: SpeakerUtterances, who: Turn
+    ) -> tuple[Piece, ...] | None:
         """Splice A with A' or B, in turn; class 1 adds C."""
         others = voices.others(who.speaker)
         if not others:
@@ -51,7 +53,7 @@ class Overlap(DiarizationTask):
         excerpt = voices.excerpt(dice, third, shape.overlay_samples, shape.voice)
         return (*base, lay(voices, excerpt, shape.overlay_at, shape.relative_db))
 
-    def remark(self, voices: Voices) -> str | None:
+    def remark(self, voices: SpeakerUtterances) -> str | None:
         """Two speakers cannot make a base of two voices below a third."""
         few = max((len(group) for group in voices.groups.values()), default=0) < self.speakers_a_window
         if few and voices.by_speaker:

@@ -18,8 +18,8 @@ from data.tasks.splits import (
     SPLIT_RULES,
     assign_disjoint,
     choose_speakers,
-    deal_utterances,
     shortest_chapters,
+    split_utterances,
 )
 
 MIN_SPEAKERS_FOR_CHAPTERS = 10
@@ -176,7 +176,7 @@ def _assign_seen(pool: Pool, draw: Draw) -> _Assignment:
         f"({MIN_SPEAKERS_FOR_CHAPTERS} are needed); splits share chapters, so scores are an upper bound"
     )
     used = chosen & cuttable
-    splits = deal_utterances({speaker: utterances[speaker] for speaker in sorted(used)})
+    splits = split_utterances({speaker: utterances[speaker] for speaker in sorted(used)})
     needs = f"{MIN_UTTERANCES} utterances that hold a window"
     flags = (fallback, *_left_out(used, chosen, needs))
     return _Assignment("utterance-disjoint", flags, splits, frozenset(used))

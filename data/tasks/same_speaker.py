@@ -11,7 +11,7 @@ from data.errors import DataError
 from data.tasks.activity import SHORTEST_S, Activity, activity_of_pieces
 from data.tasks.base import Piece
 from data.tasks.diarization import DiarizationTask, Turn, Verdict
-from data.tasks.mixing import FADE, Dice, Shape, Voices, spliced
+from data.tasks.mixing import FADE, HashedRandom, Shape, SpeakerUtterances, spliced
 
 HALF_S = 1.5
 APART_S = 5.0  # between the halves of one meeting: not two ends of one sentence
@@ -44,7 +44,9 @@ class SameSpeaker(DiarizationTask):
             return "less than 0.5 s of speech in a half"
         return int(halves[0].keys() != halves[1].keys())
 
-    def mix(self, shape: Shape, dice: Dice, voices: Voices, who: Turn) -> tuple[Piece, ...] | None:
+    def mix(
+        self, shape: Shape, dice: HashedRandom, voices: SpeakerUtterances, who: Turn
+    ) -> tuple[Piece, ...] | None:
         """Splice A with B, or with A of another chapter, in the middle."""
         others = voices.others(who.speaker)
         if not others:
@@ -65,7 +67,7 @@ class SameSpeaker(DiarizationTask):
             for one, other in _pairs(ordered, same):
                 yield _first_half(conversation, one), _second_half(conversation, other)
 
-    def remark(self, voices: Voices) -> str | None:
+    def remark(self, voices: SpeakerUtterances) -> str | None:
         """Say who lacks a second chapter; refuse voices that nobody has two utterances of."""
         if voices.left_out and not voices.by_speaker:
             raise DataError(

@@ -8,7 +8,7 @@ from data.audio.format import WINDOW_S
 from data.tasks.activity import SHORTEST_S, Activity
 from data.tasks.base import Piece
 from data.tasks.diarization import DiarizationTask, Turn, Verdict
-from data.tasks.mixing import Dice, Shape, Voices, spliced
+from data.tasks.mixing import HashedRandom, Shape, SpeakerUtterances, spliced
 
 CHANGE_S = (0.5, 2.5)  # a change nearer to an edge is heard by the neighbouring window
 LONE_SPEECH_S = 1.0
@@ -42,7 +42,9 @@ class SpeakerChange(DiarizationTask):
             return 1
         return "no change with 0.5 s of speech on each side"
 
-    def mix(self, shape: Shape, dice: Dice, voices: Voices, who: Turn) -> tuple[Piece, ...] | None:
+    def mix(
+        self, shape: Shape, dice: HashedRandom, voices: SpeakerUtterances, who: Turn
+    ) -> tuple[Piece, ...] | None:
         """Splice A with B, or with A'."""
         others = voices.others(who.speaker)
         if not others:

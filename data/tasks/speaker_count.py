@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from data.tasks.activity import SHORTEST_S, Activity
 from data.tasks.base import Piece
 from data.tasks.diarization import DiarizationTask, Turn, Verdict
-from data.tasks.mixing import Dice, Shape, Voices, lay, spliced
+from data.tasks.mixing import HashedRandom, Shape, SpeakerUtterances, lay, spliced
 
 
 class SpeakerCount(DiarizationTask):
@@ -37,7 +37,9 @@ class SpeakerCount(DiarizationTask):
             return "a second speaker shorter than 0.5 s"
         return 0 if activity.speech_s >= SHORTEST_S else "less than 0.5 s of speech"
 
-    def mix(self, shape: Shape, dice: Dice, voices: Voices, who: Turn) -> tuple[Piece, ...] | None:
+    def mix(
+        self, shape: Shape, dice: HashedRandom, voices: SpeakerUtterances, who: Turn
+    ) -> tuple[Piece, ...] | None:
         """Splice, or splice and lay a voice over it, in turn."""
         others = voices.others(who.speaker)
         if not others:

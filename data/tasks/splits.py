@@ -13,7 +13,7 @@ from data.parts import SPLITS, Split
 from data.tasks.base import Draw, Pool
 
 Unit = Literal["speaker", "group", "chapter", "utterance"]
-DEALT: dict[Split, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
+SPLIT_SHARES: dict[Split, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
 _TRAIN: Split = "train"
 _EVALUATION: tuple[Split, ...] = ("test", "val")
 MIN_CHAPTERS = 3
@@ -109,7 +109,7 @@ def assign_disjoint(pool: Pool, draw: Draw) -> Assignment:
     clashes: set[str] = set()
     # Part by part, so that each subset has speakers to be evaluated on.
     for part, roles in sorted(_roles(pool)):
-        for unit, split in deal_speakers(sexes_of(pool.by_part.get(part, ()), units), roles).items():
+        for unit, split in split_speakers(sexes_of(pool.by_part.get(part, ()), units), roles).items():
             before = splits.setdefault(unit, split)
             clashes |= {unit} if before != split else set()
             splits[unit] = max(before, split, key=_PRECEDENCE.__getitem__)
@@ -169,7 +169,7 @@ def shortest_chapters(samples: Mapping[str, Mapping[str, int]]) -> dict[str, Spl
     return assigned
 
 
-def deal_utterances(utterances: Mapping[str, Collection[str]]) -> dict[str, Split]:
+def split_utterances(utterances: Mapping[str, Collection[str]]) -> dict[str, Split]:
     """Give each speaker's utterances to train, val, test as 60/20/20 by sha256 rank, one each at least.
 
     Parameters
@@ -187,19 +187,19 @@ def deal_utterances(utterances: Mapping[str, Collection[str]]) -> dict[str, Spli
     return assigned
 
 
-def deal_speakers(sex: Mapping[str, str], roles: Sequence[Split]) -> dict[str, Split]:
+def split_speakers(sex: Mapping[str, str], roles: Sequence[Split]) -> dict[str, Split]:
     """Deal speakers to ``roles`` as 70/15/15 (or its share) by sha256 rank, within each sex.
 
     Every evaluation role gets a speaker of each sex that has as many speakers as there are roles.
     """
-    total = sum(DEALT[role] for role in roles)
+    total = sum(SPLIT_SHARES[role] for role in roles)
     evaluation = [role for role in _EVALUATION if role in roles and role != roles[0]]
     assigned: dict[str, Split] = {}
     for one_sex in sorted(set(sex.values())):
         ids = sorted((s for s in sex if sex[s] == one_sex), key=lambda speaker: rank("speaker", speaker))
         position = 0
         for role in evaluation:
-            count = max(int(DEALT[role] / total * len(ids) + 0.5), int(len(ids) >= len(roles)))
+            count = max(int(SPLIT_SHARES[role] / total * len(ids) + 0.5), int(len(ids) >= len(roles)))
             assigned |= dict.fromkeys(ids[position : position + count], role)
             position += count
         assigned |= dict.fromkeys(ids[position:], roles[0])

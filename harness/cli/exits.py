@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from harness.core.environment import keep_quiet
+from harness.core.environment import disable_telemetry
 from harness.core.file_permissions import private_files
 from harness.core.signals import Stopped
 
@@ -36,7 +36,7 @@ def print_json(document: Any) -> None:
 
 def print_error(message: str, code: int, *, as_json: bool) -> None:
     """An error as one JSON document on standard output, or as text on standard error."""
-    with reader_may_be_gone():
+    with ignore_broken_pipe():
         if as_json:
             print_json({"error": message, "exit_code": code})
         else:
@@ -44,7 +44,7 @@ def print_error(message: str, code: int, *, as_json: bool) -> None:
 
 
 @contextmanager
-def reader_may_be_gone() -> Iterator[None]:
+def ignore_broken_pipe() -> Iterator[None]:
     """Print in this block; a closed pipe or terminal changes nothing, not the exit code either."""
     from harness.cli.live_view import silence
 
@@ -86,7 +86,7 @@ def _signals_raise() -> Iterator[None]:
 def _ending(function: Command) -> Command:
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> Any:
-        keep_quiet()
+        disable_telemetry()
         as_json = bool(options.get("as_json", False))
         with _signals_raise(), private_files():
             try:

@@ -82,7 +82,7 @@ class PlainView(View):
     """One line an event, for logs and pipes."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self._stream = SteadyStream(stream)
+        self._stream = BrokenPipeSafeStream(stream)
         self.progress = Progress()
 
     def _write(self, text: str) -> None:
@@ -221,11 +221,11 @@ def open_view(*, quiet: bool) -> View:
     if sys.stdout.isatty():
         from rich.console import Console
 
-        return LiveView(Console(file=SteadyStream(sys.stdout)))  # type: ignore[arg-type]
+        return LiveView(Console(file=BrokenPipeSafeStream(sys.stdout)))  # type: ignore[arg-type]
     return PlainView(sys.stdout)
 
 
-class SteadyStream:
+class BrokenPipeSafeStream:
     """A text stream whose reader may go away: after the first failed write it says nothing more."""
 
     def __init__(self, stream: IO[str]) -> None:

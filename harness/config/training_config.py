@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MIN_BATCH_SIZE = 2  # of one window nothing is normalised
 # In what the trainings of a stack may differ, beside their seeds.
-STACKED_APART = frozenset({"learning_rate", "weight_decay"})
+PER_MEMBER_FIELDS = frozenset({"learning_rate", "weight_decay"})
 
 
 class TrainingConfig(BaseModel):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from data.config import DataConfig
 from data.digests import digest_of
 from harness.config.augmentation_config import AugmentationConfig
-from harness.config.training_config import STACKED_APART, TrainingConfig
+from harness.config.training_config import PER_MEMBER_FIELDS, TrainingConfig
 from models.front_ends.config import AnyFrontEnd, Mfcc
 from models.networks.config import CnnConfig
 
@@ -58,7 +58,7 @@ class TrialConfig(BaseModel):
 
     def stack_key(self) -> str:
         """Hex sha256 of all that the trials of a stack have in common."""
-        return digest_of(self.model_dump(mode="json", exclude={"training": set(STACKED_APART)}))
+        return digest_of(self.model_dump(mode="json", exclude={"training": set(PER_MEMBER_FIELDS)}))
 
     def flat(self) -> dict[str, str | int | float | bool]:
         """Every field by its dotted name, as MLflow's parameters show it."""

@@ -25,7 +25,7 @@ _RENAME_SWAP = 2  # renamex_np(2) of macOS
 _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
-def put_in_place(aside: Path, final: Path) -> None:
+def replace_folder(aside: Path, final: Path) -> None:
     """Let `final` be the folder that was made at `aside`, beside it; what `final` was is deleted."""
     _recover(final)
     failpoint("swap.before")

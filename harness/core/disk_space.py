@@ -14,7 +14,7 @@ from pathlib import Path
 MIN_FREE_BYTES = 500_000_000
 
 # Less is too little for a checkpoint, a database's page or an artifact.
-FULL_BYTES = 4_000_000
+DISK_FULL_BELOW_BYTES = 4_000_000
 # How a full disk is told by servers, databases and libraries.
 _WORDS = ("No space left", "disk is full", "Disk quota exceeded")
 
@@ -31,7 +31,7 @@ def out_of_space(what: str) -> OutOfSpaceError:
     )
 
 
-def require_expected(place: Path, bytes_: float) -> None:
+def require_free_space(place: Path, bytes_: float) -> None:
     """Refuse a launch that is expected to write more than there is room for.
 
     Raises
@@ -48,24 +48,24 @@ def require_expected(place: Path, bytes_: float) -> None:
         )
 
 
-def why_full(places: Iterable[Path], problem: str) -> str | None:
+def disk_full_reason(places: Iterable[Path], problem: str) -> str | None:
     """Which disk is full, where `problem`, with which something was not stored, comes of that; else None."""
-    place = full_place(places)
+    place = first_full_disk(places)
     if place is not None:
         return f"no space left in {place}"
     return f"no space left ({problem})" if any(words in problem for words in _WORDS) else None
 
 
-def full_place(places: Iterable[Path]) -> Path | None:
+def first_full_disk(places: Iterable[Path]) -> Path | None:
     """The first of these folders that is full."""
     for place in places:
         with suppress(FileNotFoundError):
-            if shutil.disk_usage(place).free < FULL_BYTES:
+            if shutil.disk_usage(place).free < DISK_FULL_BELOW_BYTES:
                 return place
     return None
 
 
-def is_full(error: BaseException | None) -> bool:
+def is_disk_full_error(error: BaseException | None) -> bool:
     """Whether an error, or one that it came of, is of a full disk: libraries say so in words of their own."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -75,12 +75,12 @@ def is_full(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def naming_full_disks(places: Iterable[Path]) -> Iterator[None]:
+def disk_full_as_out_of_space(places: Iterable[Path]) -> Iterator[None]:
     """Say which disk is full where this block fails for that; a failed write itself names no file."""
     try:
         yield
     except OSError as error:
-        if not is_full(error):
+        if not is_disk_full_error(error):
             raise
-        place = error.filename or full_place(places)
+        place = error.filename or first_full_disk(places)
         raise out_of_space(f"no space left in {place}" if place else "no space left on a disk") from error

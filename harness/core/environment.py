@@ -13,7 +13,7 @@ OFF = {
 }
 
 
-def keep_quiet() -> None:
+def disable_telemetry() -> None:
     """Set the variables in this process, for itself and for what it starts."""
     for name, value in OFF.items():
         os.environ.setdefault(name, value)

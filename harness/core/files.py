@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text_atomic(path: Path, text: str) -> None:
     """Write aside, fsync, rename, fsync the folder: a reader sees the old file or the new one, whole."""
     make_folder(path.parent)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -61,4 +61,4 @@ def sha256_of(path: Path) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON aside, fsync, rename: a reader sees the old file or the new one, whole."""
-    write_whole(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False))
+    write_text_atomic(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False))

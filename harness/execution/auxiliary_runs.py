@@ -38,7 +38,7 @@ class Host(Protocol):
 
 
 @dataclass
-class SideRun:
+class AuxiliaryRun:
     """A training under way; its number is in `job`. `stacked`: with others, in one worker."""
 
     label: str
@@ -52,10 +52,10 @@ class SideRun:
         self.retries = Retries(self.spool)
 
 
-RunT = TypeVar("RunT", bound=SideRun)
+RunT = TypeVar("RunT", bound=AuxiliaryRun)
 
 
-class SideRuns(Generic[RunT]):
+class AuxiliaryRuns(Generic[RunT]):
     """Starts trainings, hears of them, tries again what the machine spoilt."""
 
     def __init__(self, host: Host) -> None:
@@ -69,7 +69,7 @@ class SideRuns(Generic[RunT]):
             self.running[run.job.number], run.stacked = run, len(runs) > 1
         self._host.executor.submit(*(run.job for run in runs))
         for run in runs:
-            self._host.writer.poke(run.spool)
+            self._host.writer.notify(run.spool)
             self._host.view.message(f"{run.label}: started, {run.config.training.epochs} epochs")
 
     def go_on(self) -> None:
@@ -87,7 +87,7 @@ class SideRuns(Generic[RunT]):
                 run.furthest = event.epoch
                 run.retries.came_further()
             self._host.executor.reply(event.number, stop=False)
-            self._host.writer.poke(run.spool)
+            self._host.writer.notify(run.spool)
         elif isinstance(event, TrialDone):
             if event.outcome["state"] != "interrupted":  # else the next launch goes on from its checkpoint
                 self.completed(run, event.outcome)
@@ -110,7 +110,7 @@ class SideRuns(Generic[RunT]):
         """Let a training go that was kept in the study: its run in MLflow ends as the verdict says."""
         del self.running[run.job.number]
         run.spool.write("verdict", verdict)
-        self._host.writer.poke(run.spool)
+        self._host.writer.notify(run.spool)
         self._host.view.message(told)
 
     def _retry(self, run: RunT, event: TrialFailed | WorkerLost) -> None:

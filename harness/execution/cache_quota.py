@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Container
 from pathlib import Path
 
-from data.store.eviction import Item, collect, inventory, surplus
+from data.store.eviction import Item, collect, inventory, select_for_eviction
 from data.store.leases import hold
 from harness.core.format import size_text
 
@@ -22,7 +22,7 @@ class SizeError(ValueError):
     """A size that is none."""
 
 
-def bytes_of(text: str) -> int:
+def parse_size(text: str) -> int:
     """Bytes that `20GB`, `1.5 TB`, `512MiB` or `0` mean.
 
     Raises
@@ -36,7 +36,7 @@ def bytes_of(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
-def told_quota() -> int | None:
+def quota_from_environment() -> int | None:
     """Bytes that HARNESS_CACHE_SIZE allows; None where it is not set.
 
     Raises
@@ -48,12 +48,12 @@ def told_quota() -> int | None:
     if not told:
         return None
     try:
-        return bytes_of(told)
+        return parse_size(told)
     except SizeError as error:
         raise SizeError(f"{VARIABLE}: {error}") from None
 
 
-def hold_features(cache: Path, manifests: Container[str]) -> None:
+def lease_features(cache: Path, manifests: Container[str]) -> None:
     """Keep what is stored of these windows (digests of manifests) until this process ends: workers come to it later."""
     from harness.training.feature_cache import SOURCE
 
@@ -71,11 +71,11 @@ def keep_within_quota(cache: Path, say: Callable[[str], None]) -> list[Item]:
     SizeError
         The variable holds no size.
     """
-    most = told_quota()
+    most = quota_from_environment()
     if most is None:
         return []
     items = inventory(cache)
-    gone = list(collect(cache, surplus(items, most)))
+    gone = list(collect(cache, select_for_eviction(items, most)))
     left = sum(item.num_bytes for item in items) - sum(item.num_bytes for item in gone)
     if gone:
         freed = size_text(sum(item.num_bytes for item in gone))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.config.control_configs import CONTROLS, control_config
-from harness.execution.auxiliary_runs import Host, SideRun, SideRuns
-from harness.metrics.chance_level import Judgement
+from harness.execution.auxiliary_runs import AuxiliaryRun, AuxiliaryRuns, Host
+from harness.metrics.chance_level import ChanceTestResult
 from harness.study.controls import Control, controls_left, keep_control
 from harness.study.storage.trial_spool import TrialSpool
 from harness.tracking.run_verdict import verdict_of_control
@@ -28,11 +28,11 @@ def number_of(name: ControlName) -> int:
 
 
 @dataclass(kw_only=True)
-class _Run(SideRun):
+class _Run(AuxiliaryRun):
     name: ControlName
 
 
-class ControlRuns(SideRuns[_Run]):
+class ControlRuns(AuxiliaryRuns[_Run]):
     """Runs what is left of a study's controls, each once, before the trials.
 
     First, because a broken one makes every hour after it a waste, and a sweep that is stopped half-way
@@ -66,7 +66,9 @@ class ControlRuns(SideRuns[_Run]):
 
     def completed(self, run: _Run, outcome: dict[str, Any]) -> None:
         """Keep the judgement."""
-        self._keep(run, Control(run.name, Judgement(**outcome["control"]), "", run.config.fingerprint()))
+        self._keep(
+            run, Control(run.name, ChanceTestResult(**outcome["control"]), "", run.config.fingerprint())
+        )
 
     def failed(self, run: _Run, kind: FailureKind, reason: str) -> None:
         """A control without a judgement; whatever the reason, the next launch tries it again."""

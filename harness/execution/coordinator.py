@@ -31,10 +31,16 @@ from harness.execution.executors.protocol import (
 )
 from harness.execution.jobs import Jobs, Retries, count_attempt
 from harness.execution.recovery import ended_spools, settle
-from harness.execution.stopping import AlikeFailures, Stopping, require_room, require_space, why_unstored
-from harness.execution.trial_queue import Begun, Waiting, resumed
+from harness.execution.stopping import (
+    RepeatedFailures,
+    Stopping,
+    raise_if_tracking_disk_full,
+    raise_if_trial_out_of_space,
+    tracking_disk_full_reason,
+)
+from harness.execution.trial_queue import Begun, TrialQueue, resumed
 from harness.execution.view import View
-from harness.study.ask import BATCH_SIZE, SMALLER, SMALLER_OF, Asking
+from harness.study.ask import BATCH_SIZE, OOM_RETRY_OF, RETRY_BATCH_SIZE, TrialAsker
 from harness.study.storage.record import Record
 from harness.study.storage.trial_attributes import set_attributes
 from harness.study.storage.trial_spool import TrialSpool
@@ -86,15 +92,15 @@ class Coordinator:
         self.running: dict[int, _Running] = {}
         self.stopping = Stopping(executor, view)
         self._stack = study.sweep.stack
-        self.asking = Asking(study, executor.slots * self._stack)
-        self.interrupted = Waiting(self._stack)  # begun by an earlier launch, and given to a worker by it
-        self.asked = Waiting(self._stack)  # never given to any
+        self.asking = TrialAsker(study, executor.slots * self._stack)
+        self.interrupted = TrialQueue(self._stack)  # begun by an earlier launch, and given to a worker by it
+        self.asked = TrialQueue(self._stack)  # never given to any
         self._again: list[_Running] = []
         self.controls = ControlRuns(self, self.jobs)
         self.new_trials = 0
         self._spent = 0
         self.out_of_time = False
-        self._alike = AlikeFailures()
+        self._alike = RepeatedFailures()
         hours = study.sweep.budget.hours
         self._deadline = time.monotonic() + hours * 3600 if hours is not None else None
 
@@ -117,7 +123,7 @@ class Coordinator:
                 self._loop()
             finally:
                 with suppress(OSError):  # a full disk: the next launch finds them running, and goes on
-                    self._park()
+                    self._requeue_unfinished()
 
     def _loop(self) -> None:
         while True:
@@ -129,23 +135,23 @@ class Coordinator:
                     continue
                 if not self._start_next():
                     break
-            self.stopping.pass_on()
+            self.stopping.interrupt_workers()
             busy = self.running or self.controls.running or (behind and self.signal is None)
             if not busy or self.stopping.gave_up_waiting:
                 return
             for event in self.executor.poll(POLL_S):
                 self._handle(event)
-            self.require_room()
+            self.raise_if_tracking_disk_full()
             if (news := self.writer.news()) is not None:
                 self.view.message(news)
 
     def must_leave(self) -> bool:
         """Whether nothing more can be waited for: after a signal, or on a full disk."""
-        return self.signal is not None or why_unstored(self.writer, self.record) is not None
+        return self.signal is not None or tracking_disk_full_reason(self.writer, self.record) is not None
 
-    def require_room(self) -> None:
+    def raise_if_tracking_disk_full(self) -> None:
         """Raise OutOfSpaceError where MLflow does not store because its disk is full."""
-        require_room(self.writer, self.record)
+        raise_if_tracking_disk_full(self.writer, self.record)
 
     # Starting trials
 
@@ -154,7 +160,7 @@ class Coordinator:
         settle(self.study, self.record)
         for spool in ended_spools(self.study, self.record):
             if not self.controls.is_left(spool):
-                self.writer.poke(spool)
+                self.writer.notify(spool)
         begun = [
             frozen
             for frozen in self.study.optuna_study.get_trials(deepcopy=False)
@@ -198,7 +204,7 @@ class Coordinator:
 
     def _begin(self, trial: optuna.Trial, values: Values, config: TrialConfig) -> Begun:
         shown = self.study.space.searched
-        if SMALLER_OF in trial.user_attrs and BATCH_SIZE not in shown:
+        if OOM_RETRY_OF in trial.user_attrs and BATCH_SIZE not in shown:
             shown = (*shown, BATCH_SIZE)
         name = run_name(trial.number, values, shown)
         attributes = {"name": name, "values": dict(values), "config": config.model_dump(mode="json")}
@@ -221,14 +227,14 @@ class Coordinator:
         self.executor.submit(*(run.job for run in runs))
         failpoint("coordinator.dispatched")
         for one, run in zip(trials, runs, strict=True):
-            self.writer.poke(run.spool, begun=one.new)
+            self.writer.notify(run.spool, begun=one.new)
             epochs = run.config.training.epochs
             self.view.started(run.trial.number, run.name, epochs, len(run.spool.epochs()))
 
     # Hearing from trials
 
     def _handle(self, event: Event) -> None:
-        require_space(event)
+        raise_if_trial_out_of_space(event)
         if self.controls.handle(event):
             return
         run = self.running.get(event.number) if event.number is not None else None
@@ -256,13 +262,13 @@ class Coordinator:
         due = last and event.epoch + 1 >= self.study.sweep.pruner.warmup_epochs
         self.executor.reply(run.trial.number, stop=bool(due and run.trial.should_prune()))
         self.view.epoch(run.trial.number, event.epoch, event.metrics)
-        self.writer.poke(run.spool)
+        self.writer.notify(run.spool)
 
     def _on_done(self, run: _Running, outcome: dict[str, Any]) -> None:
         from optuna.trial import TrialState
 
         if outcome["state"] == "interrupted":
-            return  # it stays in `running`, and `_park` keeps it for the next launch
+            return  # it stays in `running`, and `_requeue_unfinished` keeps it for the next launch
         if not math.isfinite(outcome["score"]):  # Optuna would take -inf, and inf for the best of all
             failed = TrialFailed(run.trial.number, "diverged", f"the score is {outcome['score']}", "")
             self._on_failed(run, failed)
@@ -297,7 +303,7 @@ class Coordinator:
         batch_size = self.asking.smaller(run.trial, run.config, windows)
         if batch_size is None:
             return ""
-        run.trial.set_user_attr(SMALLER, batch_size)
+        run.trial.set_user_attr(RETRY_BATCH_SIZE, batch_size)
         return f"; to be tried with {BATCH_SIZE} {batch_size}, as another trial of the budget"
 
     def _retry(self, run: _Running, event: TrialFailed | WorkerLost) -> None:
@@ -318,7 +324,7 @@ class Coordinator:
 
     def _end(self, run: _Running, state: optuna.trial.TrialState, value: float | None, reason: str) -> None:
         number = run.trial.number
-        note = run.trial.user_attrs["reason"] if SMALLER_OF in run.trial.user_attrs else ""
+        note = run.trial.user_attrs["reason"] if OOM_RETRY_OF in run.trial.user_attrs else ""
         reason = "; ".join(part for part in (reason, note) if part)
         if reason:
             run.trial.set_user_attr("reason", reason)
@@ -327,7 +333,7 @@ class Coordinator:
         del self.running[number]
         summary = self.study.trial(number)
         self._write_verdict(run.spool, summary)
-        self.writer.poke(run.spool)
+        self.writer.notify(run.spool)
         self.asking.ended(summary)
         self.view.finished(number, summary.state, summary.score, reason)
 
@@ -337,12 +343,12 @@ class Coordinator:
 
     # Stopping
 
-    def _park(self) -> None:
+    def _requeue_unfinished(self) -> None:
         """Leave unfinished trials waiting, not running: the next launch takes them first."""
         from optuna.trial import TrialState
 
         for one in (*self.running.values(), *self.interrupted, *self.asked):
             self.study.storage.set_trial_state_values(one.trial._trial_id, TrialState.WAITING)
-            self.asking.abandon(one.trial.number)
+            self.asking.fail_duplicates(one.trial.number)
         for run in self.running.values():
             self.view.finished(run.trial.number, "interrupted", None, "")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class GateRefusedError(Exception):
     """The data would make every score worthless; no trial was started."""
 
-    def __init__(self, inspections: Sequence[Inspection]) -> None:
+    def __init__(self, inspections: Sequence[DataInspection]) -> None:
         self.inspections = tuple(inspections)
         lines = [
             f"  {inspection.name}: {check.message}"
@@ -35,7 +35,7 @@ class GateRefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Inspection:
+class DataInspection:
     """One data configuration, prepared and audited."""
 
     name: str
@@ -82,7 +82,9 @@ def evidence(manifest: Manifest) -> dict[str, dict[str, int]]:
     return counted
 
 
-def inspect(space: SearchSpace, settings: Settings, progress: Callable[[str], None]) -> list[Inspection]:
+def audit_data_configs(
+    space: SearchSpace, settings: Settings, progress: Callable[[str], None]
+) -> list[DataInspection]:
     """Prepare and audit every data configuration that a trial or a control may ask for."""
     from data.audit.audit import audit
     from data.preparation.prepare import prepare
@@ -100,7 +102,7 @@ def inspect(space: SearchSpace, settings: Settings, progress: Callable[[str], No
             if control is None:
                 raise
             raise DataError(f"control {control} cannot be made here: {error}; leave it out") from error
-        inspections.append(Inspection(name, prepared, audit(prepared)))
+        inspections.append(DataInspection(name, prepared, audit(prepared)))
     return inspections
 
 
@@ -114,7 +116,7 @@ def _data_configs(space: SearchSpace) -> list[tuple[ControlName | None, DataConf
     return list(found.values())
 
 
-def require(inspections: Sequence[Inspection]) -> None:
+def require(inspections: Sequence[DataInspection]) -> None:
     """Raise GateRefusedError where any audit refuses."""
     if not all(inspection.audit.ok for inspection in inspections):
         raise GateRefusedError(inspections)

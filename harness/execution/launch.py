@@ -16,21 +16,21 @@ from harness.config.cost import Cost, estimate
 from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
 from harness.config.trial_config import TrialConfig
-from harness.core.disk_space import naming_full_disks, require_expected
+from harness.core.disk_space import disk_full_as_out_of_space, require_free_space
 from harness.core.failpoints import failpoint
 from harness.core.files import write_json
 from harness.core.format import duration
 from harness.core.provenance import Provenance, provenance
 from harness.core.settings import Settings
 from harness.core.signals import handling_signals
-from harness.execution.cache_quota import hold_features, keep_within_quota, told_quota
+from harness.execution.cache_quota import keep_within_quota, lease_features, quota_from_environment
 from harness.execution.coordinator import Coordinator
-from harness.execution.data_gate import Inspection, inspect, require
+from harness.execution.data_gate import DataInspection, audit_data_configs, require
 from harness.execution.executors.local import LocalExecutor, default_slots
-from harness.execution.recovery import may_show_running, settle_runs
+from harness.execution.recovery import may_show_running, reconcile_runs
 from harness.execution.view import View
 from harness.study.controls import Control, controls_left, controls_of
-from harness.study.skipped_front_ends import skip_arms, skipped_arms
+from harness.study.skipped_front_ends import skip_unavailable_front_ends, skipped_front_ends
 from harness.study.storage.record import Record
 from harness.study.storage.trial_spool import TrialSpool
 from harness.study.study import Study, open_study
@@ -48,7 +48,7 @@ class Launch:
     resumed: bool
     trials: list[TrialSummary]
     new_trials: int
-    inspections: list[Inspection]
+    inspections: list[DataInspection]
     seconds: float
     signal: int | None
     exhausted: bool
@@ -84,13 +84,13 @@ def launch(sweep: Sweep, settings: Settings, view: View, on_complete: OnComplete
     record = Record(settings.record)
     record.check()  # this and the next two before hours of preparation
     team_uri()
-    told_quota()
-    skip_arms(space, view.message)
+    quota_from_environment()
+    skip_unavailable_front_ends(space, view.message)
     with record.beginning() as begun:
         inspections = _pass_gate(space, settings, view)
-        _make_room(inspections, settings, view)
+        _enforce_cache_quota(inspections, settings, view)
         record.open(begun)
-    with naming_full_disks((record.root, settings.cache)), TrackingServer(record) as server:
+    with disk_full_as_out_of_space((record.root, settings.cache)), TrackingServer(record) as server:
         study = open_study(record, sweep)
         study.space = space
         try:
@@ -105,12 +105,12 @@ def launch(sweep: Sweep, settings: Settings, view: View, on_complete: OnComplete
     return Launch(
         study.name, study.resumed, study.trials(), coordinator.new_trials, inspections,
         time.monotonic() - began, coordinator.signal, coordinator.asking.exhausted, coordinator.out_of_time,
-        unstored, problem, sweep.budget.trials, tuple(controls_of(study)), tuple(skipped_arms(space)),
+        unstored, problem, sweep.budget.trials, tuple(controls_of(study)), tuple(skipped_front_ends(space)),
     )  # fmt: skip
 
 
-def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[Inspection]:
-    inspections = inspect(space, settings, view.message)
+def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[DataInspection]:
+    inspections = audit_data_configs(space, settings, view.message)
     for inspection in inspections:
         sizes = ", ".join(f"{len(part.manifest)} {name}" for name, part in inspection.prepared.splits.items())
         view.message(f"data: {inspection.name}: {sizes} windows, {inspection.prepared.split_rule}")
@@ -127,14 +127,14 @@ def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[Inspe
     return inspections
 
 
-def _make_room(inspections: list[Inspection], settings: Settings, view: View) -> None:
+def _enforce_cache_quota(inspections: list[DataInspection], settings: Settings, view: View) -> None:
     """Keep the store within its quota, and in it what this launch needs."""
-    if told_quota() is not None:
-        hold_features(settings.cache, {digest for one in inspections for digest in one.digests.values()})
+    if quota_from_environment() is not None:
+        lease_features(settings.cache, {digest for one in inspections for digest in one.digests.values()})
         keep_within_quota(settings.cache, view.message)
 
 
-def _announce(study: Study, inspections: list[Inspection], settings: Settings, view: View) -> None:
+def _announce(study: Study, inspections: list[DataInspection], settings: Settings, view: View) -> None:
     if study.note:
         view.message(study.note)
     ended = sum(trial.state in ("complete", "pruned", "failed") for trial in study.trials())
@@ -143,13 +143,13 @@ def _announce(study: Study, inspections: list[Inspection], settings: Settings, v
     if left or controls:
         cost = expected_cost(study.space, left, inspections, settings, controls)
         view.message(cost_line(cost))
-        require_expected(settings.record, cost.disk_bytes)
+        require_free_space(settings.record, cost.disk_bytes)
 
 
 def expected_cost(
     space: SearchSpace,
     trials: int,
-    inspections: list[Inspection],
+    inspections: list[DataInspection],
     settings: Settings,
     controls: Sequence[TrialConfig] = (),
 ) -> Cost:
@@ -183,14 +183,14 @@ def _run(
     study: Study,
     record: Record,
     server: TrackingServer,
-    inspections: list[Inspection],
+    inspections: list[DataInspection],
     settings: Settings,
     view: View,
     on_complete: OnComplete | None,
 ) -> tuple[Coordinator, list[Path], str | None]:
     code = provenance(settings.resolved_device)
     study.describe(
-        [inspection.described() for inspection in inspections], code.tags, skipped_arms(study.space)
+        [inspection.described() for inspection in inspections], code.tags, skipped_front_ends(study.space)
     )
     launched = time.time_ns()
     writer = Writer(server, lambda uri: open_tracking(uri, study, code, inspections, launched))
@@ -215,7 +215,7 @@ def _run(
             patience = JOIN_S if ended else JOIN_AFTER_SIGNAL_S
             writer.stop(patience, partial(_close_runs, coordinator, unstored, ended=ended))
     if unstored:
-        coordinator.require_room()
+        coordinator.raise_if_tracking_disk_full()
     hurried = coordinator.signal is not None  # reason enough for what is not stored
     problem = writer.reason or (None if hurried else "MLflow did not answer")
     return coordinator, unstored, problem if unstored else None
@@ -242,13 +242,13 @@ def _close_runs(
 
 
 def open_tracking(
-    uri: str, study: Study, code: Provenance, inspections: list[Inspection], launched: int
+    uri: str, study: Study, code: Provenance, inspections: list[DataInspection], launched: int
 ) -> Tracking:
     """The study's experiment, with a parent run for this launch that holds the sweep and the audit."""
     tracking = Tracking(connect(uri), study.name, study.sweep.description, study.identity)
     key = f"{study.identity}/launch/{launched}"
     if tracking.find(key) is None:
-        settle_runs(tracking)  # the study's lock is held, and nothing of this launch is stored before
+        reconcile_runs(tracking)  # the study's lock is held, and nothing of this launch is stored before
     started = datetime.fromtimestamp(launched / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     tags = {**code.tags, "harness.kind": "launch", "harness.study": study.name, "harness.state": "running"}
     if study.space.skipped:

@@ -19,10 +19,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.core.failpoints import failpoint
-from harness.study.ask import tell_as
+from harness.study.ask import tell_duplicate
 from harness.study.confirmation.definition import KIND as CONFIRMATION
 from harness.study.ensembles import KIND as ENSEMBLE
-from harness.study.skipped_front_ends import retire, skip_reason
+from harness.study.skipped_front_ends import fail_skipped_trial, skip_reason
 from harness.study.storage.mlflow_schema import reading
 from harness.study.storage.promotion_lock import PromotionError, only_promotion
 from harness.study.storage.record import Record, is_locked
@@ -42,7 +42,7 @@ OTHERS = ("launch", ENSEMBLE)
 
 
 @dataclass(frozen=True)
-class Stale:
+class StaleState:
     """Something that a dead process left in a study that nobody runs."""
 
     study: str
@@ -55,7 +55,7 @@ class _Repair:
     do: Callable[[], object]
 
 
-def find_stale(record: Record) -> list[Stale]:
+def find_stale(record: Record) -> list[StaleState]:
     """What `reconcile` would put right; starts no server, and leaves out studies that are being run."""
     found = []
     for name in study_names(record):
@@ -69,7 +69,7 @@ def find_stale(record: Record) -> list[Stale]:
         texts += [
             f"the run {run!r} ({kind}) is shown as running" for kind, run in _shown_running(study, record)
         ]
-        found += [Stale(name, text) for text in texts]
+        found += [StaleState(name, text) for text in texts]
     return found
 
 
@@ -95,7 +95,7 @@ def reconcile(record: Record, name: str) -> list[str]:
         with TrackingServer(record) if needed else nullcontext() as server:
             if server is not None:
                 tracking = Tracking(connect(server.uri), name, study.sweep.description, study.identity)
-                done += _store(tracking, ended) + settle_runs(tracking) + _end_promotions(tracking, record)
+                done += _store(tracking, ended) + reconcile_runs(tracking) + _end_promotions(tracking, record)
         return done
     finally:
         lock.release()
@@ -122,7 +122,7 @@ def ended_spools(study: Study, record: Record) -> Iterator[TrialSpool]:
             yield spool
 
 
-def settle_runs(tracking: Tracking) -> list[str]:
+def reconcile_runs(tracking: Tracking) -> list[str]:
     """Show in MLflow what nobody runs any more; call it under the study's lock, before anything of it runs."""
     done = []
     for kind in TRAININGS:
@@ -187,14 +187,15 @@ def _of_trial(study: Study, frozen: FrozenTrial) -> Iterator[_Repair]:
         reason = skip_reason(study, frozen)
         if reason is not None:
             yield _Repair(
-                f"trial {number}: {reason}: nobody can go on with it", partial(retire, study, frozen, reason)
+                f"trial {number}: {reason}: nobody can go on with it",
+                partial(fail_skipped_trial, study, frozen, reason),
             )
         elif running:
             wait = partial(study.storage.set_trial_state_values, frozen._trial_id, TrialState.WAITING)
             yield _Repair(f"trial {number}: nobody trains it, it waits for the next launch", wait)
     elif running and "duplicate_of" in attributes:
         yield _Repair(
-            f"trial {number}: told as the trial that it repeats", partial(_tell_twin, study, frozen)
+            f"trial {number}: told as the trial that it repeats", partial(_finish_duplicate, study, frozen)
         )
     elif running:
         yield _Repair(
@@ -202,8 +203,8 @@ def _of_trial(study: Study, frozen: FrozenTrial) -> Iterator[_Repair]:
         )
 
 
-def _tell_twin(study: Study, twin: FrozenTrial) -> None:
-    tell_as(study, twin.number, study.trial(twin.user_attrs["duplicate_of"]))
+def _finish_duplicate(study: Study, twin: FrozenTrial) -> None:
+    tell_duplicate(study, twin.number, study.trial(twin.user_attrs["duplicate_of"]))
 
 
 def _give_up(study: Study, frozen: FrozenTrial) -> None:

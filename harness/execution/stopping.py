@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from harness.core.disk_space import out_of_space, why_full
+from harness.core.disk_space import disk_full_reason, out_of_space
 from harness.execution.executors.protocol import Event, Executor, TrialFailed, WorkersFailedError
 from harness.execution.view import View
 from harness.study.storage.record import Record
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 # How long an interrupted loop waits for its workers to reach a step's end.
 STOP_S = 60.0
 # Trainings that may fail in a row for one and the same reason.
-MAX_ALIKE = 5
+MAX_REPEATED_FAILURES = 5
 # Failures of the training itself, which say nothing of the machine.
 _ITS_OWN: tuple[FailureKind, ...] = ("diverged", "out_of_memory")
 
 
-class AlikeFailures:
+class RepeatedFailures:
     """A broken machine must not burn the budget: trainings that all fail one way are not to blame for it."""
 
     def __init__(self) -> None:
@@ -40,14 +40,14 @@ class AlikeFailures:
         Raises
         ------
         WorkersFailedError
-            It is the last of MAX_ALIKE for one reason, and nothing came to its end meanwhile.
+            It is the last of MAX_REPEATED_FAILURES for one reason, and nothing came to its end meanwhile.
         """
         if kind in _ITS_OWN:
             return
         self._reasons = [*(one for one in self._reasons if one == reason), reason]
-        if len(self._reasons) >= MAX_ALIKE:
+        if len(self._reasons) >= MAX_REPEATED_FAILURES:
             raise WorkersFailedError(
-                f"{MAX_ALIKE} trainings in a row failed the same way, nothing more is started: {reason}"
+                f"{MAX_REPEATED_FAILURES} trainings in a row failed the same way, nothing more is started: {reason}"
             )
 
 
@@ -67,7 +67,7 @@ class Stopping:
             os._exit(128 + number)
         self.signal = number
 
-    def pass_on(self) -> None:
+    def interrupt_workers(self) -> None:
         """Tell the workers, once."""
         if self.signal is not None and self._since is None:
             self._since = time.monotonic()
@@ -83,20 +83,20 @@ class Stopping:
         return busy == 0 or time.monotonic() - self._since > STOP_S
 
 
-def why_unstored(writer: Writer, record: Record) -> str | None:
+def tracking_disk_full_reason(writer: Writer, record: Record) -> str | None:
     """Which disk is full, where MLflow stores nothing because of that; else None."""
     if writer.unreachable_since is None:
         return None
-    return why_full((record.root, record.artifacts, record.spool), writer.problem or "")
+    return disk_full_reason((record.root, record.artifacts, record.spool), writer.problem or "")
 
 
-def require_room(writer: Writer, record: Record) -> None:
+def raise_if_tracking_disk_full(writer: Writer, record: Record) -> None:
     """Raise OutOfSpaceError where MLflow does not store because its disk is full: training on would be in vain."""
-    if (why := why_unstored(writer, record)) is not None:
+    if (why := tracking_disk_full_reason(writer, record)) is not None:
         raise out_of_space(why)
 
 
-def require_space(event: Event) -> None:
+def raise_if_trial_out_of_space(event: Event) -> None:
     """Raise OutOfSpaceError where a training failed for want of space: it goes on once there is some."""
     if isinstance(event, TrialFailed) and event.kind == "out_of_space":
         raise out_of_space(event.reason)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.config.trial_config import TrialConfig
-from harness.study.ask import SMALLER_OF
+from harness.study.ask import OOM_RETRY_OF
 from harness.study.storage.trial_attributes import large
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Begun:
     @property
     def stack_key(self) -> str:
         """What is equal in those that may be stacked; what once was too large for the memory is trained alone."""
-        return f"{self.trial.number}" if SMALLER_OF in self.trial.user_attrs else self.config.stack_key()
+        return f"{self.trial.number}" if OOM_RETRY_OF in self.trial.user_attrs else self.config.stack_key()
 
 
 def resumed(study: Study, frozen: optuna.trial.FrozenTrial) -> Begun:
@@ -49,7 +49,7 @@ def resumed(study: Study, frozen: optuna.trial.FrozenTrial) -> Begun:
     return Begun(trial, config, frozen.user_attrs["name"])
 
 
-class Waiting:
+class TrialQueue:
     """Begun trials, oldest first."""
 
     def __init__(self, most: int) -> None:

@@ -15,7 +15,7 @@ Verdict = Literal["sound", "broken", "uninformative"]
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ChanceTestResult:
     """A score that should be chance: its value, its one-sided 99.9 % lower bound, and what follows."""
 
     verdict: Verdict
@@ -30,7 +30,7 @@ class Judgement:
         return f"{self.value:.3f}, 99.9 % lower bound {self.low:.3f} ({self.windows} windows, K = {self.clusters})"
 
 
-def judge(correct: npt.ArrayLike, clusters: Sequence[str]) -> Judgement:
+def judge(correct: npt.ArrayLike, clusters: Sequence[str]) -> ChanceTestResult:
     """Judge a score that should be chance.
 
     Parameters
@@ -44,4 +44,4 @@ def judge(correct: npt.ArrayLike, clusters: Sequence[str]) -> Judgement:
     verdict: Verdict = "broken" if interval.low > 0.5 else "sound"
     if interval.few_clusters:
         verdict = "uninformative"
-    return Judgement(verdict, interval.value, interval.low, interval.windows, interval.clusters)
+    return ChanceTestResult(verdict, interval.value, interval.low, interval.windows, interval.clusters)

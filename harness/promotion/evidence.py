@@ -26,7 +26,7 @@ from harness.selection.candidate import Candidate
 from harness.study.choose_trial import Subject
 from harness.study.confirmation.conclusion import Confirmation, Replicate
 from harness.study.ensembles import OPTIMISM, EnsembleSummary
-from harness.study.leaderboard import expected_luck, rank_of, rivals
+from harness.study.leaderboard import expected_optimism, rank_of, rivals
 from harness.tracking.run_header import external_tags, external_weights
 from models.export.specification import Specification
 from models.onnx_io.session import open_session, run_onnx
@@ -58,7 +58,7 @@ def evidence_of(
         # A baseline serves nobody: the winner is champion all the same, and its guard says what the search was worth.
         "alias": "champion" if test.wins else "challenger",
         "seen_champion": test.opponent.version if test.opponent else None,
-        "mark": mark_of(candidate.subject),
+        "mark": subject_tags(candidate.subject),
         "macs": candidate.macs,
         "parameters": _parameters(candidate),
         "machine": {**machine(), "load": fp32.latency.load if fp32.latency else None},
@@ -105,7 +105,7 @@ def _identity(
     external = external_weights(TrialConfig.model_validate(member.config) for member in subject.members)
     # A confirmed seed was not chosen among trials, only as the median of a few: there is no curse to predict.
     rank = 1 if isinstance(subject, EnsembleSummary) or confirmation else rank_of(subject, others)
-    luck = None if confirmation else expected_luck(subject, len(others), rank)
+    luck = None if confirmation else expected_optimism(subject, len(others), rank)
     return {
         "study": study.name,
         "registered_name": candidate.registered_name,
@@ -130,7 +130,7 @@ def _identity(
     }
 
 
-def mark_of(subject: Subject) -> dict[str, str]:
+def subject_tags(subject: Subject) -> dict[str, str]:
     """Tags by which a promotion and a version name what they are made of."""
     external = external_tags(TrialConfig.model_validate(member.config) for member in subject.members)
     if isinstance(subject, EnsembleSummary):

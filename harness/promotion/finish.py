@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import listed
-from harness.core.atomic_swap import put_in_place
+from harness.core.atomic_swap import replace_folder
 from harness.core.failpoints import failpoint
 from harness.metrics.intervals import ClusteredInterval
 from harness.promotion.bundle.files import EVIDENCE, MODEL, SUMS, bundle_digest, names_in
@@ -51,7 +51,7 @@ class Promotion:
         return str(self.evidence["registered_name"])
 
 
-def aside_of(output: Path, study: str) -> Path:
+def staging_folder(output: Path, study: str) -> Path:
     """Where the bundle of a study is made, beside its place and on the same disk."""
     return output / f".{study}.aside"
 
@@ -65,7 +65,7 @@ class OutputError(ValueError):
     """A folder of bundles that cannot be used, or a place that holds what no promotion wrote."""
 
 
-def require_places(output: Path, study: str) -> None:
+def require_bundle_folders(output: Path, study: str) -> None:
     """Refuse a folder of bundles that cannot be made, and places whose content would be lost: they are replaced whole.
 
     Raises
@@ -75,7 +75,7 @@ def require_places(output: Path, study: str) -> None:
     """
     require_output(output)
     for alias in (CHAMPION, CHALLENGER):
-        require_place(place_of(output, study, alias))
+        require_replaceable(place_of(output, study, alias))
 
 
 def require_output(output: Path) -> None:
@@ -95,7 +95,7 @@ def require_output(output: Path) -> None:
         )
 
 
-def require_place(final: Path) -> None:
+def require_replaceable(final: Path) -> None:
     """Refuse the place of a bundle that holds something else; OutputError names it."""
     foreign = foreign_files(final)
     if foreign:
@@ -130,7 +130,7 @@ def complete(study: Study, tracking: Tracking, output: Path, tags: Mapping[str, 
     PromotionError
         The champion is another than the one that was met; the bundle is given up, its version stays challenger.
     """
-    sealed = aside_of(output, study.name)
+    sealed = staging_folder(output, study.name)
     evidence = _evidence(sealed)
     if _replaced(evidence, study, output):
         shutil.rmtree(sealed)
@@ -144,17 +144,17 @@ def complete(study: Study, tracking: Tracking, output: Path, tags: Mapping[str, 
         shutil.rmtree(sealed)
         raise
     failpoint("promotion.registered")
-    _remember_once(study, evidence, version)
+    _add_decision_once(study, evidence, version)
     failpoint("promotion.remembered")
     final = place_of(output, study.name, evidence["alias"])
-    put_in_place(sealed, final)
+    replace_folder(sealed, final)
     failpoint("promotion.placed")
     return Promotion(study.name, version, final, evidence)
 
 
 def unfinished(study: Study, tracking: Tracking, output: Path) -> bool:
     """Whether a killed promotion left a whole bundle; anything less is removed, and so is another record's."""
-    aside = aside_of(output, study.name)
+    aside = staging_folder(output, study.name)
     whole = (aside / SUMS).is_file() and verify(aside, latency=False).ok
     if whole and tracking.has_run(_evidence(aside)["run_id"]):
         return True
@@ -202,7 +202,7 @@ def _registration(evidence: Mapping[str, Any], sealed: Path, tags: Mapping[str, 
     )
 
 
-def _remember_once(study: Study, evidence: Mapping[str, Any], version: str) -> None:
+def _add_decision_once(study: Study, evidence: Mapping[str, Any], version: str) -> None:
     name, contest = evidence["registered_name"], evidence["champion"]
     if any((one.registered_name, one.version) == (name, version) for one in decisions_of(study)):
         return

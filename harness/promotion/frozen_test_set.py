@@ -13,12 +13,12 @@ from harness.metrics.predictions import Predictions
 from harness.promotion.bundle.files import MODEL
 from harness.promotion.bundle.model_variants import Variant, score_variants
 from harness.promotion.guards.assessment import waveforms_of
-from harness.promotion.registry.champion import Contest, contest, fetch_champion
+from harness.promotion.registry.champion import ChallengerComparison, contest, fetch_champion
 from harness.selection.candidate import Candidate
 from harness.selection.ensemble_members import ONNX
 from harness.study.confirmation.conclusion import Confirmation, Finalist, Replicate
 from harness.study.ensembles import EnsembleSummary
-from harness.study.storage.frozen_test_log import Openings, open_test
+from harness.study.storage.frozen_test_log import OpeningCounts, record_test_opening
 from harness.study.storage.record import Record
 from harness.tracking.artifacts import fetch
 from harness.tracking.experiment import Tracking
@@ -54,8 +54,8 @@ class FrozenTest:
     predictions: Predictions
     variants: tuple[Variant, ...]
     opponent: Opponent | None
-    contest: Contest | None
-    openings: Openings
+    contest: ChallengerComparison | None
+    openings: OpeningCounts
 
     @property
     def wins(self) -> bool:
@@ -113,7 +113,7 @@ def open_frozen_test(
     labels, clusters = manifest.labels(), manifest.clusters()
     ours = open_session(folder / MODEL)  # what cannot be opened must not cost an opening of the test
     theirs = open_session(opponent.model) if opponent is not None else None
-    openings = open_test(
+    openings = record_test_opening(
         record.root, candidate.study.name, _ledger_mark(candidate), manifest.digest,
         subject=candidate.subject.label, policy=policy.name, promotion=started,
     )  # fmt: skip
@@ -122,7 +122,7 @@ def open_frozen_test(
     scored = score_variants(
         variants, folder, windows, labels, clusters, policy.variants, canonical=predictions.logits
     )
-    met: Contest | None = None
+    met: ChallengerComparison | None = None
     if opponent is not None and theirs is not None:
         answers = Predictions(run_onnx(theirs, windows), labels, clusters)
         met = contest(

@@ -31,14 +31,25 @@ from harness.promotion.bundle.model_variants import Variant, make_variants, meas
 from harness.promotion.bundle.verify import verify
 from harness.promotion.bundle.write import write_bundle
 from harness.promotion.evidence import evidence_of, golden_outputs
-from harness.promotion.finish import Promotion, aside_of, complete, require_places, unfinished
+from harness.promotion.finish import Promotion, complete, require_bundle_folders, staging_folder, unfinished
 from harness.promotion.frozen_test_set import FrozenTest, open_frozen_test, opponent_of
-from harness.promotion.guards.assessment import GuardRefusedError, before_test, of_test, require, waveforms_of
+from harness.promotion.guards.assessment import (
+    GuardRefusedError,
+    post_test_guards,
+    pre_test_guards,
+    require,
+    waveforms_of,
+)
 from harness.promotion.guards.guard import Guard, refuses
 from harness.promotion.guards.serving_guards import champion_guard, no_baseline_guard, promotable_guard
 from harness.selection.candidate import Candidate, data_configs, fetch_candidate
-from harness.study.choose_trial import Subject, choose, subject_named
-from harness.study.confirmation.conclusion import Confirmation, Replicate, confirmation_of, progress_of
+from harness.study.choose_trial import Subject, choose, resolve_subject
+from harness.study.confirmation.conclusion import (
+    Confirmation,
+    Replicate,
+    confirmation_of,
+    confirmation_progress,
+)
 from harness.study.decisions import Decision, remember
 from harness.study.ensembles import EnsembleSummary
 from harness.study.storage.promotion_lock import PromotionError, only_promotion
@@ -69,7 +80,7 @@ class Review:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _PromotionContext:
     """Where a promotion works, and whom it tells."""
 
     record: Record
@@ -111,7 +122,7 @@ def promote(
     named, known = _subject(study, run, confirmation)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     if not dry_run:
-        require_places(output, study.name)
+        require_bundle_folders(output, study.name)
     with (
         only_promotion(record, None if dry_run else output),
         _refusals_remembered(study, policy, dry_run=dry_run),
@@ -119,12 +130,12 @@ def promote(
         tempfile.TemporaryDirectory(prefix="harness-promote-") as scratch,
     ):
         tracking = Tracking(connect(server.uri), study.name, identity=study.identity)
-        place = _Place(
+        place = _PromotionContext(
             record, tracking, output, Path(scratch), provenance(settings.resolved_device), started, progress
         )
         finished = None if dry_run else _finish(study, place)
         if run is None and confirmation is None:
-            for line in progress_of(study):
+            for line in confirmation_progress(study):
                 progress(line)
         subject = named or choose(study, trial_of_run(tracking, str(run)))
         if finished is not None and _is_about(finished, subject, policy, tracking):
@@ -134,14 +145,14 @@ def promote(
         )
         _require_one_file(study, subject, policy)
         candidate = _candidate(study, subject, settings, place)
-        aside = place.scratch / "dry" if dry_run else aside_of(output, study.name)
+        aside = place.scratch / "dry" if dry_run else staging_folder(output, study.name)
         with to_share(), _unsealed_removed(aside):
             draft = _drafted(candidate, known, policy, aside, place)
             review = Review(study.name, subject, policy, draft.guards)
             return review if dry_run else _promote(draft, known, policy, place)
 
 
-def _finish(study: Study, place: _Place) -> Promotion | None:
+def _finish(study: Study, place: _PromotionContext) -> Promotion | None:
     """End what a killed promotion of this study began; None where there is nothing of the kind."""
     place.tracking.end_orphans("promotion")
     if not unfinished(study, place.tracking, place.output):
@@ -162,7 +173,7 @@ def _subject(
     own = asked or confirmation_of(study)
     if asked is not None or (run is None and own is not None):
         return own.shipped if own else None, own
-    named = subject_named(study, run)
+    named = resolve_subject(study, run)
     if run is None or not run.isdecimal() or not isinstance(named, TrialSummary):
         return named, own
     for confirmation in (
@@ -196,7 +207,7 @@ def _refusals_remembered(study: Study, policy: Policy, *, dry_run: bool) -> Iter
         raise
 
 
-def _candidate(study: Study, subject: Subject, settings: Settings, place: _Place) -> Candidate:
+def _candidate(study: Study, subject: Subject, settings: Settings, place: _PromotionContext) -> Candidate:
     with to_share():
         prepared = [
             prepare(config, data_root=settings.data_root, cache=settings.cache, progress=place.progress)
@@ -230,7 +241,7 @@ def _unsealed_removed(aside: Path) -> Iterator[None]:
 
 
 def _drafted(
-    candidate: Candidate, known: Confirmation | None, policy: Policy, aside: Path, place: _Place
+    candidate: Candidate, known: Confirmation | None, policy: Policy, aside: Path, place: _PromotionContext
 ) -> _Draft:
     """Export the files and ask every guard that needs no test window."""
     place.progress("export: one ONNX file from waveform to logits; fp16 for a GPU, int8 for a CPU")
@@ -240,14 +251,16 @@ def _drafted(
     device = policy.latency.device
     own = variants[0].latency if device == "cpu" else None
     faster = {one.file: one.latency for one in variants[1:] if one.latency and one.device == device}
-    guards = before_test(
+    guards = pre_test_guards(
         candidate, aside / MODEL, own or measured(aside / MODEL, device), policy,
         confirmation=known if isinstance(candidate.subject, Replicate) else None, faster=faster,
     )  # fmt: skip
     return _Draft(candidate, specification, aside, variants, guards)
 
 
-def _promote(draft: _Draft, confirmation: Confirmation | None, policy: Policy, place: _Place) -> Promotion:
+def _promote(
+    draft: _Draft, confirmation: Confirmation | None, policy: Policy, place: _PromotionContext
+) -> Promotion:
     candidate, specification, guards = draft.candidate, draft.specification, draft.guards
     _require(candidate, guards, policy)
     met = opponent_of(candidate, confirmation, specification, place.tracking, place.scratch / "opponent")
@@ -260,7 +273,7 @@ def _promote(draft: _Draft, confirmation: Confirmation | None, policy: Policy, p
         candidate, draft.folder, draft.variants, opponent, policy, place.record, place.started
     )
     failpoint("promotion.opened")
-    guards = [*guards, *of_test(candidate, test.predictions, policy)]
+    guards = [*guards, *post_test_guards(candidate, test.predictions, policy)]
     if test.contest is not None and opponent is not None:
         guards.append(champion_guard(test.contest, is_champion=opponent.is_champion, policy=policy))
     _require(candidate, guards, policy, opened=True)

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config.sweep import NAME
-from harness.core.atomic_swap import put_in_place
+from harness.core.atomic_swap import replace_folder
 from harness.core.failpoints import failpoint
 from harness.core.file_permissions import to_share
-from harness.promotion.finish import aside_of, require_output, require_place
+from harness.promotion.finish import require_output, require_replaceable, staging_folder
 from harness.promotion.registry.fetch_bundle import fetch_bundle
 from harness.promotion.registry.model_versions import (
     CHALLENGER,
@@ -135,7 +135,7 @@ def _roll_back(
         kept = version_by_alias(client, name, PREVIOUS)
         previous = kept.version if kept else None
     final = output / _folder_of(target)
-    require_place(final)
+    require_replaceable(final)
     if not dry_run:
         for leftover in output.glob(f"{ASIDE}*"):  # of one that was killed
             shutil.rmtree(leftover, ignore_errors=True)
@@ -146,7 +146,7 @@ def _roll_back(
             if moves:
                 _give_up(output, versions.values())
                 _move(client, champion, target, previous)
-            put_in_place(Path(scratch) / "bundle", final)
+            replace_folder(Path(scratch) / "bundle", final)
             failpoint("rollback.bundle")
     if moves and not dry_run:
         _tell(client, name, left or champion.version, target.version, message)
@@ -159,7 +159,7 @@ def _roll_back(
 def _give_up(output: Path, versions: Iterable[RegisteredVersion]) -> None:
     """Remove sealed bundles of killed promotions: finished later, they would take back what is done here."""
     for study in sorted({one.study for one in versions if NAME.fullmatch(one.study)}):
-        shutil.rmtree(aside_of(output, study), ignore_errors=True)
+        shutil.rmtree(staging_folder(output, study), ignore_errors=True)
 
 
 def _move(

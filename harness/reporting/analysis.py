@@ -11,15 +11,15 @@ import numpy.typing as npt
 
 from harness.config.parameters import Choice
 from harness.metrics.paired_comparison import Difference, paired_cluster_bootstrap
-from harness.reporting.caveats import qualifications
-from harness.reporting.document import ARMS, Board, Group, GroupTable, Report, Row, Transfer
-from harness.reporting.learning_curves import curve_of
+from harness.reporting.caveats import caveats_of
+from harness.reporting.document import ARMS, Group, GroupTable, Leaderboard, Report, Row, Transfer
+from harness.reporting.learning_curves import learning_curve_of
 from harness.reporting.train_test_matrix import Matrix, matrix_of
 from harness.study.controls import controls_of
 from harness.study.ensembles import ensembles_of
-from harness.study.leaderboard import expected_luck, rivals
+from harness.study.leaderboard import expected_optimism, rivals
 from harness.study.skipped_front_ends import SKIPPED
-from harness.study.study import UNKNOWN, Study, audit_of, manifests_of
+from harness.study.study import NOT_RECORDED, Study, audit_of, manifests_of
 from harness.study.trials import TrialSummary
 
 # A searched parameter of at most this many values gets a table of its own.
@@ -64,11 +64,11 @@ class Answers:
         return Answers(self.correct[chosen], self.clusters[chosen], self.subsets[chosen], speakers)
 
 
-AnswersOf = Callable[[TrialSummary], Answers | None]
+CorrectnessOf = Callable[[TrialSummary], Answers | None]
 
 
 def analyse(
-    study: Study, answers: AnswersOf, *, created: str, evaluations: Mapping[str, Any] | None = None,
+    study: Study, answers: CorrectnessOf, *, created: str, evaluations: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> Report:  # fmt: skip
     """The report's value.
@@ -81,7 +81,7 @@ def analyse(
     answers = with_speakers(study, answers)
     trials = [trial for trial in study.trials() if trial.state != "abandoned"]
     complete = [trial for trial in trials if trial.state == "complete" and trial.outcome]
-    digests = {trial.number: manifests_of(study, trial).get("val", UNKNOWN) for trial in trials}
+    digests = {trial.number: manifests_of(study, trial).get("val", NOT_RECORDED) for trial in trials}
     found = sorted({digests[trial.number] for trial in complete})
     boards = [
         _board(study, [trial for trial in trials if digests[trial.number] == digest], digest, answers)
@@ -113,7 +113,7 @@ def analyse(
     )
 
 
-def with_speakers(study: Study, answers: AnswersOf) -> AnswersOf:
+def with_speakers(study: Study, answers: CorrectnessOf) -> CorrectnessOf:
     """The same answers, which know how many speakers the validation windows are of, where the study does."""
 
     def known(trial: TrialSummary) -> Answers | None:
@@ -124,7 +124,7 @@ def with_speakers(study: Study, answers: AnswersOf) -> AnswersOf:
     return known
 
 
-def _board(study: Study, trials: list[TrialSummary], digest: str, answers: AnswersOf) -> Board:
+def _board(study: Study, trials: list[TrialSummary], digest: str, answers: CorrectnessOf) -> Leaderboard:
     complete = [trial for trial in trials if trial.state == "complete" and trial.outcome]
     ranked = sorted(complete, key=lambda trial: (-(trial.score or 0.0), trial.number))
     held: dict[int, Answers | None] = {}
@@ -152,8 +152,8 @@ def _board(study: Study, trials: list[TrialSummary], digest: str, answers: Answe
         ))  # fmt: skip
     matrix = matrix_of(complete)
     transfers = _transfers(matrix, lambda number: answered(by_number[number])) if matrix else ()
-    luck = expected_luck(ranked[0], compared)
-    return Board(
+    luck = expected_optimism(ranked[0], compared)
+    return Leaderboard(
         digest,
         tuple(rows),
         compared,
@@ -161,7 +161,7 @@ def _board(study: Study, trials: list[TrialSummary], digest: str, answers: Answe
         tuple(grouped),
         matrix,
         transfers,
-        qualifications(study, complete),
+        caveats_of(study, complete),
     )
 
 
@@ -171,7 +171,7 @@ def _minus(ours: Answers | None, theirs: Answers | None) -> Difference | None:
 
 def _row(study: Study, trial: TrialSummary, rank: int, seconds: float | None) -> Row:
     outcome, interval = trial.outcome, trial.outcome["interval"]
-    curve, at_best = curve_of(outcome), outcome.get("at_best", {})
+    curve, at_best = learning_curve_of(outcome), outcome.get("at_best", {})
     return Row(
         rank=rank,
         trial=trial.number,

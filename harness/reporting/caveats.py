@@ -15,7 +15,7 @@ from harness.study.trials import TrialSummary
 _SMALL = re.compile(r"^(train|val)\b.*\b(few|fewer|only)\b")
 
 
-def qualifications(study: Study, trials: Sequence[TrialSummary]) -> tuple[str, ...]:
+def caveats_of(study: Study, trials: Sequence[TrialSummary]) -> tuple[str, ...]:
     """Sentences on what these trials were judged and trained on, each once; none where nothing is small."""
     audits = {str(one["data"]): one for trial in trials if (one := audit_of(study, trial))}
     found = [line for trial in trials[:1] if (line := _evaluated_on(trial.outcome.get("by_subset", {})))]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness.reporting.analysis import AnswersOf, with_speakers
+from harness.reporting.analysis import CorrectnessOf, with_speakers
 from harness.reporting.document import Against, Report
-from harness.study.study import UNKNOWN, Study, manifests_of
+from harness.study.study import NOT_RECORDED, Study, manifests_of
 from harness.study.trials import TrialSummary
 
 ADVICE = (
@@ -18,13 +18,14 @@ ADVICE = (
 
 
 def compare(
-    report: Report, study: Study, answers: AnswersOf, other: Report, other_study: Study, other_answers: AnswersOf
+    report: Report, study: Study, answers: CorrectnessOf,
+    other: Report, other_study: Study, other_answers: CorrectnessOf,
 ) -> Report:  # fmt: skip
     """The report with the best of another study beside its own best."""
     answers, other_answers = with_speakers(study, answers), with_speakers(other_study, other_answers)
     ours, theirs = _best(study), _best(other_study)
     digests = (manifests_of(study, ours), manifests_of(other_study, theirs))
-    same = digests[0].get("val", UNKNOWN) == digests[1].get("val", "") != UNKNOWN
+    same = digests[0].get("val", NOT_RECORDED) == digests[1].get("val", "") != NOT_RECORDED
     names = (f"{report.study}, trial {ours.number}", f"{other.study}, trial {theirs.number}")
     difference, refusal, advice = None, "", ""
     differing: tuple[tuple[str, str, str], ...] = ()
@@ -57,7 +58,11 @@ def _differences(
 ) -> list[tuple[str, str, str]]:
     """What differs, ours and theirs: manifest digests, then fields of the data section."""
     rows = [
-        (f"manifest digest, {split}", digests[0].get(split, UNKNOWN), digests[1].get(split, UNKNOWN))
+        (
+            f"manifest digest, {split}",
+            digests[0].get(split, NOT_RECORDED),
+            digests[1].get(split, NOT_RECORDED),
+        )
         for split in ("train", "val", "test")
     ]
     fields = sorted({*ours, *theirs})

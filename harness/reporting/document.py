@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.metrics.few_clusters import FEW_CLUSTERS
 from harness.metrics.paired_comparison import Difference
-from harness.reporting.learning_curves import Curve, Finding
+from harness.reporting.learning_curves import Finding, LearningCurve
 from harness.reporting.train_test_matrix import Matrix
 
 # Parameters that a study is about: each value has a table row and a learning curve, however many there are.
@@ -37,7 +37,7 @@ class Row:
     gap: float | None
     findings: tuple[Finding, ...]
     to_best: Difference | None
-    curve: Curve | None
+    curve: LearningCurve | None
 
     @property
     def few_clusters(self) -> bool:
@@ -74,7 +74,7 @@ class Transfer:
 
 
 @dataclass(frozen=True)
-class Board:
+class Leaderboard:
     """Trials judged on the same validation windows, ranked.
 
     `luck` is the predicted optimism of the best; `qualified` says what limits every score here.
@@ -127,7 +127,7 @@ class Report:
     code: Mapping[str, str]
     data: tuple[Mapping[str, Any], ...]
     counts: Mapping[str, int]
-    boards: tuple[Board, ...]
+    boards: tuple[Leaderboard, ...]
     ensembles: tuple[Mapping[str, Any], ...]
     incomplete: tuple[Mapping[str, Any], ...]
     skipped: tuple[Mapping[str, Any], ...]
@@ -136,7 +136,7 @@ class Report:
     notes: tuple[str, ...]
     against: Against | None = None
 
-    def noting(self, notes: Sequence[str]) -> Report:
+    def with_notes(self, notes: Sequence[str]) -> Report:
         """The report with more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
@@ -146,7 +146,7 @@ class Report:
         return {**asdict(self), "boards": [board_json(board) for board in self.boards], "against": against}
 
 
-def board_json(board: Board) -> dict[str, Any]:
+def board_json(board: Leaderboard) -> dict[str, Any]:
     """A board's fields, with the best and the matrix as other documents have them."""
     rows = [{**asdict(row), "to_best": _difference_json(row.to_best)} for row in board.rows]
     groups = [

@@ -32,7 +32,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Curve:
+class LearningCurve:
     """Balanced accuracy by epoch, on a fixed sample of the training windows and on validation.
 
     Training may be unknown (empty), in records of earlier versions.
@@ -100,8 +100,8 @@ def trailing_medians(values: Sequence[float]) -> list[float]:
     return [lower_median(values[max(0, end - WINDOW) : end]) for end in range(1, len(values) + 1)]
 
 
-def curve_of(outcome: Mapping[str, Any]) -> Curve | None:
+def learning_curve_of(outcome: Mapping[str, Any]) -> LearningCurve | None:
     """The course that a trial's outcome tells of; None where it has no epoch."""
     curves = outcome.get("curves", {})
     val = curves.get("val") or outcome.get("val_accuracy") or ()  # balanced windows: the two are equal
-    return Curve(tuple(curves.get("train", ())), tuple(val)) if val else None
+    return LearningCurve(tuple(curves.get("train", ())), tuple(val)) if val else None

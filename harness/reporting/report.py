@@ -80,7 +80,7 @@ def _read(record: Record, study: Study, created: str, client: MlflowClient | Non
         reader = _Reader(files)
         evaluations = evaluations_of(files)
         report = analyse(study, reader, created=created, evaluations=evaluations)
-    return report.noting(reader.problems)
+    return report.with_notes(reader.problems)
 
 
 class _Reader:
@@ -96,13 +96,13 @@ class _Reader:
             wanted = trial.outcome.get("sha256", {}).get(PREDICTIONS)
             if wanted is None:
                 raise ArtifactError("its predictions were not recorded")
-            return load_answers(self.files.file(trial.number, PREDICTIONS, wanted))
+            return load_correctness(self.files.file(trial.number, PREDICTIONS, wanted))
         except (ArtifactError, OSError, ValueError, KeyError) as error:
             self.problems.append(f"Trial {trial.number} is not compared window by window: {error}.")
             return None
 
 
-def load_answers(path: Path) -> Answers:
+def load_correctness(path: Path) -> Answers:
     """What a trial's predictions.npz says of its validation windows."""
     with np.load(path, allow_pickle=False) as stored:
         correct = stored["val_logits"].argmax(axis=1) == stored["val_labels"]

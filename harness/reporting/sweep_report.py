@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FOLDER = "report"
 
 
-def publish(
+def publish_report(
     study: Study, record: Record, tracking: Tracking | None, say: Callable[[str], None]
 ) -> Matrix | None:
     """Write report/ (and matrix.png, matrix.json) into the artifacts of the launch's run.

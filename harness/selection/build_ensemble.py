@@ -71,7 +71,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,60}")
 
 
 @dataclass(frozen=True)
-class Averaged:
+class LoadedMembers:
     """Members that go together, with their data and their networks."""
 
     study: Study
@@ -127,7 +127,7 @@ def make_ensemble(
                 ]
             require_unchanged(study, prepared)
             runs, networks = _networks(members, connected(), Path(scratch))
-            averaged = Averaged(study, chosen, tuple(members), runs, tuple(prepared), networks)
+            averaged = LoadedMembers(study, chosen, tuple(members), runs, tuple(prepared), networks)
             ensemble = _store(averaged, connected(), settings, Path(scratch) / "spool", progress)
             remember(study, ensemble)
     finally:
@@ -180,7 +180,11 @@ def _signature(specification: Specification) -> str:
 
 
 def _store(
-    averaged: Averaged, tracking: Tracking, settings: Settings, folder: Path, progress: Callable[[str], None]
+    averaged: LoadedMembers,
+    tracking: Tracking,
+    settings: Settings,
+    folder: Path,
+    progress: Callable[[str], None],
 ) -> EnsembleSummary:
     """Judge the average on the validation windows and store its run in MLflow."""
     study, members = averaged.study, averaged.members
@@ -216,11 +220,11 @@ def _store(
     return replace(ensemble, run_id=run_id)
 
 
-def _key(averaged: Averaged) -> str:
+def _key(averaged: LoadedMembers) -> str:
     return f"{averaged.study.identity}/ensemble/{averaged.name}"
 
 
-def _header(averaged: Averaged, fingerprint: str, code: Any) -> dict[str, Any]:
+def _header(averaged: LoadedMembers, fingerprint: str, code: Any) -> dict[str, Any]:
     """What the run is called and made of, as a trial's spool has it."""
     members, shared = averaged.members, averaged.prepared[0]
     numbers = ", ".join(str(member.number) for member in members)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from harness.config.baseline import baseline_of
 from harness.config.parameters import Scalar
 from harness.config.trial_config import TrialConfig
-from harness.study.choose_trial import choose, subject_named
+from harness.study.choose_trial import choose, resolve_subject
 from harness.study.confirmation.definition import Arm
 from harness.study.ensembles import EnsembleSummary
-from harness.study.leaderboard import expected_luck, rank_of, rivals
+from harness.study.leaderboard import expected_optimism, rank_of, rivals
 from harness.study.storage.record import Record
 from harness.study.study import Study
 from harness.study.trials import TrialSummary, unexportable_reason
@@ -26,7 +26,7 @@ class ConfirmationError(ValueError):
     """What cannot be confirmed as it was asked for."""
 
 
-def arms_of(
+def choose_finalists(
     study: Study, record: Record, run: str | None, count: int, baseline: Mapping[str, Scalar] | None
 ) -> tuple[list[Arm], list[str]]:
     """What is trained on fresh seeds, best score first, the baseline among it; and a line for each that is left out.
@@ -79,7 +79,7 @@ def _arm(study: Study, trial: TrialSummary) -> Arm:
     config, score, luck = TrialConfig.model_validate(trial.config), None, None
     if trial.state == "complete":
         others = rivals(study, trial)
-        score, luck = trial.score, expected_luck(trial, len(others), rank_of(trial, others))
+        score, luck = trial.score, expected_optimism(trial, len(others), rank_of(trial, others))
     return Arm(trial.name, config, trial.values, trial.number, score, luck)
 
 
@@ -92,7 +92,7 @@ def _best(study: Study, count: int) -> list[TrialSummary]:
     return distinct[:last]
 
 
-def able_trials(study: Study) -> list[TrialSummary]:
+def confirmable_trials(study: Study) -> list[TrialSummary]:
     """The complete trials that can be confirmed, one a configuration, best score first."""
     return [one for one in _distinct(study) if _cannot(one) is None]
 
@@ -104,7 +104,7 @@ def _distinct(study: Study) -> list[TrialSummary]:
 
 
 def _named(study: Study, record: Record, run: str) -> TrialSummary:
-    subject = subject_named(study, run, "confirm")
+    subject = resolve_subject(study, run, "confirm")
     if isinstance(subject, EnsembleSummary):
         numbers = ", ".join(str(member.number) for member in subject.members)
         raise ConfirmationError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config.cost import Cost, estimate_trainings, window_macs
 from harness.config.files.policy_file import load_policy
 from harness.config.parameters import Scalar
-from harness.core.disk_space import naming_full_disks, require_expected
+from harness.core.disk_space import disk_full_as_out_of_space, require_free_space
 from harness.core.file_permissions import to_share
 from harness.core.format import duration
 from harness.core.provenance import provenance
@@ -18,27 +18,27 @@ from harness.core.settings import Settings
 from harness.core.signals import Stopped, handling_signals
 from harness.execution.executors.local import LocalExecutor, default_slots
 from harness.execution.jobs import Jobs
-from harness.execution.recovery import ended_spools, settle, settle_runs
-from harness.execution.stopping import require_room
+from harness.execution.recovery import ended_spools, reconcile_runs, settle
+from harness.execution.stopping import raise_if_tracking_disk_full
 from harness.execution.view import View
 from harness.selection.candidate import require_unchanged
-from harness.selection.choose_finalists import ConfirmationError, arms_of
+from harness.selection.choose_finalists import ConfirmationError, choose_finalists
 from harness.selection.confirmation_runs import ConfirmationRuns, unfinished
 from harness.study.confirmation.conclusion import (
     Confirmation,
     confirmation_of,
+    confirmation_progress,
     finalists_of,
-    progress_of,
-    set_out,
-    unfinished_of,
-    why_none,
+    no_winner_reason,
+    start_confirmation,
+    unfinished_confirmation,
 )
-from harness.study.confirmation.definition import Arm, Definition, folder_of, results_of
+from harness.study.confirmation.definition import Arm, ConfirmationDefinition, folder_of, results_of
 from harness.study.storage.record import Record
 from harness.study.study import Study, load_study
 from harness.tracking.experiment import Tracking, connect
 from harness.tracking.server.server import TrackingServer
-from harness.tracking.writer import JOIN_AFTER_SIGNAL_S, JOIN_S, Writer, waiting_line
+from harness.tracking.writer import JOIN_AFTER_SIGNAL_S, JOIN_S, Writer, unstored_message
 
 if TYPE_CHECKING:
     from data.preparation.prepare import Prepared
@@ -56,7 +56,7 @@ class Plan:
     """
 
     study: Study
-    definition: Definition
+    definition: ConfirmationDefinition
     left: Sequence[tuple[Arm, int]]
     cost: Cost
     notes: Sequence[str]
@@ -158,12 +158,12 @@ def confirm(
         for line in plan.lines():
             view.message(line)
         if plan.left:
-            require_expected(record.root, plan.cost.disk_bytes)
+            require_free_space(record.root, plan.cost.disk_bytes)
         definition = plan.definition
         if not plan.resumes:
-            set_out(study, definition.arms, definition.seeds, named=definition.named)
+            start_confirmation(study, definition.arms, definition.seeds, named=definition.named)
         _train(plan, record, settings, view)
-        if progress_of(study, definition.run):  # without a winner; one from before is none of this
+        if confirmation_progress(study, definition.run):  # without a winner; one from before is none of this
             raise ConfirmationFailedError(no_winner(plan))
         confirmed = confirmation_of(study, definition.run)
         assert confirmed is not None
@@ -192,7 +192,7 @@ def make_plan(
     from data.preparation.prepare import prepare
 
     bare = run is None and finalists is None and seeds is None
-    begun = unfinished_of(study) if bare else None
+    begun = unfinished_confirmation(study) if bare else None
     if begun is not None:
         definition, notes = (
             begun,
@@ -221,13 +221,13 @@ def make_plan(
 def _asked(
     study: Study, record: Record, run: str | None, finalists: int | None, seeds: int | None,
     baseline: Mapping[str, Scalar] | None,
-) -> tuple[Definition, list[str]]:  # fmt: skip
+) -> tuple[ConfirmationDefinition, list[str]]:  # fmt: skip
     rule = load_policy("default").confirmation
     fresh = rule.seeds if seeds is None else seeds
     if fresh < 2:
         raise ConfirmationError(f"{fresh} seeds have no spread: give 2 or more (5 is usual)")
-    arms, notes = arms_of(study, record, run, finalists or rule.finalists, baseline)
-    return Definition(tuple(arms), fresh, run is not None), notes
+    arms, notes = choose_finalists(study, record, run, finalists or rule.finalists, baseline)
+    return ConfirmationDefinition(tuple(arms), fresh, run is not None), notes
 
 
 def _paces(study: Study, device: str) -> dict[str, float]:
@@ -247,14 +247,14 @@ def _train(plan: Plan, record: Record, settings: Settings, view: View) -> None:
     settle(study, record)
     if not plan.left and not any(record.spooled(study.name)):
         return  # all is trained, and stored
-    with naming_full_disks((record.root, settings.cache)), TrackingServer(record) as server:
+    with disk_full_as_out_of_space((record.root, settings.cache)), TrackingServer(record) as server:
         writer = Writer(server, lambda uri: _tracking(uri, study))
         slots = plan.cost.workers if plan.left else 0
         executor = LocalExecutor(slots, settings.resolved_device, record.root / "logs")
         anew = {folder_of(arm.fingerprint, seed) for arm, seed in plan.left}
         for spool in ended_spools(study, record):
             if spool.folder.name not in anew:
-                writer.poke(spool)
+                writer.notify(spool)
         runs = ConfirmationRuns(jobs, executor, writer, view, plan.left, plan.trainings)
         ended = False
         with handling_signals(runs.stopping.on_signal):  # also while the last runs are stored
@@ -268,9 +268,9 @@ def _train(plan: Plan, record: Record, settings: Settings, view: View) -> None:
                     JOIN_S if ended else JOIN_AFTER_SIGNAL_S, partial(_pause, unfinished(study, jobs))
                 )
         if unstored:
-            require_room(writer, record)
+            raise_if_tracking_disk_full(writer, record)
     if unstored:
-        view.message(waiting_line(len(unstored), writer.reason, hurried=runs.signal is not None))
+        view.message(unstored_message(len(unstored), writer.reason, hurried=runs.signal is not None))
     if runs.signal is not None:
         raise Stopped(runs.signal)
 
@@ -284,7 +284,7 @@ def _pause(keys: Iterable[str], tracking: Tracking) -> None:
 def _tracking(uri: str, study: Study) -> Tracking:
     """The study's experiment; runs on fresh seeds stand below its last launch."""
     tracking = Tracking(connect(uri), study.name, study.sweep.description, study.identity)
-    settle_runs(tracking)
+    reconcile_runs(tracking)
     tracking.parent = tracking.latest("launch")
     return tracking
 
@@ -294,7 +294,7 @@ def no_winner(plan: Plan) -> str:
     finalists = finalists_of(plan.study, plan.definition)
     return "\n".join(
         [
-            why_none(finalists, named=plan.definition.named),
+            no_winner_reason(finalists, named=plan.definition.named),
             *(f"  {finalist.line()}" for finalist in finalists),
         ]
     )

@@ -13,12 +13,18 @@ from harness.config.trial_config import TrialConfig
 from harness.core.failpoints import failpoint
 from harness.core.format import duration
 from harness.core.signals import handling_signals
-from harness.execution.auxiliary_runs import SideRun, SideRuns
+from harness.execution.auxiliary_runs import AuxiliaryRun, AuxiliaryRuns
 from harness.execution.executors.protocol import Executor, WorkerLost
 from harness.execution.jobs import Jobs
-from harness.execution.stopping import AlikeFailures, Stopping, require_room, require_space, why_unstored
+from harness.execution.stopping import (
+    RepeatedFailures,
+    Stopping,
+    raise_if_tracking_disk_full,
+    raise_if_trial_out_of_space,
+    tracking_disk_full_reason,
+)
 from harness.execution.view import View
-from harness.study.confirmation.definition import KIND, Arm, Result, folder_of, keep_result, results_of
+from harness.study.confirmation.definition import KIND, Arm, Result, folder_of, results_of, save_result
 from harness.study.confirmation.replicate import Replicate, replicate_of
 from harness.study.storage.trial_spool import TrialSpool
 from harness.tracking.run_header import trial_header
@@ -33,12 +39,12 @@ POLL_S = 0.2
 
 
 @dataclass(kw_only=True)
-class _Run(SideRun):
+class _Run(AuxiliaryRun):
     arm: Arm
     seed: int
 
 
-class ConfirmationRuns(SideRuns[_Run]):
+class ConfirmationRuns(AuxiliaryRuns[_Run]):
     """Trains arms on fresh seeds until every one has ended, or somebody stops it.
 
     With `stack: N` in the sweep a worker trains up to N at once: the seeds of an arm, and of arms alike but for rate
@@ -58,7 +64,7 @@ class ConfirmationRuns(SideRuns[_Run]):
         self.jobs, self.study = jobs, jobs.study
         self.executor, self.writer, self.view = executor, writer, view
         self.stopping = Stopping(executor, view)
-        self._alike = AlikeFailures()
+        self._alike = RepeatedFailures()
         self._left = list(left)
         self._new, self._total = len(self._left), total
         self._numbers = itertools.count(1)
@@ -71,7 +77,7 @@ class ConfirmationRuns(SideRuns[_Run]):
 
     def must_leave(self) -> bool:
         """Whether nothing more can be waited for: after a signal, or on a full disk."""
-        return self.signal is not None or why_unstored(self.writer, self.jobs.record) is not None
+        return self.signal is not None or tracking_disk_full_reason(self.writer, self.jobs.record) is not None
 
     def run(self) -> None:
         """Train what is left.
@@ -88,14 +94,14 @@ class ConfirmationRuns(SideRuns[_Run]):
                     self.go_on()
                 while self._left and self.executor.idle > 0 and self.signal is None and not behind:
                     self._start_next()
-                self.stopping.pass_on()
+                self.stopping.interrupt_workers()
                 if not (self.running or behind) or self.stopping.gave_up_waiting:
                     return
                 for event in self.executor.poll(POLL_S):
-                    require_space(event)
+                    raise_if_trial_out_of_space(event)
                     if not self.handle(event) and isinstance(event, WorkerLost):
                         self.view.message(event.reason)
-                require_room(self.writer, self.jobs.record)
+                raise_if_tracking_disk_full(self.writer, self.jobs.record)
                 if (news := self.writer.news()) is not None:
                     self.view.message(news)
 
@@ -132,7 +138,7 @@ class ConfirmationRuns(SideRuns[_Run]):
         self._alike.add(kind, reason)
 
     def _keep(self, run: _Run, result: Result) -> None:
-        keep_result(self.study, run.arm.fingerprint, run.seed, result)
+        save_result(self.study, run.arm.fingerprint, run.seed, result)
         failpoint("confirmation result kept")
         told = replicate_of(self.study, run.arm, run.seed, result)
         header = run.spool.read("trial") or {}

@@ -30,10 +30,10 @@ from harness.metrics.frame_scores import (
 )
 from harness.metrics.sliding_window import FrameScores, read_windows
 from harness.selection.ensemble_members import ONNX
-from harness.selection.meeting_corpus import Heard, MeetingSet, heard_in, load_meetings
-from harness.study.choose_trial import what_there_is
+from harness.selection.meeting_corpus import MeetingSet, TrainingSpeakers, heard_in, load_meetings
+from harness.study.choose_trial import available_subjects
 from harness.study.ensembles import ensemble_named
-from harness.study.storage.frozen_test_log import Openings, open_test
+from harness.study.storage.frozen_test_log import OpeningCounts, record_test_opening
 from harness.study.storage.record import Record
 from harness.study.study import Study, load_study, study_names
 from harness.tracking.artifacts import fetch
@@ -72,7 +72,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluatedRun:
     """A run's result on meetings, with everything that qualifies it."""
 
     run_id: str
@@ -82,7 +82,7 @@ class Evaluated:
     artifact: str
     result: Result
     flags: tuple[str, ...]
-    openings: Openings | None
+    openings: OpeningCounts | None
 
     def as_json(self) -> dict[str, Any]:
         """The document that is stored in the run and printed by `--json`."""
@@ -96,7 +96,7 @@ class Evaluated:
         }  # fmt: skip
 
 
-def evaluate(run: str, asked: Asked, settings: Settings, progress: Progress) -> Evaluated:
+def evaluate(run: str, asked: Asked, settings: Settings, progress: Progress) -> EvaluatedRun:
     """Slide the model of a run (`RUN id`, `STUDY/TRIAL` or `STUDY/ENSEMBLE`) over meetings; store the result in it.
 
     The study's lock is held meanwhile, as a sweep holds it: what belongs to a study has one writer.
@@ -142,7 +142,7 @@ def evaluate(run: str, asked: Asked, settings: Settings, progress: Progress) -> 
             progress("the frozen test is opened")
             openings = _open(record, found, protocol)
         result = _slide(model, meetings, protocol, progress)
-        evaluated = Evaluated(
+        evaluated = EvaluatedRun(
             found.info.run_id, str(found.info.run_name), study, tags.get("harness.trial") or tags.get(ENSEMBLE, ""),
             f"evaluate/{protocol.digest()[:12]}/result.json", result, flags, openings,
         )  # fmt: skip
@@ -159,7 +159,7 @@ def _check_study(record: Record, run: str) -> None:
         return
     study = load_study(record, name)
     if not (_is_trial(study, word) or ensemble_named(study, word)):
-        raise EvaluationError(f"study {name} has no trial or ensemble {word!r}; {what_there_is(study)}")
+        raise EvaluationError(f"study {name} has no trial or ensemble {word!r}; {available_subjects(study)}")
 
 
 def _is_trial(study: Study, word: str) -> bool:
@@ -232,17 +232,19 @@ def _protocol(task: str, meetings: MeetingSet, asked: Asked) -> Protocol:
     )  # fmt: skip
 
 
-def _stored_clusters(client: MlflowClient, run: Run, digests: dict[str, str], folder: Path) -> Heard | None:
+def _stored_clusters(
+    client: MlflowClient, run: Run, digests: dict[str, str], folder: Path
+) -> TrainingSpeakers | None:
     """Clusters (AMI: meeting groups) in a run's stored predictions, where its manifests are in no cache."""
     if PREDICTIONS not in digests:
         return None
     path = fetch(client, run.info.run_id, PREDICTIONS, digests[PREDICTIONS], folder)
     with np.load(path, allow_pickle=False) as stored:
         train, val = (frozenset(map(str, stored[f"{split}_clusters"])) for split in ("train", "val"))
-    return Heard(train, val, whole=False)
+    return TrainingSpeakers(train, val, whole=False)
 
 
-def _seen_flags(meetings: MeetingSet, heard: Heard | None) -> list[str]:
+def _seen_flags(meetings: MeetingSet, heard: TrainingSpeakers | None) -> list[str]:
     if heard is None:
         return ["whether the model was trained on these meetings cannot be told: its manifests are not here"]
     seen = meetings.with_any(heard.train)
@@ -264,13 +266,15 @@ def _seen_flags(meetings: MeetingSet, heard: Heard | None) -> list[str]:
     return flags
 
 
-def _open(record: Record, run: Run, protocol: Protocol) -> Openings:
+def _open(record: Record, run: Run, protocol: Protocol) -> OpeningCounts:
     """Write into the ledger that these very meetings were looked at, whatever the protocol's other fields."""
     tags = run.data.tags
     trial = tags.get("harness.trial", "")
     study = tags.get("harness.study", run.info.run_id)
     name = tags.get(ENSEMBLE, run.info.run_id)
-    return open_test(record.root, study, int(trial) if trial.isdecimal() else name, protocol.reference)
+    return record_test_opening(
+        record.root, study, int(trial) if trial.isdecimal() else name, protocol.reference
+    )
 
 
 def _slide(model: Path, meetings: MeetingSet, protocol: Protocol, progress: Progress) -> Result:
@@ -294,7 +298,7 @@ def _slide(model: Path, meetings: MeetingSet, protocol: Protocol, progress: Prog
     return evaluation.result()
 
 
-def store(client: MlflowClient, evaluated: Evaluated, folder: Path) -> None:
+def store(client: MlflowClient, evaluated: EvaluatedRun, folder: Path) -> None:
     """Write the result into its run: the document first, then metrics and tags that carry the protocol's digest."""
     from mlflow.entities import Metric, RunTag
 

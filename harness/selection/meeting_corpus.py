@@ -114,19 +114,19 @@ def regions_of(root: Path, part: str, recording: Recording) -> Spans:
 
 
 @dataclass(frozen=True)
-class Heard:
+class TrainingSpeakers:
     """Speakers and clusters of a model's training and validation windows; `whole`: of all of them."""
 
     train: frozenset[str]
     val: frozenset[str]
     whole: bool
 
-    def __or__(self, other: Heard) -> Heard:
+    def __or__(self, other: TrainingSpeakers) -> TrainingSpeakers:
         """Whom either of two incomplete sources names."""
-        return Heard(self.train | other.train, self.val | other.val, self.whole or other.whole)
+        return TrainingSpeakers(self.train | other.train, self.val | other.val, self.whole or other.whole)
 
 
-def heard_in(cache: Path, params: Mapping[str, str]) -> Heard | None:
+def heard_in(cache: Path, params: Mapping[str, str]) -> TrainingSpeakers | None:
     """Whom the manifests of a run's digests hold, from the prepared data in the cache; None if none is there.
 
     A run has one digest of training windows a data configuration that it was trained on: a trial `digest.train`,
@@ -144,7 +144,7 @@ def heard_in(cache: Path, params: Mapping[str, str]) -> Heard | None:
         if digests["train"] in missing and digests["val"] == params.get("digest.val"):
             train, val = train | _heard(path.parent, "train"), val | _heard(path.parent, "val")
             missing.discard(digests["train"])
-    return Heard(train, val, whole=not missing) if missing != trained else None
+    return TrainingSpeakers(train, val, whole=not missing) if missing != trained else None
 
 
 def _heard(folder: Path, split: Split) -> frozenset[str]:

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 # On a trial that ran out of memory: the batch size to try; on the trial that tries it: the number of the first.
-SMALLER, SMALLER_OF = "smaller", "smaller_of"
+RETRY_BATCH_SIZE, OOM_RETRY_OF = "smaller", "smaller_of"
 
 # After so many duplicates in a row a finite space is walked for what is left.
 MAX_REPEATS = 20
 BATCH_SIZE = "batch_size"
 
 
-class Asking:
+class TrialAsker:
     """Asks the sampler, and tells duplicates the first one's value: no run, no budget."""
 
     def __init__(self, study: Study, workers: int) -> None:
@@ -35,7 +35,7 @@ class Asking:
         self.exhausted = False
         self._workers = workers
         self._numbers: dict[str, int] = {}  # fingerprint -> the trial that runs or ran it
-        self._twins: dict[int, list[optuna.Trial]] = {}  # duplicates of trials that still run
+        self._duplicates: dict[int, list[optuna.Trial]] = {}  # duplicates of trials that still run
         self._unseen = study.space.combinations()
         self._tally = Tally()
 
@@ -46,7 +46,7 @@ class Asking:
     def next(self) -> tuple[optuna.Trial, Values, TrialConfig] | None:
         """A trial whose configuration is new; None (and `exhausted`) where a finite space has no more."""
         repeats = 0
-        while (smaller := self._enqueue_smaller()) or not self.exhausted:
+        while (smaller := self._enqueue_oom_retry()) or not self.exhausted:
             grid = self.study.sweep.sampler.type == "grid"
             if not smaller and (grid or repeats >= MAX_REPEATS):
                 self._enqueue_unseen()
@@ -72,8 +72,8 @@ class Asking:
 
         None where it cannot be halved, where that was done already, or where another trial ran that configuration.
         """
-        batch_size = smaller_batch(self.study.space, config, windows)
-        if batch_size is None or SMALLER_OF in trial.user_attrs:
+        batch_size = halved_batch_size(self.study.space, config, windows)
+        if batch_size is None or OOM_RETRY_OF in trial.user_attrs:
             return None
         values = {**trial.user_attrs["values"], BATCH_SIZE: batch_size}
         known = self.study.space.config(values).fingerprint() in self._numbers
@@ -81,14 +81,14 @@ class Asking:
 
     def ended(self, first: TrialSummary) -> None:
         """Tell the duplicates of a trial that has ended."""
-        for twin in self._twins.pop(first.number, []):
-            tell_as(self.study, twin.number, first)
+        for twin in self._duplicates.pop(first.number, []):
+            tell_duplicate(self.study, twin.number, first)
 
-    def abandon(self, number: int) -> None:
+    def fail_duplicates(self, number: int) -> None:
         """Give up the duplicates of a trial that is interrupted; a later launch asks for others."""
         from optuna.trial import TrialState
 
-        for twin in self._twins.pop(number, []):
+        for twin in self._duplicates.pop(number, []):
             self.study.optuna_study.tell(twin.number, state=TrialState.FAIL)
 
     def _ask(self) -> tuple[optuna.Trial, Values, TrialConfig]:
@@ -97,23 +97,23 @@ class Asking:
         trial = study.ask()
         failpoint("coordinator.asked")
         values = self.study.space.suggest(trial)
-        if SMALLER_OF in trial.user_attrs:
+        if OOM_RETRY_OF in trial.user_attrs:
             values[BATCH_SIZE] = trial.user_attrs[BATCH_SIZE]
         return trial, values, self.study.space.config(values)
 
-    def _enqueue_smaller(self) -> bool:
+    def _enqueue_oom_retry(self) -> bool:
         """Queue the next trial that ran out of memory, smaller; whether one is queued."""
         study = self.study.optuna_study
         trials = study.get_trials(deepcopy=False)
-        if any(is_queued(trial) and SMALLER_OF in trial.user_attrs for trial in self._tally.rest(trials)):
+        if any(is_queued(trial) and OOM_RETRY_OF in trial.user_attrs for trial in self._tally.rest(trials)):
             return True
-        number = self._tally.next_smaller(trials)
+        number = self._tally.next_oom_retry(trials)
         if number is None:
             return False
         trial = trials[number]
-        size = trial.user_attrs[SMALLER]
+        size = trial.user_attrs[RETRY_BATCH_SIZE]
         reason = f"as trial {number}, which ran out of memory, with {BATCH_SIZE} {size}"
-        marks = {SMALLER_OF: number, BATCH_SIZE: size, "reason": reason}
+        marks = {OOM_RETRY_OF: number, BATCH_SIZE: size, "reason": reason}
         searched = {BATCH_SIZE: size} if BATCH_SIZE in trial.params else {}
         study.enqueue_trial({**trial.params, **searched}, user_attrs=marks)
         return True
@@ -150,12 +150,12 @@ class Asking:
         trial.set_user_attr("reason", f"the same configuration as trial {known}")
         first = self.study.trial(known)
         if first.state in ("running", "interrupted"):
-            self._twins.setdefault(known, []).append(trial)
+            self._duplicates.setdefault(known, []).append(trial)
         else:
-            tell_as(self.study, trial.number, first)
+            tell_duplicate(self.study, trial.number, first)
 
 
-def smaller_batch(space: SearchSpace, config: TrialConfig, windows: int) -> int | None:
+def halved_batch_size(space: SearchSpace, config: TrialConfig, windows: int) -> int | None:
     """Half the batch of a training on so many windows; where it is searched, the largest of the space up to that."""
     half = min(config.training.batch_size, windows) // 2
     if BATCH_SIZE not in space.searched:
@@ -166,7 +166,7 @@ def smaller_batch(space: SearchSpace, config: TrialConfig, windows: int) -> int 
     return max(fitting, default=None)
 
 
-def tell_as(study: Study, twin: int, first: TrialSummary) -> None:
+def tell_duplicate(study: Study, twin: int, first: TrialSummary) -> None:
     """Tell the duplicate of this number what the trial that it repeats was told; failed where that has not ended."""
     from optuna.trial import TrialState
 
@@ -194,32 +194,32 @@ class Tally:
         while self.counted < len(trials) and trials[self.counted].state.is_finished():
             trial = trials[self.counted]
             self.counted += 1
-            if not is_given_up(trial):
+            if not is_abandoned(trial):
                 self.asked += 1
-                self.begun.update(_smaller_of(trial))
-            if SMALLER in trial.user_attrs:
+                self.begun.update(_oom_retry_of(trial))
+            if RETRY_BATCH_SIZE in trial.user_attrs:
                 self.smaller.append(trial.number)
         return trials[self.counted :]
 
     def number_asked(self, trials: Sequence[FrozenTrial]) -> int:
         """Trials asked for before, less those given up before they began: the next one stands for such a one."""
         rest = self.rest(trials)
-        return self.asked + sum(not is_given_up(trial) for trial in rest if not is_queued(trial))
+        return self.asked + sum(not is_abandoned(trial) for trial in rest if not is_queued(trial))
 
-    def next_smaller(self, trials: Sequence[FrozenTrial]) -> int | None:
+    def next_oom_retry(self, trials: Sequence[FrozenTrial]) -> int | None:
         """Number of the first trial that is to be tried once more, smaller, and was not asked for yet."""
         rest = self.rest(trials)
-        begun = self.begun.union(*(_smaller_of(trial) for trial in rest if not is_given_up(trial)))
-        waiting = [*self.smaller, *(trial.number for trial in rest if SMALLER in trial.user_attrs)]
+        begun = self.begun.union(*(_oom_retry_of(trial) for trial in rest if not is_abandoned(trial)))
+        waiting = [*self.smaller, *(trial.number for trial in rest if RETRY_BATCH_SIZE in trial.user_attrs)]
         return next((number for number in waiting if number not in begun), None)
 
 
-def _smaller_of(trial: FrozenTrial) -> Iterator[int]:
-    if SMALLER_OF in trial.user_attrs:
-        yield trial.user_attrs[SMALLER_OF]
+def _oom_retry_of(trial: FrozenTrial) -> Iterator[int]:
+    if OOM_RETRY_OF in trial.user_attrs:
+        yield trial.user_attrs[OOM_RETRY_OF]
 
 
-def is_given_up(trial: FrozenTrial) -> bool:
+def is_abandoned(trial: FrozenTrial) -> bool:
     """Whether it was asked for and never began."""
     return trial.user_attrs.get("state") == "abandoned"
 

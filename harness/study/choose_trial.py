@@ -47,7 +47,7 @@ def choose(study: Study, run: str | None, to: str = "promote") -> TrialSummary:
     return best
 
 
-def subject_named(
+def resolve_subject(
     study: Study, run: str | None, to: str = "promote"
 ) -> TrialSummary | EnsembleSummary | None:
     """The trial of this number, the ensemble of this name or run id, or the best trial where nothing is named.
@@ -63,11 +63,11 @@ def subject_named(
         return choose(study, run, to)
     found = ensemble_named(study, run)
     if found is None and not RUN_ID.fullmatch(run):
-        raise StudyError(f"study {study.name} has no trial or ensemble {run!r}; {what_there_is(study)}")
+        raise StudyError(f"study {study.name} has no trial or ensemble {run!r}; {available_subjects(study)}")
     return found
 
 
-def what_there_is(study: Study) -> str:
+def available_subjects(study: Study) -> str:
     """The trials and ensembles of a study, for whoever named another."""
     count, names = len(study.trials()), [one.name for one in ensembles_of(study)]
     trials = f"trials 0 to {count - 1}" if count > 1 else "trial 0" if count else "no trial yet"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.control_configs import CONTROLS
 from harness.config.trial_config import ControlName
-from harness.metrics.chance_level import Judgement, Verdict
+from harness.metrics.chance_level import ChanceTestResult, Verdict
 
 if TYPE_CHECKING:
     from harness.study.study import Study
@@ -28,7 +28,7 @@ class Control:
     """A control that was trained, or that could not be: then it has no judgement and a reason."""
 
     name: ControlName
-    judgement: Judgement | None
+    judgement: ChanceTestResult | None
     reason: str = ""
     fingerprint: str = ""
 
@@ -79,7 +79,7 @@ def controls_left(study: Study) -> list[ControlName]:
 def _from_json(name: ControlName, stored: dict[str, Any]) -> Control:
     judgement = None
     if stored["value"] is not None:
-        judgement = Judgement(
+        judgement = ChanceTestResult(
             **{key: stored[key] for key in ("verdict", "value", "low", "windows", "clusters")}
         )
     return Control(name, judgement, stored["reason"], stored["fingerprint"])

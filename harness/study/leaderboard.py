@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from harness.metrics.intervals import optimism
 from harness.study.ensembles import EnsembleSummary
-from harness.study.study import UNKNOWN, Study, manifests_of
+from harness.study.study import NOT_RECORDED, Study, manifests_of
 from harness.study.trials import TrialSummary
 
 
 def rivals(study: Study, subject: TrialSummary | EnsembleSummary) -> list[TrialSummary]:
     """The complete and pruned trials that were judged on the same validation windows; each was a look at them."""
-    digest = manifests_of(study, subject.members[0]).get("val", UNKNOWN)
+    digest = manifests_of(study, subject.members[0]).get("val", NOT_RECORDED)
     return [
         trial for trial in study.trials()
-        if trial.state in ("complete", "pruned") and manifests_of(study, trial).get("val", UNKNOWN) == digest
+        if trial.state in ("complete", "pruned") and manifests_of(study, trial).get("val", NOT_RECORDED) == digest
     ]  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def rank_of(trial: TrialSummary, among: Sequence[TrialSummary]) -> int:
     return 1 + sum((-(one.score or 0.0), one.number) < own for one in among if one.state == "complete")
 
 
-def expected_luck(trial: TrialSummary | EnsembleSummary, trials: int, rank: int = 1) -> float | None:
+def expected_optimism(trial: TrialSummary | EnsembleSummary, trials: int, rank: int = 1) -> float | None:
     """How much of the score of who ranks so among so many is expected to be luck: its predicted optimism.
 
     None where every window is right, or none is.

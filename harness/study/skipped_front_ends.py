@@ -33,7 +33,7 @@ class ArmsRefusedError(Exception):
         )
 
 
-def skip_arms(space: SearchSpace, message: Callable[[str], None]) -> None:
+def skip_unavailable_front_ends(space: SearchSpace, message: Callable[[str], None]) -> None:
     """Open the file of every front end that has one; take out those that cannot be computed, with a line each.
 
     Raises
@@ -51,7 +51,7 @@ def skip_arms(space: SearchSpace, message: Callable[[str], None]) -> None:
         raise ArmsRefusedError(list(dict.fromkeys(space.skipped.values())))
 
 
-def skipped_arms(space: SearchSpace) -> list[dict[str, str]]:
+def skipped_front_ends(space: SearchSpace) -> list[dict[str, str]]:
     """What was taken out, for `--json` and the launch's run: feature, data, path, reason."""
     return [
         {
@@ -69,7 +69,7 @@ def skip_reason(study: Study, frozen: FrozenTrial) -> str | None:
     return study.space.reason_to_skip(TrialConfig.model_validate(large(frozen.user_attrs, "config")))
 
 
-def retire(study: Study, frozen: FrozenTrial, reason: str) -> None:
+def fail_skipped_trial(study: Study, frozen: FrozenTrial, reason: str) -> None:
     """End an interrupted trial of a skipped arm as failed, with the reason."""
     from optuna.trial import TrialState
 

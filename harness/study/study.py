@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.study._frozen import FrozenStudy
 
-UNKNOWN = "not recorded"
+NOT_RECORDED = "not recorded"
 
 
 class StudyError(ValueError):

@@ -25,7 +25,7 @@ def once(create: Callable[[], Made], find: Callable[[], Made | None]) -> Made:
 
     for attempt in range(ATTEMPTS):
         try:
-            with unrepeated():
+            with without_http_retries():
                 return create()
         except MlflowException as error:
             refused = isinstance(error, RestException) and error.get_http_status_code() < 500
@@ -39,7 +39,7 @@ def once(create: Callable[[], Made], find: Callable[[], Made | None]) -> Made:
 
 
 @contextmanager
-def unrepeated() -> Iterator[None]:
+def without_http_retries() -> Iterator[None]:
     """MLflow's client sends each request of this block once (it reads the setting at each request).
 
     A setting of the process: requests of other threads are not repeated meanwhile either.

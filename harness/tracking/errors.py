@@ -54,7 +54,7 @@ def explain(error: BaseException) -> str:
     return re.sub(r"://[^/\s]*@", "://", text)[:MAX_WORDS]
 
 
-def blames_server(error: BaseException) -> bool:
+def is_server_error(error: BaseException) -> bool:
     """Whether trying again later may help: the server is away, ill or another one.
 
     Else it refuses what it was sent (or there is a bug of ours), and will do so again.

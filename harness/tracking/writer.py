@@ -17,8 +17,8 @@ from pathlib import Path
 from harness.core.failpoints import failpoint
 from harness.core.format import duration
 from harness.study.storage.trial_spool import TrialSpool
-from harness.tracking.create_once import unrepeated
-from harness.tracking.errors import blames_server, explain
+from harness.tracking.create_once import without_http_retries
+from harness.tracking.errors import explain, is_server_error
 from harness.tracking.experiment import Tracking
 from harness.tracking.server.server import ServerError, TrackingServer
 
@@ -30,7 +30,7 @@ SILENT_S = 15.0
 # Stands among the spools that are stored for what a launch does as it opens MLflow.
 OPENING = Path("what a killed launch left")
 # Trials that wait for a server which answers: with more of them no new trial begins, so that the spool stays small.
-MAX_BEHIND = 32
+MAX_BACKLOG = 32
 # How long the end of a launch waits for MLflow to take what is spooled, and ...
 DRAIN_S = 120.0
 # ... where a team's server is away, or ours cannot be started: it may not come back, and nothing is lost.
@@ -75,7 +75,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="mlflow-writer", daemon=True)
         self._thread.start()
 
-    def poke(self, spool: TrialSpool, *, begun: bool = False) -> None:
+    def notify(self, spool: TrialSpool, *, begun: bool = False) -> None:
         """Say that a trial has something new; returns at once.
 
         `begun` says that this process has just begun it: nobody can have stored anything of it yet.
@@ -96,7 +96,7 @@ class Writer:
     def behind(self) -> bool:
         """Whether MLflow takes trials more slowly than they come; of a server that is away this says nothing."""
         with self._changed:
-            return self.unreachable_since is None and len(self._dirty) > MAX_BEHIND
+            return self.unreachable_since is None and len(self._dirty) > MAX_BACKLOG
 
     def drain(self, timeout_s: float, stop: Callable[[], bool] = bool) -> list[Path]:
         """Wait until everything is stored, or `stop` says so; what is not by then stays spooled and is returned."""
@@ -169,7 +169,7 @@ class Writer:
         if self.behind and not self._told_behind:
             self._told_behind = True
             return (
-                f"MLflow stores more slowly than trials end: the next begins when at most {MAX_BEHIND} wait"
+                f"MLflow stores more slowly than trials end: the next begins when at most {MAX_BACKLOG} wait"
             )
         return self._refused.popleft() if self._refused else None
 
@@ -213,7 +213,7 @@ class Writer:
                 self._successes += 1
             except Exception as error:  # whatever the client raises, training goes on and the spool keeps it
                 failures += 1
-                self._give_back(folder, error)
+                self._requeue(folder, error)
             with self._changed:
                 self._at = None
                 self._changed.notify_all()
@@ -240,7 +240,7 @@ class Writer:
             self.left.remove(folder)  # it has something new: try again
         if folder != OPENING and spool.read("trial") is None:
             return  # stored completely since somebody asked
-        with unrepeated():  # what does not arrive is tried again here, after a pause
+        with without_http_retries():  # what does not arrive is tried again here, after a pause
             tracking = self.tracking()
             if folder == OPENING:
                 return
@@ -254,11 +254,11 @@ class Writer:
             spool.remove()
             failpoint("writer.removed")
 
-    def _give_back(self, folder: Path, error: Exception) -> None:
+    def _requeue(self, folder: Path, error: Exception) -> None:
         self.problem = explain(error)
         if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
             self._tracking = None  # somebody deleted it, or restored another database: look again
-        if not blames_server(error) or self._only_this_one(folder):
+        if not is_server_error(error) or self._only_this_one(folder):
             self._refusals[folder] = self._refusals.get(folder, 0) + 1
             if self._refusals[folder] >= MAX_REFUSALS:
                 self.left.append(folder)
@@ -293,7 +293,7 @@ def clock(moment: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(moment))
 
 
-def waiting_line(count: int, problem: str | None, *, hurried: bool) -> str:
+def unstored_message(count: int, problem: str | None, *, hurried: bool) -> str:
     """What is said of runs that were not stored; after a signal the hurry alone is reason enough."""
     runs = "1 run waits" if count == 1 else f"{count} runs wait"
     stores = f"the next launch stores {'it' if count == 1 else 'them'}"

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from harness.study.storage.trial_spool import CHECKPOINT
-from models.files import write_aside
+from models.files import write_atomic
 
 CHECKPOINT_S = 300.0
 # Of a training's time: on a GPU an epoch can take less than a checkpoint of its network.
@@ -67,7 +67,7 @@ class Checkpoints:
         torch.save(dict(content), buffer)
         body = buffer.getbuffer()
         # not joined: a body of 50 MB would be copied once more
-        write_aside(self.folder / CHECKPOINT, _MAGIC, _digest(body), b"\n", body)
+        write_atomic(self.folder / CHECKPOINT, _MAGIC, _digest(body), b"\n", body)
         self._written = time.monotonic()
         self.took_s = self._written - start
 

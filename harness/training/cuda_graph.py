@@ -30,19 +30,19 @@ _log = logging.getLogger(__name__)
 class CaptureError(RuntimeError):
     """A step could not be recorded, and torch in this process is left in the middle of doing so.
 
-    Its text has what `is_spent` looks for: the trial is tried again by another worker, which launches its steps.
+    Its text has what `is_fatal_cuda_error` looks for: another worker tries the trial again, and launches its steps.
     """
 
     def __init__(self, error: RuntimeError) -> None:
         super().__init__(f"CUDA error: no graph could be recorded of a step ({type(error).__name__})")
 
 
-def worth_recording(device: torch.device, features: torch.Tensor) -> bool:
+def should_capture(device: torch.device, features: torch.Tensor) -> bool:
     """Whether steps over such a batch (window, feature, frame) are bound by their launches."""
     return device.type == "cuda" and features.shape[-1] <= SHORT_FRAMES
 
 
-class RecordedStep:
+class GraphedStep:
     """Takes steps of one shape; call it as the step that it was given. It may raise CaptureError.
 
     Parameters
@@ -114,7 +114,7 @@ class RecordedStep:
             self._replay(features, labels)
         except RuntimeError as error:  # also for want of memory: launched, the same step had enough
             raise CaptureError(error) from error
-        if not same_step(before, after, self._kept()):
+        if not states_match(before, after, self._kept()):
             _log.warning(
                 "no CUDA graph for this training (it does not come to what the same step comes to without it): "
                 "its steps are launched one by one"
@@ -133,7 +133,7 @@ class RecordedStep:
                 tensor.copy_(kept[name])
 
 
-def same_step(before: State, launched: State, recorded: State) -> bool:
+def states_match(before: State, launched: State, recorded: State) -> bool:
     """Whether two states, that one step led to, are the same: counters equal, the rest as near as sums allow."""
     step, apart = 0.0, 0.0
     for name, start in before.items():

@@ -14,10 +14,10 @@ def failure_kind(error: BaseException) -> FailureKind:
 
     torch tells a CPU's lack of memory, and what a GPU's libraries could not allocate, by a plain RuntimeError.
     """
-    from harness.core.disk_space import is_full
+    from harness.core.disk_space import is_disk_full_error
     from harness.training.fit import DivergedError
 
-    if is_full(error):
+    if is_disk_full_error(error):
         return "out_of_space"
     if isinstance(error, DivergedError):
         return "diverged"
@@ -32,7 +32,7 @@ def failure_kind(error: BaseException) -> FailureKind:
     return "configuration"
 
 
-def is_spent(error: BaseException) -> bool:
+def is_fatal_cuda_error(error: BaseException) -> bool:
     """Whether this process can use its GPU no more: an error of CUDA comes again with every later call."""
     return _CUDA in str(error) and failure_kind(error) == "infrastructure"
 

@@ -26,7 +26,7 @@ import torch
 from data.preparation.manifest import Manifest
 from data.preparation.prepared import SplitData
 from data.store.content_store import reserve
-from data.store.leases import build_and_hold
+from data.store.leases import build_and_lease
 from harness.core.file_permissions import to_share
 from models.front_ends.build import build_front_end
 from models.front_ends.config import FrontEnd
@@ -64,7 +64,7 @@ def stored_features(
             _log(cache, {"key": key, "windows": done, "s": round(time.monotonic() - began, 3)})
 
     with to_share():
-        folder = build_and_hold(cache, cache / "features" / key, build, step, intact=True)
+        folder = build_and_lease(cache, cache / "features" / key, build, step, intact=True)
     return np.load(folder / FEATURES_FILE, mmap_mode="c", allow_pickle=False)
 
 

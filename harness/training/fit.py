@@ -185,7 +185,7 @@ class Training:
 
     def close(self) -> None:
         """Give back the memory that recorded steps hold on a GPU: they and the learner hold each other."""
-        self.learner.forget_recording()
+        self.learner.release_graph()
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
 from harness.config.training_config import TrainingConfig
-from harness.training.cuda_graph import RecordedStep, worth_recording
+from harness.training.cuda_graph import GraphedStep, should_capture
 from harness.training.state import State, copy_state
 
 
@@ -46,7 +46,7 @@ class Learner:
         # On a GPU the rate is a tensor there: nothing is recorded or compiled again when it changes.
         self.rate = torch.zeros((), device=device) if device.type == "cuda" else None
         self._may_record = record
-        self._recorded: RecordedStep | None = None
+        self._recorded: GraphedStep | None = None
         self._tune()
 
     @property
@@ -61,14 +61,14 @@ class Learner:
             self.rate.fill_(rate)
         else:
             self.optimizer.param_groups[0]["lr"] = rate
-        if self._recorded is None and self._may_record and worth_recording(self.device, features):
-            self._recorded = RecordedStep(self._learn, self._changing, self.device)
+        if self._recorded is None and self._may_record and should_capture(self.device, features):
+            self._recorded = GraphedStep(self._learn, self._changing, self.device)
         loss = (self._recorded or self._learn)(features, labels)
         if self.average:
             self.average.update(self.model, number)
         return loss
 
-    def forget_recording(self) -> None:
+    def release_graph(self) -> None:
         """Give back what a recorded step holds; the next step would be recorded anew."""
         self._recorded = None
 

@@ -89,7 +89,7 @@ def run_trial(
     stored = trial.spool.read("outcome")
     if stored is not None:  # trained in an earlier life, and never told
         return stored
-    windows = load_windows(job, trial.config, device, should_stop)
+    windows = load_training_data(job, trial.config, device, should_stop)
     model = trial.build()
     try:
         with training():
@@ -118,7 +118,7 @@ class Windows:
     augmentation: Augmentation | None
 
 
-def load_windows(
+def load_training_data(
     job: Job, config: TrialConfig, device: torch.device, should_stop: Callable[[], bool]
 ) -> Windows:
     """Open what a job's training reads; `should_stop` is asked again and again while features are made."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 # Of a GPU's memory, for windows that nobody trains on at the moment; a worker's next trial mostly wants them again.
-KEPT_SHARE = 0.25
+GPU_CACHE_SHARE = 0.25
 
 
 class SplitError(ValueError):
@@ -43,7 +43,7 @@ class Split:
         return len(self.labels)
 
 
-class KeptTensors:
+class TensorCache:
     """Tensors by their keys, the ones used last as far as they take at most so many bytes together."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class KeptTensors:
 
 
 # Of this process, on its one GPU.
-on_gpu = KeptTensors()
+on_gpu = TensorCache()
 
 
 def resident(split: Split, device: torch.device) -> Split:
@@ -84,7 +84,7 @@ def resident(split: Split, device: torch.device) -> Split:
             torch.cuda.empty_cache()
         if split.key in on_gpu or (split.key and _fits(features, device)):
             _, total = torch.cuda.mem_get_info(device)
-            features = on_gpu.get(split.key, lambda: split.features.to(device), KEPT_SHARE * total)
+            features = on_gpu.get(split.key, lambda: split.features.to(device), GPU_CACHE_SHARE * total)
         elif _fits(features, device):
             features = features.to(device)
     return replace(split, features=features, labels=split.labels.to(features.device))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models.export.specification import Specification
-from models.files import write_aside
+from models.files import write_atomic
 from models.front_ends.build import build_front_end
 from models.front_ends.config import FrontEnd
 from models.front_ends.embeddings import networks_in
@@ -73,7 +73,7 @@ def export_onnx(
     _refuse_mismatch(front_end, cnn, specification)
     if template:
         graph = _template(front_end, cnn, specification)
-        write_aside(path, *graph.filled(_named_weights(cnn), specification.to_metadata()))
+        write_atomic(path, *graph.filled(_named_weights(cnn), specification.to_metadata()))
     else:
         twin = copy.deepcopy(cnn).to("cpu", torch.float32)
         export_module(
@@ -100,7 +100,7 @@ def export_module(
 
 def _write(model: onnx.ModelProto, specification: Specification, path: Path) -> None:
     onnx.helper.set_model_props(model, specification.to_metadata())
-    write_aside(path, model.SerializeToString())
+    write_atomic(path, model.SerializeToString())
 
 
 def _exportable(front_end: FrontEnd, cnn: FastDiarizationModel) -> Pipeline:

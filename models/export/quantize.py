@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from models.files import write_aside
+from models.files import write_atomic
 from models.onnx_io.files import parse_onnx, read_onnx
 from models.onnx_io.runtime import session_of
 from models.window import WINDOW_SAMPLES
@@ -228,7 +228,7 @@ def _write(converted: onnx.ModelProto, source: onnx.ModelProto, precision: str, 
         raise
     except Exception as error:  # the checker and onnxruntime have types of their own
         raise _failed(path, precision, error) from error
-    write_aside(path, content)
+    write_atomic(path, content)
 
 
 def _check(converted: onnx.ModelProto, source: onnx.ModelProto, content: bytes) -> None:

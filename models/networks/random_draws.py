@@ -21,7 +21,7 @@ def new_generators(device: torch.device) -> list[torch.Generator]:
 
 
 @contextmanager
-def drawing_from(generators: Generators) -> Iterator[None]:
+def using_generators(generators: Generators) -> Iterator[None]:
     """Have what draws from torch's own generators draw from these; torch's own are as before afterwards."""
     replaced = [_default(generator.device) for generator in generators]
     before = [default.get_state() for default in replaced]

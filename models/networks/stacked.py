@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.networks.random_draws import Generators, drawing_from
+from models.networks.random_draws import Generators, using_generators
 
 State = dict[str, torch.Tensor]
 
@@ -203,7 +203,7 @@ class StackedDropout(_StackedLayer):
         ones = torch.ones_like(_members(x, self.members)[0], memory_format=torch.contiguous_format)
         masks = []
         for source in self.sources:
-            with drawing_from(source):
+            with using_generators(source):
                 masks.append(F.dropout(ones, self.p))
         return x * torch.stack([masks[source] for source in self.source_of], dim=1).flatten(1)
 

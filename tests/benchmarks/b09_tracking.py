@@ -75,15 +75,15 @@ class Store:
         writer = Writer(self.server, lambda uri: self.tracking)
         header = {"number": self.runs, "run_name": f"{self.runs:03d}", "time_ms": int(time.time() * 1000)}
         spool.write("trial", {**header, "tags": dict(rows.tags), "params": dict(rows.params), "datasets": []})
-        writer.poke(spool)
+        writer.notify(spool)
         for epoch, metrics in enumerate(rows.epochs):
             spool.append_epoch(epoch, dict(metrics))
-            writer.poke(spool)
+            writer.notify(spool)
             if live:
                 writer.drain(STORED_S)
         verdict = {"status": "FINISHED", "tags": {}, "metrics": {}, "time_ms": int(time.time() * 1000)}
         spool.write("verdict", verdict)
-        writer.poke(spool)
+        writer.notify(spool)
         if left := writer.drain(STORED_S):
             raise RuntimeError(f"MLflow did not take {left}: {writer.reason}")
         writer.stop(STORED_S)

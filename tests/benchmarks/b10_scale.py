@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 
 from harness.config.sweep import Sweep
-from harness.execution.data_gate import Inspection
+from harness.execution.data_gate import DataInspection
 from harness.study.storage.record import Record
 from harness.study.study import Study, open_study
 from tests.benchmarks.records import empty_record
@@ -92,14 +92,14 @@ def _with(sweep: Sweep, trials: int, sampler: str) -> Sweep:
     return sweep.model_copy(update={"budget": budget, "sampler": sweep.sampler.model_copy(update=kind)})
 
 
-def _grow(study: Study, record: Record, inspections: list[Inspection], place: Path, size: int) -> None:
+def _grow(study: Study, record: Record, inspections: list[DataInspection], place: Path, size: int) -> None:
     """Not measured, so nothing waits for the disk: that would be most of it."""
     study.sweep = _with(study.sweep, size, "random")
     with mock.patch.object(os, "fsync", return_value=None):
         coordinate(study, record, inspections, place / "cache").run()
 
 
-def _point(study: Study, record: Record, inspections: list[Inspection], place: Path, size: int) -> Point:
+def _point(study: Study, record: Record, inspections: list[DataInspection], place: Path, size: int) -> Point:
     study.sweep = _with(study.sweep, size, "tpe")
     coordinator = coordinate(study, record, inspections, place / "cache")
     asks, tells = _timed(coordinator.asking, "next"), _timed(coordinator, "_end")

@@ -19,7 +19,7 @@ def watch_coordinator(stages: Stages) -> None:
     from harness.tracking import experiment, upload, writer
 
     for name, owner, attributes in (
-        ("ask", ask.Asking, ("next",)),
+        ("ask", ask.TrialAsker, ("next",)),
         ("ask: attributes of the trial", Trial, ("set_user_attr",)),
         ("start, dispatch", coordinator.Coordinator, ("_begin", "_dispatch")),
         ("job, trial.json", jobs.Jobs, ("make",)),

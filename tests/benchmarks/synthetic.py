@@ -18,7 +18,7 @@ from harness.config.sweep import Sweep
 from harness.core.provenance import provenance
 from harness.core.settings import Settings
 from harness.execution.coordinator import Coordinator
-from harness.execution.data_gate import Inspection, inspect
+from harness.execution.data_gate import DataInspection, audit_data_configs
 from harness.execution.executors.protocol import EpochDone, Event, Executor, TrialDone
 from harness.execution.view import View
 from harness.study.storage.record import Record
@@ -150,7 +150,7 @@ class SpoolOnly:
 
     behind = False
 
-    def poke(self, spool: TrialSpool, *, begun: bool = False) -> None:
+    def notify(self, spool: TrialSpool, *, begun: bool = False) -> None:
         """Remove what is complete."""
         if (spool.folder / "verdict.json").is_file():
             spool.remove()
@@ -164,7 +164,7 @@ class SpoolOnly:
 
 
 def coordinate(
-    study: Study, record: Record, inspections: list[Inspection], cache: Path, writer: Writer | None = None
+    study: Study, record: Record, inspections: list[DataInspection], cache: Path, writer: Writer | None = None
 ) -> Coordinator:
     """The product's coordinator over the synthetic executor."""
     prepared = {one.prepared.config.digest(): one.prepared for one in inspections}
@@ -175,7 +175,7 @@ def coordinate(
 
 def prepared_for(
     sweep: Sweep, place: Path, say: Callable[[str], None] = lambda text: None
-) -> list[Inspection]:
+) -> list[DataInspection]:
     """The demo's windows for a sweep, through the gate."""
     cache = cache_with_speech(place, ("clean",))
-    return inspect(SearchSpace(sweep), Settings(record=place / "mlruns", cache=cache), say)
+    return audit_data_configs(SearchSpace(sweep), Settings(record=place / "mlruns", cache=cache), say)

@@ -26,7 +26,7 @@ from harness.config.sweep import Sweep
 from harness.core.provenance import provenance
 from harness.core.settings import Settings
 from harness.execution.coordinator import Coordinator
-from harness.execution.data_gate import Inspection, inspect, require
+from harness.execution.data_gate import DataInspection, audit_data_configs, require
 from harness.execution.executors.local import LocalExecutor
 from harness.execution.launch import open_tracking
 from harness.execution.view import View
@@ -141,7 +141,7 @@ class WarmHarness:
         self.server = self._exits.enter_context(TrackingServer(self.record))
         space = SearchSpace(self.sweep_of({"feature": "mfcc_delta"}))
         settings = Settings(record=self.record.root, cache=self.cache, device="cpu")
-        self.inspections: list[Inspection] = inspect(space, settings, _silent)
+        self.inspections: list[DataInspection] = audit_data_configs(space, settings, _silent)
         require(self.inspections)
         self._prepared = {one.prepared.config.digest(): one.prepared for one in self.inspections}
         self._code = provenance("cpu")

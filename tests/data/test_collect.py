@@ -9,8 +9,8 @@ import pytest
 
 from data.preparation.prepare import Prepared, load_prepared
 from data.store.content_store import MARKER, build_once, is_complete
-from data.store.eviction import collect, inventory, surplus
-from data.store.leases import LEASES, build_and_hold, hold, leased, release_all
+from data.store.eviction import collect, inventory, select_for_eviction
+from data.store.leases import LEASES, build_and_lease, hold, leased_folders, release_all
 
 HOLDER = """\
 import sys
@@ -52,9 +52,9 @@ def test_what_was_used_longest_ago_goes_first_and_only_as_much_as_must(tmp_path:
     assert names(tmp_path) == ["b", "a", "c", "d"]
     items = inventory(tmp_path)
     total = sum(item.num_bytes for item in items)
-    assert surplus(items, total) == []
-    assert [item.path.name for item in surplus(items, total - 1)] == ["b"]
-    assert len(list(collect(tmp_path, surplus(items, 2500)))) == 2
+    assert select_for_eviction(items, total) == []
+    assert [item.path.name for item in select_for_eviction(items, total - 1)] == ["b"]
+    assert len(list(collect(tmp_path, select_for_eviction(items, 2500)))) == 2
     assert names(tmp_path) == ["c", "d"]
     assert all(is_complete(item.path) for item in inventory(tmp_path))
 
@@ -73,15 +73,15 @@ def test_what_a_living_process_holds_stays_whatever_the_size_and_goes_when_it_wa
     child = holder(tmp_path, its)
     try:
         items = inventory(tmp_path)
-        assert [item.path.name for item in surplus(items, 0)] == ["mine"]
+        assert [item.path.name for item in select_for_eviction(items, 0)] == ["mine"]
         assert [item.path.name for item in collect(tmp_path, items)] == ["mine"], "asked to delete both"
         assert is_complete(its)
         assert not mine.exists()
     finally:
         child.kill()
         child.communicate()  # closes its pipes
-    assert [item.path.name for item in surplus(inventory(tmp_path), 0)] == ["its"]
-    assert leased(tmp_path) == frozenset()
+    assert [item.path.name for item in select_for_eviction(inventory(tmp_path), 0)] == ["its"]
+    assert leased_folders(tmp_path) == frozenset()
     assert [path.name for path in (tmp_path / LEASES).iterdir()] == [".lock"], (
         "a dead process's lease is forgotten"
     )
@@ -90,7 +90,7 @@ def test_what_a_living_process_holds_stays_whatever_the_size_and_goes_when_it_wa
 def test_the_lease_of_a_folder_holds_what_lies_in_it(tmp_path: Path) -> None:
     stored(tmp_path, "variants/0a/d", 10, 0)
     hold(tmp_path, [tmp_path / "variants"])
-    assert surplus(inventory(tmp_path), 0) == []
+    assert select_for_eviction(inventory(tmp_path), 0) == []
 
 
 def test_a_folder_that_is_being_built_stays(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_building_and_deleting_at_once_end_with_the_folder_there(tmp_path: Path)
     deleting.start()
     for _ in range(20):
         release_all()
-        build_and_hold(tmp_path, folder, lambda aside: (aside / "content").write_text("x"))
+        build_and_lease(tmp_path, folder, lambda aside: (aside / "content").write_text("x"))
         assert is_complete(folder)
     deleting.join()
     assert is_complete(folder)
@@ -135,7 +135,7 @@ def test_prepared_data_is_held_by_whoever_loaded_it(prepared: Prepared) -> None:
     assert {item.kind for item in inventory(cache)} == {"prepared", "windows"}
     assert all(item.in_use for item in inventory(cache))
     release_all()
-    assert len(list(collect(cache, surplus(inventory(cache), 0)))) == 4
+    assert len(list(collect(cache, select_for_eviction(inventory(cache), 0)))) == 4
     assert not prepared.folder.exists()
     with pytest.raises(ValueError, match="prepare the data again"):
         load_prepared(prepared.folder)

@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.parts import SPLITS
-from data.tasks.splits import choose_speakers, deal_speakers, deal_utterances, round_robin, shortest_chapters
+from data.tasks.splits import (
+    choose_speakers,
+    round_robin,
+    shortest_chapters,
+    split_speakers,
+    split_utterances,
+)
 
 ids = st.text("0123456789", min_size=1, max_size=4)
 sexes = st.dictionaries(ids, st.sampled_from(["F", "M"]), min_size=1, max_size=60)
@@ -34,7 +40,7 @@ def test_which_short_chapter_is_the_test_is_not_always_the_shorter():
 
 @given(st.dictionaries(ids, st.integers(0, 30), max_size=10))
 def test_utterances_are_dealt_60_20_20_with_one_each_at_least(counts):
-    splits = deal_utterances({s: [f"{s}-{i}" for i in range(n)] for s, n in counts.items()})
+    splits = split_utterances({s: [f"{s}-{i}" for i in range(n)] for s, n in counts.items()})
     for speaker, n in counts.items():
         dealt = Counter(splits.get(f"{speaker}-{i}") for i in range(n))
         if n < 3:
@@ -46,7 +52,7 @@ def test_utterances_are_dealt_60_20_20_with_one_each_at_least(counts):
 
 @given(sexes)
 def test_speakers_are_dealt_within_each_sex(sex):
-    splits = deal_speakers(sex, SPLITS)
+    splits = split_speakers(sex, SPLITS)
     assert set(splits) == set(sex)
     for one in ("F", "M"):
         dealt = Counter(splits[s] for s in sex if sex[s] == one)
@@ -59,8 +65,8 @@ def test_speakers_are_dealt_within_each_sex(sex):
 
 def test_a_part_of_two_splits_is_dealt_in_halves_and_of_one_not_at_all():
     sex = {str(i): "FM"[i % 2] for i in range(40)}
-    assert Counter(deal_speakers(sex, ("val", "test")).values()) == Counter(val=20, test=20)
-    assert set(deal_speakers(sex, ("test",)).values()) == {"test"}
+    assert Counter(split_speakers(sex, ("val", "test")).values()) == Counter(val=20, test=20)
+    assert set(split_speakers(sex, ("test",)).values()) == {"test"}
 
 
 @given(sexes, st.integers(1, 70))

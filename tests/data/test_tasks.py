@@ -16,7 +16,7 @@ from data.tasks import TASKS
 from data.tasks.activity import activity_of, activity_of_pieces
 from data.tasks.base import Pool, whole
 from data.tasks.draws import at_most_each
-from data.tasks.mixing import FADE, Dice
+from data.tasks.mixing import FADE, HashedRandom
 from data.tasks.splits import speaker_groups, units_of
 from tests.data.task_pools import (
     DIARIZATION,
@@ -168,8 +168,8 @@ def test_groups_are_disjoint_and_large_enough(speakers, size):
 
 
 def test_dice_depend_on_names_only():
-    one, other = Dice("a", 1), Dice("a", 1)
-    other_name = Dice("a", 2)
+    one, other = HashedRandom("a", 1), HashedRandom("a", 1)
+    other_name = HashedRandom("a", 2)
     first = [one.uniform(0, 1) for _ in range(4)]
     assert first == [other.uniform(0, 1) for _ in range(4)]
     assert first != [other_name.uniform(0, 1) for _ in range(4)]

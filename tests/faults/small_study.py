@@ -29,7 +29,7 @@ class NoMlflow:
 
     behind, unreachable_since, problem, answers = False, None, None, True
 
-    def poke(self, spool: TrialSpool, *, begun: bool = False) -> None:
+    def notify(self, spool: TrialSpool, *, begun: bool = False) -> None:
         """Nothing to do."""
 
     def news(self) -> str | None:

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from harness.study.storage.mlflow_schema import reading
 from harness.study.storage.record import Record
-from harness.study.storage.trial_spool import CLOCKED
+from harness.study.storage.trial_spool import TIMING_METRICS
 from harness.study.study import load_study
 from harness.study.trials import TrialSummary
 from harness.tracking.server.server import TrackingServer
@@ -256,7 +256,7 @@ def outcomes(place: Workplace) -> list[tuple[Any, ...]]:
     """Of each trial, in order, its configuration, how it ended and every metric of every epoch; no clock's readings."""
     points: dict[int, list[list[Any]]] = {}
     for trial, key, step, value in _query(place, _POINTS.format(where="true")):
-        if key.removeprefix("best/") not in CLOCKED:
+        if key.removeprefix("best/") not in TIMING_METRICS:
             points.setdefault(int(trial), []).append([key, step, value])
     return [
         [one.fingerprint, one.state, one.score, one.epochs, one.outcome.get("best_epoch"), points.get(one.number)]

@@ -23,7 +23,7 @@ from data.corpora.ami.disk import AmiReader
 from data.corpora.base import Request
 from data.errors import DataError
 from data.preparation.prepare import Prepared, prepare
-from data.preparation.windows import Examiner
+from data.preparation.windows import RecordingExaminer
 from models.front_ends.config import LogMel, Mfcc, MfccDelta
 from models.front_ends.features import LogMelFeatures, MfccDeltaFeatures, MfccFeatures
 from tests.data.conftest import MakeCorpus
@@ -219,7 +219,7 @@ def examined(root: Path) -> tuple[str, str]:
     try:
         place = reader.locate(Request(parts, root, root, print))
         scan = reader.scan(place, reader.listing(place, parts))
-        examiner = Examiner(root, print)
+        examiner = RecordingExaminer(root, print)
         examiner.examine([r for rs in scan.recordings.values() for r in rs], speech=False)
     except DataError as error:
         return "refused", str(error)

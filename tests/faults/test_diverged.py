@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.selection.choose_finalists import ConfirmationError, arms_of
+from harness.selection.choose_finalists import ConfirmationError, choose_finalists
 from harness.study.study import StudyError
 from tests.faults.small_study import bare_record, ill, run, sweep
 
@@ -50,11 +50,11 @@ def test_what_diverged_is_failed_and_never_best(
     promotable = 0
     for trial in sick:
         try:
-            arms_of(study, record, str(trial.number), 1, None)
+            choose_finalists(study, record, str(trial.number), 1, None)
             promotable += 1
         except (ConfirmationError, StudyError):
             pass
-    finalists = arms_of(study, record, None, len(frozen), None)[0]
+    finalists = choose_finalists(study, record, None, len(frozen), None)[0]
     promotable += sum(not arm.is_added and arm.trial != well.number for arm in finalists)
     wrong = [
         f"{trial.values['dropout']}: {trial.state}, {trial.reason}" for trial in sick if trial not in right

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from harness.study.storage.record import Record
-from harness.tracking.server.access_control import Doorkeeper
-from harness.tracking.server.app import names_of
+from harness.tracking.server.access_control import AccessControlMiddleware
+from harness.tracking.server.app import allowed_hosts
 from harness.tracking.server.server import OpenServerError, refuse_open_server
 from tests.harness.places.workplace import Workplace, inside
 
@@ -239,7 +239,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200})
 
 
-def status_of(door: Doorkeeper, **headers: str) -> int:
+def status_of(door: AccessControlMiddleware, **headers: str) -> int:
     """What a door that nobody listens behind answers to a request."""
     answers: list[int] = []
 
@@ -255,7 +255,7 @@ def status_of(door: Doorkeeper, **headers: str) -> int:
 
 @pytest.mark.parametrize("how", [one[1] for one in password_probes()])
 def test_whatever_is_no_password_is_answered_401(how: dict[str, str]) -> None:
-    asks = Doorkeeper(application, names_of("127.0.0.1"), PASSWORD)
+    asks = AccessControlMiddleware(application, allowed_hosts("127.0.0.1"), PASSWORD)
     assert status_of(asks, Host="127.0.0.1", **how) == 401
     assert status_of(asks, Host="127.0.0.1", **proof(PASSWORD)) == 200
 
@@ -265,4 +265,4 @@ def test_whatever_is_no_password_is_answered_401(how: dict[str, str]) -> None:
     [("192.0.2.7:5000", 200), ("192.0.2.7", 200), ("localhost:5000", 403), ("evil.example", 403)],
 )
 def test_another_address_is_its_servers_only_name(host: str, status: int) -> None:
-    assert status_of(Doorkeeper(application, names_of("192.0.2.7")), Host=host) == status
+    assert status_of(AccessControlMiddleware(application, allowed_hosts("192.0.2.7")), Host=host) == status

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from data.store.content_store import reserve
-from harness.core.disk_space import OutOfSpaceError, why_full
+from harness.core.disk_space import OutOfSpaceError, disk_full_reason
 from harness.execution.executors.local import LocalExecutor
-from harness.execution.launch import require_expected
+from harness.execution.launch import require_free_space
 from harness.study.storage.record import Record
 from tests.faults.small_study import bare_record, run, spooled_epochs, sweep
 from tests.faults.tmpfs import Disk, disk, elsewhere
@@ -158,15 +158,15 @@ def test_no_trial_fails_for_want_of_space(
 
 def test_a_launch_that_would_fill_the_disk_is_refused(tmp_path: Path) -> None:
     with disk(tmp_path / "small") as small:
-        require_expected(small.folder, 1e6)
+        require_free_space(small.folder, 1e6)
         with pytest.raises(
             OutOfSpaceError, match=r"has 0\.9\d GB free.*needs about 2\.50 GB.*nothing was started"
         ):
-            require_expected(small.folder, 2e9)
-        assert why_full([small.folder], "HTTP 500") is None
-        assert why_full([small.folder], "[Errno 28] No space left on device") is not None
+            require_free_space(small.folder, 2e9)
+        assert disk_full_reason([small.folder], "HTTP 500") is None
+        assert disk_full_reason([small.folder], "[Errno 28] No space left on device") is not None
         small.fill()
-        assert why_full([tmp_path, small.folder], "HTTP 500") == f"no space left in {small.folder}"
+        assert disk_full_reason([tmp_path, small.folder], "HTTP 500") == f"no space left in {small.folder}"
 
 
 def test_a_file_with_holes_is_refused_before_it_is_written_to(tmp_path: Path) -> None:

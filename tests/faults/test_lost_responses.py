@@ -84,7 +84,7 @@ def stored(study: str, server: TrackingServer, template: Path, folder: Path) -> 
 
     writer = Writer(TrackingServer(server.record), open_tracking)
     spool = TrialSpool(Path(shutil.copytree(template, folder)))
-    writer.poke(spool)
+    writer.notify(spool)
     assert writer.finish(lambda text: None, hurried=False) == []
     writer.stop(1.0)
     assert not spool.folder.exists()

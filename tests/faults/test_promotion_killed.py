@@ -17,7 +17,7 @@ import pytest
 
 from harness.promotion.bundle.files import SUMS, bundle_digest, names_in
 from harness.promotion.bundle.verify import verify
-from harness.promotion.finish import aside_of, unfinished
+from harness.promotion.finish import staging_folder, unfinished
 from harness.promotion.registry.champion import fetch_champion
 from harness.promotion.registry.fetch_bundle import fetch_bundle
 from harness.promotion.registry.model_versions import (
@@ -33,7 +33,7 @@ from harness.study.study import load_study
 from harness.tracking.artifacts import ArtifactError
 from harness.tracking.experiment import Tracking, connect
 from harness.tracking.server.server import TrackingServer
-from tests.harness.places.registry_place import ALIASES, Children, warm, write_bundle
+from tests.harness.places.registry_place import ALIASES, WarmProcess, warm, write_bundle
 from tests.harness.places.workplace import Workplace, copied
 
 pytestmark = [pytest.mark.slow]
@@ -62,7 +62,7 @@ class Place:
     workplace: Workplace
     uri: str
     client: Any
-    children: Children
+    children: WarmProcess
 
     @property
     def output(self) -> Path:
@@ -152,19 +152,21 @@ class Place:
 
 
 @contextmanager
-def served(workplace: Workplace, children: Children) -> Iterator[Place]:
+def served(workplace: Workplace, children: WarmProcess) -> Iterator[Place]:
     with TrackingServer(workplace.record) as server:
         yield Place(workplace, server.uri, connect(server.uri), children)
 
 
 @pytest.fixture(scope="module")
-def children(root: Path) -> Iterator[Children]:
+def children(root: Path) -> Iterator[WarmProcess]:
     with warm(root, "harness.promotion.promote") as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def place(swept: Workplace, children: Children, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(
+    swept: Workplace, children: WarmProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
     """A study whose log_mel trial is the champion, version 1; the mfcc trial is cheaper, and so it wins."""
     with served(copied(swept, tmp_path_factory.mktemp("killed")), children) as found:
         assert found.children.one(found.promotion("log_mel"))["alias"] == CHAMPION
@@ -210,7 +212,7 @@ def test_stopped_on_the_way_and_run_again(place: Place, full: bool, measured: An
 @pytest.mark.row(8)
 @pytest.mark.timeout(3600)
 def test_killed_at_every_point(
-    full: bool, swept: Workplace, children: Children, tmp_path: Path, measured: Any, root: Path
+    full: bool, swept: Workplace, children: WarmProcess, tmp_path: Path, measured: Any, root: Path
 ) -> None:
     """Every point of the sources, each on a copy of a record in which nothing was ever killed."""
     if not full:
@@ -304,7 +306,7 @@ def test_what_the_registry_holds_is_refused_when_it_was_altered(
 
 def test_what_the_study_of_another_record_left_aside_is_not_finished(place: Place) -> None:
     output = place.workplace.folder / "shared"
-    write_bundle(aside_of(output, STUDY), 1)
+    write_bundle(staging_folder(output, STUDY), 1)
     study = load_study(place.workplace.record, STUDY)
     assert not unfinished(study, Tracking(place.client, STUDY, identity=study.identity), output)
     assert list(output.iterdir()) == []

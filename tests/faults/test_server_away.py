@@ -126,7 +126,7 @@ def test_what_was_given_up_while_the_server_stood_still_is_not_there_twice(
                     raise
 
         monkeypatch.setattr(client, "create_run", late)
-        writer.poke(ended(spool, "FINISHED", "complete"))
+        writer.notify(ended(spool, "FINISHED", "complete"))
         wait_for(lambda spool=spool: not spool.folder.exists(), 120)
         assert writer.finish(lambda text: None, hurried=False) == []
         writer.stop(1.0)
@@ -181,7 +181,7 @@ def test_a_wrong_address_is_told_at_once_and_everything_waits(
         writer = Writer(TrackingServer(Record(tmp_path)), lambda uri: Tracking(connect(uri), "wrong"))
         spool = spooled(tmp_path)
         began = time.monotonic()
-        writer.poke(spool)
+        writer.notify(spool)
         while (line := writer.news()) is None and time.monotonic() < began + 20:
             time.sleep(0.02)
         assert writer.finish(lambda text: None, hurried=True) == [spool.folder]

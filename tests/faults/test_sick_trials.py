@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from harness.config.search_space import SearchSpace
-from harness.study.ask import smaller_batch
+from harness.study.ask import halved_batch_size
 from tests.faults.small_study import alive, bare_record, children, ill, run, spooled_epochs, sweep
 from tests.harness.places.workplace import wait_for
 
@@ -127,4 +127,4 @@ def test_a_batch_is_halved_within_the_space_and_never_below_two() -> None:
         (ranged, 24, 120, 8), (ranged, 32, 120, 16), (ranged, 8, 120, None),
     ):  # fmt: skip
         config = fixed.config({"batch_size": size})
-        assert smaller_batch(space, config, windows) == half
+        assert halved_batch_size(space, config, windows) == half

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.harness.places.report_study import Place
     from tests.harness.places.resumable_training import Whole
 
-TOLD = """\
+FINISHED_SWEEP = """\
 name: told
 data: {corpus: demo, train_windows: 120, val_windows: 96, test_windows: 96}
 parameters: {feature: [mfcc, log_mel], width: 0.0625, epochs: 2}
@@ -38,7 +38,7 @@ budget: {trials: 2}
 
 
 @dataclass(frozen=True)
-class Told:
+class FinishedSweep:
     """A finished sweep of two trials: a folder with told.yaml and its record, and what the command printed.
 
     All tests share it: copy the folder before a command is run in it.
@@ -49,20 +49,20 @@ class Told:
 
 
 @pytest.fixture(scope="session")
-def told(common: Path, demo_cache: Path) -> Told:
+def told(common: Path, demo_cache: Path) -> FinishedSweep:
     """Swept once a run; a sweep takes 25 s of CPU."""
     folder, printed = common / "told", common / "told.txt"
     with FileLock(common / "told.lock"):
         if not printed.exists():
             folder.mkdir()
-            (folder / "told.yaml").write_text(TOLD)
+            (folder / "told.yaml").write_text(FINISHED_SWEEP)
             done = subprocess.run(
                 [sys.executable, "-P", "-m", "harness.cli.main", "sweep", "told.yaml"], cwd=folder, text=True, check=False,
                 capture_output=True, timeout=200, env={**os.environ, "HARNESS_CACHE": str(demo_cache), "NO_COLOR": "1"},
             )  # fmt: skip
             assert done.returncode == 0, done.stdout + done.stderr
             printed.write_text(done.stdout)
-    return Told(folder, printed.read_text())
+    return FinishedSweep(folder, printed.read_text())
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from data.preparation.manifest import Manifest, Window
 from harness.config.files.policy_file import load_policy
 from harness.metrics.chance_level import judge
 from harness.metrics.predictions import Predictions
-from harness.promotion.guards.assessment import GuardRefusedError, of_test, require
+from harness.promotion.guards.assessment import GuardRefusedError, post_test_guards, require
 from harness.promotion.guards.guard import Guard
 from harness.promotion.guards.serving_guards import champion_guard
 from harness.promotion.registry.champion import contest
@@ -269,7 +269,7 @@ def test_a_negative_control_task_that_beats_chance(sound: Case) -> None:
     unseen = replace(prepared, config=prepared.config.model_copy(update={"variant": "unseen"}))
     candidate = replace(sound.candidate, prepared=(unseen,))
     labels, clusters = sound.labels("test"), prepared.test.manifest.clusters()
-    guards = of_test(candidate, Predictions(sound.logits("test"), labels, clusters), PRODUCTION)
+    guards = post_test_guards(candidate, Predictions(sound.logits("test"), labels, clusters), PRODUCTION)
     check(
         guards,
         "negative control at chance",
@@ -278,7 +278,7 @@ def test_a_negative_control_task_that_beats_chance(sound: Case) -> None:
         opened=True,
     )
     even = np.random.default_rng(0).standard_normal((len(labels), 2)).astype(np.float32)
-    assert failed(of_test(candidate, Predictions(even, labels, clusters), PRODUCTION)) == {}
+    assert failed(post_test_guards(candidate, Predictions(even, labels, clusters), PRODUCTION)) == {}
 
 
 # The exported file

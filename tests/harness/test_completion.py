@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.promotion.finish import foreign_files, require_place, require_places
+from harness.promotion.finish import foreign_files, require_bundle_folders, require_replaceable
 from harness.study.storage.record import Record
 from tests.harness.places.registry_place import write_bundle
-from tests.harness.places.untrained_study import outcome, told_study
+from tests.harness.places.untrained_study import finished_study, outcome
 from tests.harness.places.workplace import inside
 
 
@@ -65,7 +65,7 @@ def test_a_free_place_an_empty_folder_and_a_bundle_can_be_replaced(
 ) -> None:
     make(tmp_path / "told")
     assert foreign_files(tmp_path / "told") == []
-    require_places(tmp_path, "told")
+    require_bundle_folders(tmp_path, "told")
 
 
 @pytest.mark.parametrize(("make", "told", "files"), FOREIGN)
@@ -76,7 +76,7 @@ def test_what_no_promotion_wrote_is_not_replaced(
     make(final)
     assert foreign_files(final) == files
     with pytest.raises(ValueError, match="no promotion wrote") as caught:
-        require_place(final)
+        require_replaceable(final)
     assert str(caught.value).startswith(f"{final} {told}, which no promotion wrote")
 
 
@@ -92,7 +92,7 @@ def test_what_no_promotion_wrote_is_not_replaced(
 def test_promote_says_so_before_anything_is_started(
     output: str, message: str, record: Record, tmp_path: Path
 ) -> None:
-    told_study(record, [({"feature": "mfcc", "width": 0.125}, outcome(0.8))])
+    finished_study(record, [({"feature": "mfcc", "width": 0.125}, outcome(0.8))])
     (tmp_path / "mine").mkdir()
     notes(tmp_path / "mine" / "told")
     file(tmp_path / "file")

@@ -22,7 +22,7 @@ from harness.study.storage.record import Record
 from harness.study.study import Study, load_study
 from harness.training.job import Job
 from harness.training.trial import open_device, run_trial
-from tests.harness.places.untrained_study import outcome, told_study
+from tests.harness.places.untrained_study import finished_study, outcome
 from tests.harness.places.workplace import inside
 
 SWEEP = {
@@ -42,7 +42,7 @@ def test_a_confirmation_that_is_killed_goes_on_and_every_run_is_there_once(
 ) -> None:
     record = new_record(tmp_path / "mlruns")
     trials = [({**VALUES, "width": width}, outcome(score)) for width, score in ((0.125, 0.6), (0.15625, 0.7))]
-    study = told_study(record, trials, **SWEEP)
+    study = finished_study(record, trials, **SWEEP)
     prepared = prepare(study.sweep.data, data_root=None, cache=demo_cache)
     digests = {split: part.manifest.digest for split, part in prepared.splits.items()}
     study.optuna_study.set_user_attr("manifests", {study.sweep.data.digest(): digests})

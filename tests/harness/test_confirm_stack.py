@@ -16,7 +16,7 @@ from harness.study.storage.record import Record
 from harness.study.study import load_study
 from harness.training.job import Job
 from harness.training.trial import open_device, run_trial
-from tests.harness.places.untrained_study import outcome, told_study
+from tests.harness.places.untrained_study import finished_study, outcome
 
 SWEEP = {
     "parameters": {"feature": "mfcc", "width": 0.125, "epochs": 9, "learning_rate": [0.004, 0.005]},
@@ -37,7 +37,7 @@ def test_seeds_of_alike_finalists_are_trained_at_once_and_learn_as_each_alone(
     trials = [
         ({**VALUES, "learning_rate": rate}, outcome(score)) for rate, score in ((0.004, 0.6), (0.005, 0.7))
     ]
-    study = told_study(record, trials, **SWEEP)
+    study = finished_study(record, trials, **SWEEP)
     prepared = prepare(study.sweep.data, data_root=None, cache=demo_cache)
     digests = {split: part.manifest.digest for split, part in prepared.splits.items()}
     study.optuna_study.set_user_attr("manifests", {study.sweep.data.digest(): digests})

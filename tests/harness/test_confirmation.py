@@ -7,7 +7,7 @@ import pytest
 
 from harness.config.cost import estimate_trainings
 from harness.config.trial_config import TrialConfig
-from harness.selection.choose_finalists import arms_of
+from harness.selection.choose_finalists import choose_finalists
 from harness.selection.confirm import Plan, no_winner
 from harness.study.confirmation.conclusion import (
     Confirmation,
@@ -15,21 +15,21 @@ from harness.study.confirmation.conclusion import (
     Replicate,
     concluded,
     confirmation_of,
-    progress_of,
-    set_out,
-    unfinished_of,
+    confirmation_progress,
+    start_confirmation,
+    unfinished_confirmation,
 )
 from harness.study.confirmation.definition import (
     Result,
     definition_of,
-    keep_definition,
-    keep_result,
     key_of,
     results_of,
     runs_named,
+    save_definition,
+    save_result,
 )
 from harness.study.storage.record import Record
-from tests.harness.places.untrained_study import MFCC, WAVE, outcome, told, told_study
+from tests.harness.places.untrained_study import MFCC, WAVE, finished_study, outcome, told
 
 # Finalists and conclusion
 
@@ -134,20 +134,20 @@ def test_a_finalist_whose_median_seed_answers_one_class_does_not_win(at_best: di
 
 
 def test_a_confirmation_in_which_nothing_may_ship_says_so(record: Record) -> None:
-    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
-    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 2)
+    study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 2)
     (arm,) = planned.arms
     for seed in (1, 2):
-        keep_result(study, arm.fingerprint, seed, Result(outcome(0.7, at_best=ONE_CLASS)))
+        save_result(study, arm.fingerprint, seed, Result(outcome(0.7, at_best=ONE_CLASS)))
     assert confirmation_of(study) is None
-    assert "no configuration may ship" in progress_of(study)[0]
+    assert "no configuration may ship" in confirmation_progress(study)[0]
     plan = Plan(study, planned, [], estimate_trainings([], 1, "cpu", {}), [], {})
     assert "no configuration may ship" in no_winner(plan)
     assert "trial 0 (the baseline): 0.700" in no_winner(plan)
     assert "answers one class (predicted-positive rate 0.970)" in no_winner(plan)
-    keep_definition(study, planned.arms, 2, named=True)
+    save_definition(study, planned.arms, 2, named=True)
     assert confirmation_of(study, 0) is None
-    said = progress_of(study, 0)[0]
+    said = confirmation_progress(study, 0)[0]
     assert "of trial 0 alone: trial 0 cannot ship: its median seed answers one class" in said
 
 
@@ -157,10 +157,10 @@ def test_a_confirmation_in_which_nothing_may_ship_says_so(record: Record) -> Non
 def test_a_confirmation_is_there_once_every_training_has_ended_and_later_ones_reuse_them(
     record: Record,
 ) -> None:
-    study = told_study(record, [(MFCC, outcome(0.6)), (WAVE, outcome(0.7))], baseline=MFCC)
-    assert (confirmation_of(study), progress_of(study)) == (None, [])
-    arms, _ = arms_of(study, record, None, 2, None)
-    planned = keep_definition(study, arms, 2)
+    study = finished_study(record, [(MFCC, outcome(0.6)), (WAVE, outcome(0.7))], baseline=MFCC)
+    assert (confirmation_of(study), confirmation_progress(study)) == (None, [])
+    arms, _ = choose_finalists(study, record, None, 2, None)
+    planned = save_definition(study, arms, 2)
     again = definition_of(study)
     assert again is not None
     assert [(arm.fingerprint, arm.label, arm.sweep_score) for arm in again.arms] == [
@@ -168,51 +168,51 @@ def test_a_confirmation_is_there_once_every_training_has_ended_and_later_ones_re
     ]
     for index, (arm, seed) in enumerate(planned.trainings()):
         assert confirmation_of(study) is None
-        assert f"{index} of 4 trainings done" in progress_of(study)[0]
-        keep_result(study, arm.fingerprint, seed, Result(outcome(0.5 + 0.01 * index)))
+        assert f"{index} of 4 trainings done" in confirmation_progress(study)[0]
+        save_result(study, arm.fingerprint, seed, Result(outcome(0.5 + 0.01 * index)))
     found = confirmation_of(study)
     assert found is not None
     assert (found.winner.label, found.winner.scores) == ("trial 0", [0.51, 0.53])
     assert found.shipped.key == key_of(study, found.winner.fingerprint, found.shipped.replicate)
     assert found.baseline.label == "trial 0"
-    wider = set_out(study, arms, 3)
+    wider = start_confirmation(study, arms, 3)
     assert len(wider.left(results_of(study))) == 2
     assert confirmation_of(study) == found  # until the wider one has a winner
-    assert progress_of(study) == [
+    assert confirmation_progress(study) == [
         "confirmation: 4 of 6 trainings done; harness confirm told goes on, until then the one before holds"
     ]
-    wider = set_out(study, arms, 4)  # nor is it lost when what never ended is replaced
+    wider = start_confirmation(study, arms, 4)  # nor is it lost when what never ended is replaced
     assert confirmation_of(study) == found
     for arm, seed in wider.left(results_of(study)):
-        keep_result(study, arm.fingerprint, seed, Result(outcome(0.6)))
+        save_result(study, arm.fingerprint, seed, Result(outcome(0.6)))
     widest = confirmation_of(study)
     assert widest is not None
-    assert (widest.seeds, progress_of(study), unfinished_of(study)) == (4, [], None)
+    assert (widest.seeds, confirmation_progress(study), unfinished_confirmation(study)) == (4, [], None)
     assert "the lower median with" in widest.conclusion
-    narrow = set_out(study, arms[:1], 2)
+    narrow = start_confirmation(study, arms[:1], 2)
     assert narrow.left(results_of(study)) == []
 
 
 def test_a_trial_that_is_named_is_confirmed_apart_and_wins_whatever_the_baseline_scores(
     record: Record,
 ) -> None:
-    study = told_study(record, [(MFCC, outcome(0.6)), (WAVE, outcome(0.7))], baseline=MFCC)
-    own = set_out(study, arms_of(study, record, None, 2, None)[0], 2)
+    study = finished_study(record, [(MFCC, outcome(0.6)), (WAVE, outcome(0.7))], baseline=MFCC)
+    own = start_confirmation(study, choose_finalists(study, record, None, 2, None)[0], 2)
     for arm, seed in own.trainings():
         score = 0.8 if arm.is_baseline else 0.7  # and the baseline is cheaper
-        keep_result(study, arm.fingerprint, seed, Result(outcome(score + 0.01 * seed)))
+        save_result(study, arm.fingerprint, seed, Result(outcome(score + 0.01 * seed)))
     of_study = confirmation_of(study)
     assert of_study is not None
     assert of_study.winner.label == "trial 0"
-    arms = arms_of(study, record, "1", 5, None)[0]
+    arms = choose_finalists(study, record, "1", 5, None)[0]
     assert [(arm.label, arm.is_added) for arm in arms] == [("trial 1", False), ("trial 0", True)]
-    named = set_out(study, arms, 3, named=True)
+    named = start_confirmation(study, arms, 3, named=True)
     assert confirmation_of(study) == of_study
-    assert progress_of(study) == []
-    assert "harness confirm told --run 1 --seeds 3 goes on" in progress_of(study, 1)[0]
+    assert confirmation_progress(study) == []
+    assert "harness confirm told --run 1 --seeds 3 goes on" in confirmation_progress(study, 1)[0]
     assert confirmation_of(study, 1) is None
     for arm, seed in named.left(results_of(study)):
-        keep_result(study, arm.fingerprint, seed, Result(outcome(0.72)))
+        save_result(study, arm.fingerprint, seed, Result(outcome(0.72)))
     found = confirmation_of(study, 1)
     assert found is not None
     assert (found.winner.label, found.shipped.label, found.as_json()["beats_baseline"]) == (
@@ -224,16 +224,16 @@ def test_a_trial_that_is_named_is_confirmed_apart_and_wins_whatever_the_baseline
     assert "the trial that was named; seed 2 ships, the median with 0.720" in found.conclusion
     assert confirmation_of(study) == of_study
     assert runs_named(study) == [1]
-    keep_result(study, arms[0].fingerprint, 2, Result({}, "diverged: nan"))
+    save_result(study, arms[0].fingerprint, 2, Result({}, "diverged: nan"))
     assert confirmation_of(study, 1) is None  # the baseline does not stand in
-    assert "trial 1 cannot ship: it has no score on every seed" in progress_of(study, 1)[0]
+    assert "trial 1 cannot ship: it has no score on every seed" in confirmation_progress(study, 1)[0]
 
 
 def test_trials_that_end_after_the_finalists_were_chosen_are_said(record: Record) -> None:
-    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
-    planned = set_out(study, arms_of(study, record, None, 1, None)[0], 2)
+    study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = start_confirmation(study, choose_finalists(study, record, None, 1, None)[0], 2)
     for arm, seed in planned.trainings():
-        keep_result(study, arm.fingerprint, seed, Result(outcome(0.6)))
+        save_result(study, arm.fingerprint, seed, Result(outcome(0.6)))
     found = confirmation_of(study)
     assert found is not None
     assert (found.age, found.as_json()["trials_since"]) == ("", 0)
@@ -241,28 +241,28 @@ def test_trials_that_end_after_the_finalists_were_chosen_are_said(record: Record
     found = confirmation_of(study)
     assert found is not None
     assert found.lines()[-1] == "2 trials since, the best 0.712: confirm again: harness confirm told"
-    set_out(study, arms_of(study, record, None, 3, None)[0], 2)
-    assert unfinished_of(study) is not None
-    set_out(study, planned.arms, 2)  # the same arms, chosen among all of them
+    start_confirmation(study, choose_finalists(study, record, None, 3, None)[0], 2)
+    assert unfinished_confirmation(study) is not None
+    start_confirmation(study, planned.arms, 2)  # the same arms, chosen among all of them
     again = confirmation_of(study)
     assert again is not None
     assert again.age == ""
 
 
 def test_a_training_that_the_machine_spoilt_is_tried_again_and_a_bad_one_is_not(record: Record) -> None:
-    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
-    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 2)
+    study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 2)
     (arm,) = planned.arms
-    keep_result(study, arm.fingerprint, 1, Result({}, "diverged: nan"))
-    keep_result(study, arm.fingerprint, 2, Result({}, "infrastructure, 3 times: worker 0 died", again=True))
+    save_result(study, arm.fingerprint, 1, Result({}, "diverged: nan"))
+    save_result(study, arm.fingerprint, 2, Result({}, "infrastructure, 3 times: worker 0 died", again=True))
     assert planned.left(results_of(study)) == []
     assert planned.left(results_of(study), again=True) == [(arm, 2)]
     assert confirmation_of(study) is None  # nothing can be ranked
     assert (
         "no configuration has a score on every seed; harness confirm told tries again"
-        in progress_of(study)[0]
+        in confirmation_progress(study)[0]
     )
-    assert unfinished_of(study) == definition_of(study)
-    keep_result(study, arm.fingerprint, 2, Result({}, "diverged: nan"))
-    assert "try more: harness confirm told --finalists 2" in progress_of(study)[0]
-    assert unfinished_of(study) is None
+    assert unfinished_confirmation(study) == definition_of(study)
+    save_result(study, arm.fingerprint, 2, Result({}, "diverged: nan"))
+    assert "try more: harness confirm told --finalists 2" in confirmation_progress(study)[0]
+    assert unfinished_confirmation(study) is None

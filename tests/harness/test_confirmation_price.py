@@ -10,17 +10,17 @@ from data.preparation.prepare import prepare
 from harness.cli.main import cli
 from harness.config.cost import estimate_trainings, training_s
 from harness.config.trial_config import TrialConfig
-from harness.selection.choose_finalists import arms_of
-from harness.study.confirmation.conclusion import set_out
-from harness.study.confirmation.definition import Arm, Result, definition_of, keep_result
+from harness.selection.choose_finalists import choose_finalists
+from harness.study.confirmation.conclusion import start_confirmation
+from harness.study.confirmation.definition import Arm, Result, definition_of, save_result
 from harness.study.storage.record import Record
-from tests.harness.places.untrained_study import MFCC, WAVE, outcome, told_study
+from tests.harness.places.untrained_study import MFCC, WAVE, finished_study, outcome
 
 
 def test_a_confirmation_without_room_is_refused_before_anything_is_set_out(
     record: Record, demo_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
     prepared = prepare(study.sweep.data, data_root=None, cache=demo_cache)
     digests = {split: part.manifest.digest for split, part in prepared.splits.items()}
     study.optuna_study.set_user_attr("manifests", {study.sweep.data.digest(): digests})
@@ -35,7 +35,7 @@ def test_a_confirmation_without_room_is_refused_before_anything_is_set_out(
 def test_without_options_an_unfinished_confirmation_is_gone_on_with_as_it_is(
     record: Record, demo_cache: Path
 ) -> None:
-    study = told_study(record, [(MFCC, outcome(0.6)), (WAVE, outcome(0.7))], baseline=MFCC)
+    study = finished_study(record, [(MFCC, outcome(0.6)), (WAVE, outcome(0.7))], baseline=MFCC)
     prepared = prepare(study.sweep.data, data_root=None, cache=demo_cache)
     digests = {split: part.manifest.digest for split, part in prepared.splits.items()}
     study.optuna_study.set_user_attr("manifests", {study.sweep.data.digest(): digests})
@@ -48,13 +48,13 @@ def test_without_options_an_unfinished_confirmation_is_gone_on_with_as_it_is(
         return len(document["finalists"]), document["seeds"], document["done"]
 
     assert priced() == (2, 5, 0)
-    planned = set_out(study, arms_of(study, record, "1", 1, None)[0][:1], 3)
-    keep_result(study, planned.arms[0].fingerprint, 1, Result(outcome(0.7)))
+    planned = start_confirmation(study, choose_finalists(study, record, "1", 1, None)[0][:1], 3)
+    save_result(study, planned.arms[0].fingerprint, 1, Result(outcome(0.7)))
     assert priced() == (1, 3, 1)
     assert priced("--seeds", "4") == (2, 4, 1)
     assert priced("--run", "0") == (1, 5, 0)
     for seed in (2, 3):
-        keep_result(study, planned.arms[0].fingerprint, seed, Result(outcome(0.7)))
+        save_result(study, planned.arms[0].fingerprint, seed, Result(outcome(0.7)))
     assert priced() == (2, 5, 3)
 
 

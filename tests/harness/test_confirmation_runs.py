@@ -22,14 +22,14 @@ from harness.execution.executors.protocol import (
 )
 from harness.execution.jobs import Jobs
 from harness.execution.view import View
-from harness.selection.choose_finalists import arms_of
+from harness.selection.choose_finalists import choose_finalists
 from harness.selection.confirmation_runs import ConfirmationRuns, header_of
-from harness.study.confirmation.definition import Result, keep_definition, keep_result, key_of, results_of
+from harness.study.confirmation.definition import Result, key_of, results_of, save_definition, save_result
 from harness.study.confirmation.replicate import replicate_of
 from harness.study.storage.record import Record
 from harness.study.study import Study
 from harness.training.job import Job
-from tests.harness.places.untrained_study import MFCC, outcome, told_study
+from tests.harness.places.untrained_study import MFCC, finished_study, outcome
 
 
 class Scripted:
@@ -83,7 +83,7 @@ class Poked:
     def __init__(self) -> None:
         self.folders: list[str] = []
 
-    def poke(self, spool: Any, *, begun: bool = False) -> None:
+    def notify(self, spool: Any, *, begun: bool = False) -> None:
         self.folders.append(spool.folder.name)
 
     def news(self) -> None:
@@ -96,8 +96,8 @@ def jobs_of(study: Study, record: Record, cache: Path) -> Jobs:
 
 
 def test_trainings_are_retried_recorded_and_never_pruned(record: Record, demo_cache: Path) -> None:
-    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
-    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 3)
+    study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 3)
     executor, writer = Scripted(), Poked()
     jobs = jobs_of(study, record, demo_cache)
     left = planned.left(results_of(study))
@@ -120,8 +120,8 @@ def test_trainings_are_retried_recorded_and_never_pruned(record: Record, demo_ca
 
 
 def test_a_full_disk_stops_the_trainings_and_fails_none(record: Record, demo_cache: Path) -> None:
-    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
-    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 2)
+    study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 2)
     jobs = jobs_of(study, record, demo_cache)
     runs = ConfirmationRuns(
         jobs, Scripted(full=True), Poked(), View(), planned.left({}), 2  # type: ignore[arg-type]
@@ -132,8 +132,8 @@ def test_a_full_disk_stops_the_trainings_and_fails_none(record: Record, demo_cac
 
 
 def test_a_full_disk_of_mlflow_stops_the_trainings(record: Record, demo_cache: Path) -> None:
-    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
-    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 3)
+    study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 3)
     writer: Any = Poked()
     writer.unreachable_since, writer.problem = 1.0, "OSError: [Errno 28] No space left on device"
     executor = Scripted(events=[EpochDone(0, 0, {})])
@@ -146,8 +146,8 @@ def test_a_full_disk_of_mlflow_stops_the_trainings(record: Record, demo_cache: P
 
 
 def test_no_training_begins_while_mlflow_is_behind(record: Record, demo_cache: Path) -> None:
-    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
-    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 2)
+    study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 2)
     executor, began = Scripted(), []
 
     class Behind(Poked):
@@ -176,8 +176,8 @@ DIVERGED = TrialFailed(0, "diverged", "the loss is nan", "")
 def test_trainings_that_fail_alike_stop_a_confirmation(
     record: Record, demo_cache: Path, events: list[Event], trained: int
 ) -> None:
-    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
-    planned = keep_definition(study, arms_of(study, record, None, 1, None)[0], 6)
+    study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
+    planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 6)
     writer: Any = Poked()
     runs = ConfirmationRuns(
         jobs_of(study, record, demo_cache), Scripted(events=events), writer, View(), planned.left({}), 6
@@ -194,7 +194,7 @@ def test_a_trial_that_ends_clears_the_failures_of_a_sweep(
     from harness.execution.coordinator import Coordinator
 
     space: Any = {"feature": ["mfcc"], "dropout": {"float": [0.0, 0.5]}}
-    study = told_study(record, [], budget={"trials": 11}, parameters=space)
+    study = finished_study(record, [], budget={"trials": 11}, parameters=space)
     ended = TrialDone(0, {"windows_per_s": 1.0, **outcome(0.7, state=state)})
     events: list[Event] = [BROKEN, DIVERGED, BROKEN, BROKEN, BROKEN, ended, *[BROKEN] * 5]
     writer: Any = Poked()
@@ -210,13 +210,13 @@ def test_a_trial_that_ends_clears_the_failures_of_a_sweep(
 def test_a_later_sweep_replays_what_ended_and_leaves_what_did_not(record: Record, demo_cache: Path) -> None:
     from harness.execution.coordinator import Coordinator
 
-    study = told_study(record, [(MFCC, outcome(0.6))], baseline=MFCC, budget={"trials": 1})
+    study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC, budget={"trials": 1})
     jobs = jobs_of(study, record, demo_cache)
-    (arm,) = arms_of(study, record, None, 1, None)[0]
+    (arm,) = choose_finalists(study, record, None, 1, None)[0]
     for seed in (1, 2):
         spool = jobs.spool(f"confirm-x-{seed}")
         spool.write("trial", header_of(jobs, replicate_of(study, arm, seed, Result({})), spool))
-    keep_result(study, arm.fingerprint, 1, Result(outcome(0.7)))
+    save_result(study, arm.fingerprint, 1, Result(outcome(0.7)))
     writer: Any = Poked()
     executor = Scripted()
     Coordinator(

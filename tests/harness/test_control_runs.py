@@ -102,7 +102,7 @@ def test_a_control_that_fails_says_nothing_and_stops_nothing(
     study = open_study(record, sweep(controls=["shuffled_labels"]))
     prepared = prepare(study.sweep.data, data_root=None, cache=demo_cache)
     writer: Any = SimpleNamespace(
-        poke=lambda spool, begun=False: None,
+        notify=lambda spool, begun=False: None,
         news=lambda: None,
         behind=False,
         unreachable_since=None,

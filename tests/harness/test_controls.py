@@ -21,7 +21,7 @@ from harness.config.search_space import SearchSpace
 from harness.config.training_config import TrainingConfig
 from harness.config.trial_config import TrialConfig
 from harness.core.settings import Settings
-from harness.execution.data_gate import inspect
+from harness.execution.data_gate import audit_data_configs
 from harness.execution.launch import cost_line
 from harness.metrics.chance_level import judge
 from harness.metrics.classification import binary_metrics
@@ -162,7 +162,7 @@ def test_a_control_is_no_trial_of_the_same_values() -> None:
 
 def test_the_gate_looks_at_the_controls_data_once(demo_cache: Path) -> None:
     settings = Settings(record=Path("r"), data_root=None, cache=demo_cache, workers=None, device="cpu")
-    names = [one.name for one in inspect(SearchSpace(sweep()), settings, lambda text: None)]
+    names = [one.name for one in audit_data_configs(SearchSpace(sweep()), settings, lambda text: None)]
     assert names == [
         "demo clean, pseudo/seen, 240 windows",
         "control unseen: demo clean, pseudo/unseen, 240 windows",

@@ -3,7 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.metrics.intervals import trailing_median_score
-from harness.reporting.learning_curves import FEWEST_EPOCHS, RULES, Curve, curve_of, trailing_medians
+from harness.reporting.learning_curves import (
+    FEWEST_EPOCHS,
+    RULES,
+    LearningCurve,
+    learning_curve_of,
+    trailing_medians,
+)
 
 shares = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 
@@ -16,7 +22,7 @@ def test_the_best_trailing_median_is_the_score(val) -> None:
 
 @given(shares, st.floats(5, 2_000))
 def test_at_most_one_rule_holds_and_it_is_defined(val, n_eff) -> None:
-    found = Curve(tuple(val), tuple(val)).findings(n_eff)
+    found = LearningCurve(tuple(val), tuple(val)).findings(n_eff)
     assert len(found) <= 1
     assert {one.rule for one in found} <= set(RULES)
     if len(val) < FEWEST_EPOCHS:
@@ -43,7 +49,7 @@ LEARNING = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.99)
     ],
 )
 def test_the_rules_by_hand(train, val, n_eff, rules) -> None:
-    found = Curve(train, val).findings(n_eff)
+    found = LearningCurve(train, val).findings(n_eff)
     assert [one.rule for one in found] == rules
     assert all("s.e." in one.numbers for one in found)
 
@@ -51,21 +57,21 @@ def test_the_rules_by_hand(train, val, n_eff, rules) -> None:
 def test_the_first_two_epochs_are_no_score() -> None:
     # .9 at epoch 1 stands alone: the first whole median is .6, at epoch 3, and later ones do beat it.
     lucky = (0.9, 0.6, 0.6, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
-    assert Curve((), lucky).findings(400) == ()
+    assert LearningCurve((), lucky).findings(400) == ()
     assert trailing_median_score(lucky).value == 0.8
-    (found,) = Curve((), (0.99, *FLAT[1:])).findings(100)
+    (found,) = LearningCurve((), (0.99, *FLAT[1:])).findings(100)
     assert found.numbers.startswith("0.800 at epoch 3 of 9")
 
 
 @pytest.mark.parametrize("answer", [0.0, 1.0])
 def test_a_model_of_one_answer_is_named_as_such(answer: float) -> None:
-    (found,) = Curve((0.5,) * 2, (0.5,) * 2).findings(100, answer)
+    (found,) = LearningCurve((0.5,) * 2, (0.5,) * 2).findings(100, answer)
     assert found.rule == "constant predictor"
     assert found.numbers == f"{answer:.0%} of the validation windows are answered with 1"
-    assert [one.rule for one in Curve((), FLAT).findings(100, 0.4)] == ["early plateau"]
+    assert [one.rule for one in LearningCurve((), FLAT).findings(100, 0.4)] == ["early plateau"]
 
 
 def test_outcomes_of_earlier_versions_have_a_validation_curve() -> None:
-    assert curve_of({"val_accuracy": [0.5, 0.6]}) == Curve((), (0.5, 0.6))
-    assert curve_of({"curves": {"train": [0.7], "val": [0.6]}}) == Curve((0.7,), (0.6,))
-    assert curve_of({}) is None
+    assert learning_curve_of({"val_accuracy": [0.5, 0.6]}) == LearningCurve((), (0.5, 0.6))
+    assert learning_curve_of({"curves": {"train": [0.7], "val": [0.6]}}) == LearningCurve((0.7,), (0.6,))
+    assert learning_curve_of({}) is None

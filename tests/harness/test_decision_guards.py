@@ -16,12 +16,12 @@ from harness.promotion.frozen_test_set import baseline_opponent
 from harness.promotion.guards.assessment import GuardRefusedError, require
 from harness.promotion.guards.guard import Guard, refuses
 from harness.promotion.guards.serving_guards import champion_guard, confirmation_guard, no_baseline_guard
-from harness.promotion.registry.champion import Contest, contest
-from harness.selection.choose_finalists import able_trials
+from harness.promotion.registry.champion import ChallengerComparison, contest
+from harness.selection.choose_finalists import confirmable_trials
 from harness.study.confirmation.conclusion import Finalist
 from harness.study.storage.record import Record
 from harness.study.study import Study
-from tests.harness.places.untrained_study import confirmed, outcome, told_study
+from tests.harness.places.untrained_study import confirmed, finished_study, outcome
 
 DEFAULT, PRODUCTION = load_policy("default"), load_policy("production")
 RULE = PRODUCTION.confirmation
@@ -38,17 +38,17 @@ def study(record: Record) -> Study:
     ]
     no = ({"feature": "mfcc", "width": 0.5}, outcome(0.99, promotable="no: it holds a loop"))
     parameters = {"feature": ["waveform", "mfcc"], "width": [0.125, 0.25, 0.5, 1.0]}
-    return told_study(record, [*trials, no, (trials[0][0], outcome(0.95))], parameters=parameters)
+    return finished_study(record, [*trials, no, (trials[0][0], outcome(0.95))], parameters=parameters)
 
 
 def asked(study: Study, seeds: int, numbers: tuple[int, ...], **more: Any) -> Guard:
     """The guard of a confirmation of these trials."""
     arms = [(one, study.trial(one).fingerprint, float(study.trial(one).score or 0)) for one in numbers]
-    return confirmation_guard(confirmed("told", seeds, arms, **more), RULE, able_trials(study))
+    return confirmation_guard(confirmed("told", seeds, arms, **more), RULE, confirmable_trials(study))
 
 
 def test_who_could_be_a_finalist_counts_once_and_only_if_it_can_be_exported(study: Study) -> None:
-    assert [one.number for one in able_trials(study)] == [7, 1, 2, 3, 4, 5]
+    assert [one.number for one in confirmable_trials(study)] == [7, 1, 2, 3, 4, 5]
 
 
 def test_what_the_policy_asks_for_is_confirmed(study: Study) -> None:
@@ -78,7 +78,7 @@ def test_a_study_with_fewer_trials_needs_no_more_finalists_than_it_has(study: St
     known = confirmed(
         "told", 5, [(7, study.trial(7).fingerprint, 0.95), (1, study.trial(1).fingerprint, 0.88)]
     )
-    able = able_trials(study)
+    able = confirmable_trials(study)
     assert confirmation_guard(known, RULE, able[:2]).ok
     assert not confirmation_guard(known, RULE, able[:3]).ok
 
@@ -105,7 +105,7 @@ def test_a_baseline_that_is_a_poor_trial_is_no_finalist(study: Study) -> None:
     added = replace(
         known, finalists=tuple(replace(one, is_added=one.trial in (4, 5)) for one in known.finalists)
     )
-    guard = confirmation_guard(added, RULE, able_trials(study))
+    guard = confirmation_guard(added, RULE, confirmable_trials(study))
     assert (guard.ok, guard.measured) == (False, "5 seeds, 4 finalists")
 
 
@@ -126,7 +126,7 @@ def test_the_stamp_calls_the_deviation_what_it_is() -> None:
 # The opponent
 
 
-def met(opponent: str, **more: Any) -> Contest:
+def met(opponent: str, **more: Any) -> ChallengerComparison:
     right, clusters = np.ones(800, bool), [f"s{index // 20}" for index in range(800)]
     return contest(right, right, clusters, 100, 100, DEFAULT.champion, opponent=opponent, **more)
 

@@ -16,7 +16,7 @@ from harness.core.settings import Settings
 from harness.maintenance.doctor import corpora_checks, library_probe, machine_checks, record_checks
 from harness.maintenance.doctor.library_probe import ask
 from harness.study.storage.record import Record
-from tests.harness.places.doctor_findings import unwell
+from tests.harness.places.doctor_findings import problems_in
 from tests.harness.places.workplace import inside
 
 ROOT = Path(__file__).parents[2]
@@ -54,12 +54,12 @@ def test_a_sound_machine_and_no_record_are_no_problem_and_nothing_is_made(
         *machine_checks.python(), *machine_checks.torch(), *machine_checks.gpu(settings(tmp_path)),
         *machine_checks.providers(settings(tmp_path)),
     ]  # fmt: skip
-    assert unwell(found) == []
+    assert problems_in(found) == []
     assert {"python", "libraries", "torch", "gpu", "onnxruntime"} == {finding.subject for finding in found}
     record = Record(tmp_path / "mlruns")
     checks = (record_checks.layout, record_checks.permissions, record_checks.database, record_checks.stale)
-    assert unwell(finding for check in checks for finding in check(record)) == []
-    assert unwell(machine_checks.disk(settings(tmp_path))) == []
+    assert problems_in(finding for check in checks for finding in check(record)) == []
+    assert problems_in(machine_checks.disk(settings(tmp_path))) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -79,7 +79,7 @@ def test_a_torch_that_does_not_import_is_a_finding(
 ) -> None:
     package(tmp_path, monkeypatch, "torch", code)
     monkeypatch.setattr(library_probe, "TIMEOUT_S", 2.0 if "sleep" in code else 60.0)
-    (found,) = unwell(machine_checks.torch())
+    (found,) = problems_in(machine_checks.torch())
     assert (found.level, found.subject) == ("problem", "torch")
     assert re.search(said, found.message)
 
@@ -105,10 +105,10 @@ def test_the_whole_of_doctor_works_where_torch_does_not_import(
 def test_libraries_of_other_versions_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(tmp_path, monkeypatch, "mlflow", "2.9.2")
     installed(tmp_path, monkeypatch, "torchaudio", "2.4.0")
-    (found,) = unwell(machine_checks.python())
+    (found,) = problems_in(machine_checks.python())
     assert "mlflow is 2.9.2, wanted ==3.17.*; torchaudio is 2.4.0, wanted ==2.11.*" in found.message
     monkeypatch.setattr(machine_checks, "ask", lambda *words: (True, "torch 2.11.0 and torchaudio 2.11.0"))
-    (found,) = unwell(machine_checks.torch())
+    (found,) = problems_in(machine_checks.torch())
     assert re.search(r"torch 2\.11\.\S+, torchaudio 2\.4\.0: they must be of one release", found.message)
 
 
@@ -117,10 +117,10 @@ def test_a_gpu_that_cannot_be_used_is_a_problem_and_its_provider_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine_checks, "ask", asked_once)
-    (gpu,) = unwell(machine_checks.gpu(settings(tmp_path, "cuda")))
+    (gpu,) = problems_in(machine_checks.gpu(settings(tmp_path, "cuda")))
     assert gpu.level == "problem"
     assert gpu.message.startswith("present and unusable: the GPU cannot be used: ")
-    (provider,) = unwell(machine_checks.providers(settings(tmp_path, "cuda")))
+    (provider,) = problems_in(machine_checks.providers(settings(tmp_path, "cuda")))
     assert provider.level == "warn"
     assert "onnxruntime does not run on it" in provider.message
 
@@ -129,7 +129,7 @@ def test_two_installations_of_onnxruntime_are_found(tmp_path: Path, monkeypatch:
     for name in ("onnxruntime", "onnxruntime-gpu"):
         installed(tmp_path / name, monkeypatch, name, "1.31.1")
     monkeypatch.setattr(machine_checks, "ask", lambda *words: (True, words[-1]))
-    (found,) = unwell(machine_checks.providers(settings(tmp_path)))
+    (found,) = problems_in(machine_checks.providers(settings(tmp_path)))
     assert "are both installed" in found.message
 
 
@@ -149,23 +149,23 @@ def test_every_variable_that_is_read_is_known_and_a_misspelt_one_is_told(
     assert product <= known <= product | tests
     for name in (name for name in list(os.environ) if name.startswith("HARNESS_")):
         monkeypatch.delenv(name)
-    assert unwell(machine_checks.environment()) == []
+    assert problems_in(machine_checks.environment()) == []
     monkeypatch.setenv("HARNESS_RECROD", "elsewhere")
-    (found,) = unwell(machine_checks.environment())
+    (found,) = problems_in(machine_checks.environment())
     assert (found.level, "did you mean HARNESS_RECORD?" in found.fix) == ("warn", True)
     monkeypatch.delenv("HARNESS_RECROD")
     monkeypatch.setenv("HARNESS_FOO", "1")
-    (found,) = unwell(machine_checks.environment())
+    (found,) = problems_in(machine_checks.environment())
     assert found.fix == "unset HARNESS_FOO"
     monkeypatch.delenv("HARNESS_FOO")
     monkeypatch.setenv("HARNESS_FAILPOINT", "writer.stored:1:kill")
-    (found,) = unwell(machine_checks.environment())
+    (found,) = problems_in(machine_checks.environment())
     assert (found.level, found.fix) == ("problem", "unset HARNESS_FAILPOINT")
 
 
 def test_plugins_that_do_not_import_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_PLUGINS", "no_such_module")
-    (found,) = unwell(machine_checks.environment())
+    (found,) = problems_in(machine_checks.environment())
     assert "HARNESS_PLUGINS names 'no_such_module'" in found.message
 
 
@@ -173,12 +173,12 @@ def test_few_open_files_and_a_full_disk_are_told(tmp_path: Path, monkeypatch: py
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
-        (found,) = unwell(machine_checks.limits())
+        (found,) = problems_in(machine_checks.limits())
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert found.fix.startswith("ulimit -n ")
     monkeypatch.setattr(machine_checks, "MIN_FREE_BYTES", 10**18)
-    levels = [finding.level for finding in unwell(machine_checks.disk(settings(tmp_path)))]
+    levels = [finding.level for finding in problems_in(machine_checks.disk(settings(tmp_path)))]
     assert levels == ["problem", "warn", "warn"]
 
 
@@ -199,7 +199,7 @@ def test_a_probe_that_prints_more_is_understood(tmp_path: Path, monkeypatch: pyt
 def test_corpora_in_the_data_root_are_found_part_by_part(corpora: Path, tmp_path: Path) -> None:
     found = list(corpora_checks.data_root(Settings(tmp_path, tmp_path, corpora)))
     assert re.search(r"librispeech: dev-clean \(\d+ files\)", found[0].message)
-    (lists,) = unwell(found)  # the small copy of AMI goes by lists of its own
+    (lists,) = problems_in(found)  # the small copy of AMI goes by lists of its own
     assert (lists.level, "partition: lists" in lists.fix) == ("warn", True)
 
 
@@ -207,7 +207,7 @@ def test_corpora_in_the_data_root_are_found_part_by_part(corpora: Path, tmp_path
 def test_a_data_root_without_corpora_is_told(tmp_path: Path, made: bool) -> None:
     if made:
         (tmp_path / "root").mkdir()
-    (found,) = unwell(corpora_checks.data_root(Settings(tmp_path, tmp_path, tmp_path / "root")))
+    (found,) = problems_in(corpora_checks.data_root(Settings(tmp_path, tmp_path, tmp_path / "root")))
     assert found.level == ("warn" if made else "problem")
     assert "--data-root" in found.fix
 
@@ -216,7 +216,7 @@ def test_a_corpus_of_damaged_audio_is_a_problem(tmp_path: Path) -> None:
     chapter = tmp_path / "LibriSpeech" / "dev-clean" / "84" / "121123"
     chapter.mkdir(parents=True)
     (chapter / "84-121123-0000.flac").write_bytes(b"fLaC" + bytes(100))
-    (found,) = unwell(corpora_checks.data_root(Settings(tmp_path, tmp_path, tmp_path)))
+    (found,) = problems_in(corpora_checks.data_root(Settings(tmp_path, tmp_path, tmp_path)))
     assert found.level == "problem"
     assert "librispeech dev-clean" in found.message
 

@@ -19,7 +19,7 @@ from harness.maintenance.leftovers import find_leftovers, remove_leftovers
 from harness.study.storage.mlflow_schema import known_revisions
 from harness.study.storage.record import Record
 from harness.study.study import open_study
-from tests.harness.places.doctor_findings import unwell
+from tests.harness.places.doctor_findings import problems_in
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_looking_at_a_record_changes_no_byte_and_leaves_no_file(made: Record) -> None:
     before = contents(made.root)
     for check in (record_checks.layout, record_checks.database, record_checks.journal, record_checks.locks):
-        assert unwell(check(made)) == []
+        assert problems_in(check(made)) == []
     assert contents(made.root) == before
 
 
@@ -50,7 +50,7 @@ def test_a_database_of_another_schema_names_what_to_do(made: Record, age: str) -
     newest, known = known_revisions()
     set_schema(made, min(known - {newest}) if age == "older" else "ffffffffffff")
     before = contents(made.root)
-    (found,) = unwell(record_checks.database(made))
+    (found,) = problems_in(record_checks.database(made))
     assert found.level == "problem"
     assert ("mlflow db upgrade sqlite:///" in found.fix) == (age == "older")
     assert contents(made.root) == before
@@ -62,11 +62,11 @@ def test_a_damaged_database_is_found(made: Record) -> None:
         for at in range(4096, size, 4096 * 3):
             file.seek(at)
             file.write(b"\xa5" * 512)
-    (found,) = unwell(record_checks.database(made))
+    (found,) = problems_in(record_checks.database(made))
     assert "is damaged" in found.message
     assert "harness restore" in found.fix
     made.database.write_bytes(b"no database" * 1000)
-    (found,) = unwell(record_checks.database(made))
+    (found,) = problems_in(record_checks.database(made))
     assert "is damaged" in found.message
 
 
@@ -75,25 +75,25 @@ def test_a_damaged_line_of_the_journal_is_found_and_a_torn_last_one_is_not_one(r
     study.tell(study.ask(), 0.5)
     whole = record.journal.read_bytes()
     record.journal.write_bytes(whole + b'{"op_code": 6, "wor')
-    assert unwell(record_checks.journal(record)) == []
+    assert problems_in(record_checks.journal(record)) == []
     record.journal.write_bytes(whole.replace(b'"op_code"', b'"op_co', 1))
-    (found,) = unwell(record_checks.journal(record))
+    (found,) = problems_in(record_checks.journal(record))
     assert f"line 1 of {record.journal}" in found.message
 
 
 def test_a_layout_of_another_version_is_a_problem(record: Record) -> None:
     (record.root / "VERSION").write_text("99\n")
-    (found,) = unwell(record_checks.layout(record))
+    (found,) = problems_in(record_checks.layout(record))
     assert "has layout 99" in found.message
 
 
 def test_a_record_that_others_can_read_is_closed_once(record: Record) -> None:
     record.root.chmod(0o755)
-    (found,) = unwell(record_checks.permissions(record))
+    (found,) = problems_in(record_checks.permissions(record))
     assert found.level == "warn"
-    assert len(list(record_checks.mend_permissions(record))) == 1
-    assert list(record_checks.mend_permissions(record)) == []
-    assert unwell(record_checks.permissions(record)) == []
+    assert len(list(record_checks.repair_permissions(record))) == 1
+    assert list(record_checks.repair_permissions(record)) == []
+    assert problems_in(record_checks.permissions(record)) == []
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_who_runs_a_study_is_told_and_left_alone(record: Record, holder: "subpro
     (left / f".verdict.json.{dead_process()}").write_text("{")
     (found,) = record_checks.locks(record)
     assert f"study x is being run by process {holder.pid}" in found.message
-    assert list(record_checks.mend_permissions(record)) == []
+    assert list(record_checks.repair_permissions(record)) == []
     assert find_leftovers(record, record.root / "no-cache") == []
     holder.send_signal(signal.SIGKILL)
     holder.wait()
@@ -174,17 +174,17 @@ def test_what_a_living_process_makes_is_left(record: Record, tmp_path: Path) -> 
 def test_a_check_that_breaks_is_a_finding_and_the_others_go_on(record: Record) -> None:
     record.journal.write_text('{"op_code": 77, "worker_id": "x"}\n')  # whole lines of no meaning
     found = list(doctor._guarded("stale", lambda: record_checks.stale(record)))
-    assert [finding.level for finding in unwell(found)] == ["problem"]
+    assert [finding.level for finding in problems_in(found)] == ["problem"]
     assert "this could not be looked at" in found[0].message
 
 
 def test_what_a_killed_sweep_left_is_told_and_put_right_once(record: Record) -> None:
     study = open_study(record, Sweep.model_validate({"name": "left", "parameters": {"width": [0.125, 0.25]}}))
     study.optuna_study.ask()  # and killed before it began
-    assert unwell(record_checks.stale(record)) == []  # it is being run
+    assert problems_in(record_checks.stale(record)) == []  # it is being run
     assert record_checks.idle_studies(record) == []
     study.release()
-    (found,) = unwell(record_checks.stale(record))
+    (found,) = problems_in(record_checks.stale(record))
     assert found.message == "study left: trial 0: asked for and never begun, given up"
     before = record.journal.read_bytes()
     assert [*record_checks.stale(record)] == [found]
@@ -193,4 +193,4 @@ def test_what_a_killed_sweep_left_is_told_and_put_right_once(record: Record) -> 
     where = Settings(record.root, record.root.parent / "cache")
     assert doctor.mend(where) == ([found.message], [])
     assert doctor.mend(where) == ([], [])
-    assert unwell(record_checks.stale(record)) == []
+    assert problems_in(record_checks.stale(record)) == []

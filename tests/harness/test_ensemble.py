@@ -19,8 +19,8 @@ from harness.cli.main import cli
 from harness.config.sweep import Sweep
 from harness.config.trial_config import TrialConfig
 from harness.promotion.bundle.card import card_of
-from harness.promotion.evidence import _identity, mark_of
-from harness.selection.build_ensemble import Averaged, _free_name, _header
+from harness.promotion.evidence import _identity, subject_tags
+from harness.selection.build_ensemble import LoadedMembers, _free_name, _header
 from harness.selection.candidate import Candidate
 from harness.selection.ensemble_members import (
     EnsembleError,
@@ -29,7 +29,7 @@ from harness.selection.ensemble_members import (
     require_alike,
     study_of_members,
 )
-from harness.study.choose_trial import subject_named
+from harness.study.choose_trial import resolve_subject
 from harness.study.ensembles import EnsembleSummary, ensemble_named, ensembles_of, remember
 from harness.study.storage.record import Record
 from harness.study.study import Study, StudyError, open_study
@@ -158,10 +158,10 @@ def test_what_is_promoted_goes_by_number_or_name_and_what_is_not_there_is_told_w
         ("0+1", "ensemble 0+1"),
         ("r" * 32, "ensemble 0+1"),
     ):
-        found = subject_named(study, word)
+        found = resolve_subject(study, word)
         assert found is not None
         assert found.label == label
-    assert subject_named(study, "0" * 32) is None  # the run of a trial, perhaps: MLflow knows
+    assert resolve_subject(study, "0" * 32) is None  # the run of a trial, perhaps: MLflow knows
     for word in ("0+9", "001 mfcc of tiny", "R" * 32):
         done = CliRunner().invoke(cli, ["promote", "tiny", "--run", word, "--record", str(record.root)])
         assert done.exit_code == 2
@@ -188,13 +188,13 @@ def test_weights_of_others_are_told_of_a_trial_and_of_an_ensemble_of_it(
     }  # fmt: skip
     config = DataConfig(train_windows=40, val_windows=40, test_windows=40)
     prepared = (prepare(config, data_root=None, cache=demo_cache),)
-    averaged = Averaged(study, "0+1", (first, second), ("a", "b"), prepared, ())
+    averaged = LoadedMembers(study, "0+1", (first, second), ("a", "b"), prepared, ())
     assert _header(averaged, "f" * 64, {})["tags"].items() >= tag.items()
     assert trial_header(1, "001", theirs, prepared[0], 0, {})["tags"].items() >= tag.items()
     ensemble = EnsembleSummary("0+1", "r" * 32, (first, second), ("a", "b"), "f" * 64, outcome)
     for subject, held in ((ensemble, True), (replace(second, outcome=outcome), True), (first, False)):
         subject = subject if held else replace(first, outcome=outcome)
-        assert (tag.items() <= mark_of(subject).items()) is held
+        assert (tag.items() <= subject_tags(subject).items()) is held
         evidence = _identity(Candidate(study, subject, "r" * 32, tmp_path, prepared, ()), None, None)
         limits = card_of(evidence).partition("## Limits")[2]
         assert ("- holds external weights: xvector abcdef012345\n" in limits) is held

@@ -12,11 +12,11 @@ from harness.execution.executors.local import (
     PatienceError,
     default_slots,
     gpu_of,
-    patience_s,
+    hang_timeout_s,
     visible_gpus,
 )
 from harness.execution.executors.protocol import Event, TrialDone, TrialFailed
-from harness.training.failures import failure_kind, is_spent
+from harness.training.failures import failure_kind, is_fatal_cuda_error
 from harness.training.job import FailureKind, Job
 
 # What a worker says, without the seconds that torch takes: it fails the job 0 for good, and does every other.
@@ -100,7 +100,7 @@ def test_a_worker_that_cannot_go_on_is_replaced_before_it_gets_another_trial(
 )
 def test_errors_of_a_gpu_are_told_apart(text: str, kind: FailureKind, spent: bool) -> None:
     error = RuntimeError(text)
-    assert (failure_kind(error), is_spent(error)) == (kind, spent)
+    assert (failure_kind(error), is_fatal_cuda_error(error)) == (kind, spent)
 
 
 @pytest.mark.parametrize("told", ["abc", "0", "-1", "nan", "inf"])
@@ -115,9 +115,9 @@ def test_a_patience_that_is_no_number_of_seconds_is_named(
 
 def test_the_patience_is_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_HANG_S", "2.5")
-    assert patience_s() == 2.5
+    assert hang_timeout_s() == 2.5
     monkeypatch.setenv("HARNESS_HANG_S", "")
-    assert patience_s() == 600
+    assert hang_timeout_s() == 600
 
 
 @pytest.mark.parametrize(

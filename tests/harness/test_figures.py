@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from harness.training.outputs.drawing import Sheet
+from harness.training.outputs.drawing import Canvas
 from harness.training.outputs.figures import (
     CLASS_COLOURS,
     LABELS_SIZE,
@@ -71,7 +71,7 @@ def test_a_constant_predictor_can_be_drawn() -> None:
 
 
 def test_a_staircase_of_many_windows_keeps_its_corners() -> None:
-    sheet = Sheet((100, 100), (0, 0, 100, 100))
+    sheet = Canvas((100, 100), (0, 0, 100, 100))
     steps = np.repeat(np.linspace(0, 1, 5001), 2)
     sheet.line(np.stack([steps[:-1], steps[1:]], axis=1), "#000000", 2)
     drawn = np.asarray(sheet.image())[..., 0] < 128

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
-from harness.study.storage.journal import WholeLines
-from harness.study.storage.journal_reader import QuickStorage
+from harness.study.storage.journal import AtomicJournalBackend
+from harness.study.storage.journal_reader import FastJournalStorage
 from harness.study.storage.record import Record, _journal_lock
 
 Operation = tuple[str, int, float]
@@ -24,8 +24,8 @@ OPERATIONS = st.lists(
 )  # fmt: skip
 
 
-def journal(path: Path) -> WholeLines:
-    return WholeLines(str(path), lock_obj=_journal_lock(path.with_suffix(".lock")))
+def journal(path: Path) -> AtomicJournalBackend:
+    return AtomicJournalBackend(str(path), lock_obj=_journal_lock(path.with_suffix(".lock")))
 
 
 def act(storage: JournalStorage, operations: list[Operation]) -> None:
@@ -86,7 +86,7 @@ def test_a_journal_is_read_as_optuna_reads_it(tmp_path_factory: Any, operations:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = tmp_path_factory.mktemp("journal") / "optuna.journal"
     act(JournalStorage(journal(path)), operations)
-    theirs, ours = JournalStorage(journal(path)), QuickStorage(journal(path))
+    theirs, ours = JournalStorage(journal(path)), FastJournalStorage(journal(path))
     assert content(ours) == content(theirs)
     assert ours._replay_result.log_number_read == theirs._replay_result.log_number_read
     # Both go on in the same way, and see what the other writes.
@@ -95,7 +95,7 @@ def test_a_journal_is_read_as_optuna_reads_it(tmp_path_factory: Any, operations:
     trial = study.ask()
     for what, _, value in act_again[1:]:
         on_trial(ours, trial, what, value)
-    assert content(ours) == content(theirs) == content(QuickStorage(journal(path)))
+    assert content(ours) == content(theirs) == content(FastJournalStorage(journal(path)))
 
 
 def test_what_was_given_out_never_changes(record: Record) -> None:
@@ -135,6 +135,6 @@ def test_a_distribution_that_does_not_fit_the_studys_first_is_left_out_as_optuna
                 "param_value_internal": 1, "distribution": text}  # fmt: skip
         with record.journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-    theirs, ours = JournalStorage(journal(record.journal)), QuickStorage(journal(record.journal))
+    theirs, ours = JournalStorage(journal(record.journal)), FastJournalStorage(journal(record.journal))
     assert content(ours) == content(theirs)
     assert [trial.params for trial in ours.get_all_trials(0)] == [{"z": 1.0}, {}]

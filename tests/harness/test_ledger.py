@@ -9,27 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from harness.study.storage.frozen_test_log import LEDGER, open_test
+from harness.study.storage.frozen_test_log import LEDGER, record_test_opening
 
 
 def test_openings_count_by_study_and_by_all_on_the_same_windows(tmp_path: Path) -> None:
-    assert open_test(tmp_path, "a", 0, "m").by_study == 1
-    assert open_test(tmp_path, "a", 3, "m").by_study == 2
-    assert open_test(tmp_path, "b", 0, "other").by_all == 1
-    third = open_test(tmp_path, "a-2", 0, "m")
+    assert record_test_opening(tmp_path, "a", 0, "m").by_study == 1
+    assert record_test_opening(tmp_path, "a", 3, "m").by_study == 2
+    assert record_test_opening(tmp_path, "b", 0, "other").by_all == 1
+    third = record_test_opening(tmp_path, "a-2", 0, "m")
     assert (third.by_study, third.by_all) == (1, 3)
 
 
 def test_a_torn_line_costs_itself_only(tmp_path: Path) -> None:
-    open_test(tmp_path, "a", 0, "m")
+    record_test_opening(tmp_path, "a", 0, "m")
     with (tmp_path / LEDGER).open("a") as file:
         file.write('{"study": "a", "tri')
-    assert open_test(tmp_path, "a", 1, "m").by_study == 2
-    assert open_test(tmp_path, "a", 2, "m").by_study == 3
+    assert record_test_opening(tmp_path, "a", 1, "m").by_study == 2
+    assert record_test_opening(tmp_path, "a", 2, "m").by_study == 3
 
 
 def test_a_line_says_who_opened_what_under_which_policy(tmp_path: Path) -> None:
-    open_test(
+    record_test_opening(
         tmp_path, "a", 3, "m", subject="trial 3", policy="production", promotion="2025-01-31T12:00:00+00:00"
     )
     [line] = (tmp_path / LEDGER).read_text().splitlines()
@@ -48,7 +48,7 @@ def _child(record: Path, openings: int, room: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, size + room))
     try:
         for number in range(openings):
-            open_test(record, "child", number, "m")
+            record_test_opening(record, "child", number, "m")
     except OSError as error:
         os._exit(3 if error.filename == str(record / LEDGER) else 4)
     os._exit(0)
@@ -62,7 +62,7 @@ def _started(*arguments: object) -> multiprocessing.process.BaseProcess:
 
 @pytest.mark.slow
 def test_a_crowd_and_a_full_disk(tmp_path: Path) -> None:
-    open_test(tmp_path, "a", 0, "m")
+    record_test_opening(tmp_path, "a", 0, "m")
     crowd = [_started(tmp_path, 25, None) for _ in range(2)]
     for process in crowd:
         process.join()
@@ -73,4 +73,4 @@ def test_a_crowd_and_a_full_disk(tmp_path: Path) -> None:
     full.join()
     assert full.exitcode == 3  # and the file is named
     assert (tmp_path / LEDGER).read_bytes() == whole
-    assert open_test(tmp_path, "child", 0, "m").by_study == 51
+    assert record_test_opening(tmp_path, "child", 0, "m").by_study == 51

@@ -12,8 +12,8 @@ import pytest
 
 from data.store.content_store import build_once
 from harness.core.file_permissions import private_files, to_share, user_umask
-from models.files import write_aside
-from tests.harness.conftest import Told
+from models.files import write_atomic
+from tests.harness.conftest import FinishedSweep
 
 
 @contextmanager
@@ -32,9 +32,9 @@ def mode(path: Path) -> int:
 @pytest.mark.parametrize(("users", "shared"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
 def test_files_are_private_but_those_to_share(tmp_path: Path, users: int, shared: int) -> None:
     with umask(users), private_files():
-        write_aside(tmp_path / "kept", b"")
+        write_atomic(tmp_path / "kept", b"")
         with to_share(), private_files(), to_share():
-            write_aside(tmp_path / "shared", b"")
+            write_atomic(tmp_path / "shared", b"")
             assert user_umask() == users
         (tmp_path / "again").touch()
     with umask(users):
@@ -53,7 +53,7 @@ def test_a_command_ends_with_the_umask_it_began_with(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_of_a_record_is_anybody_elses(told: Told) -> None:
+def test_nothing_of_a_record_is_anybody_elses(told: FinishedSweep) -> None:
     record = told.folder / "mlruns"
     paths = [record, *record.rglob("*")]
     assert len(paths) > 50

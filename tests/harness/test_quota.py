@@ -11,10 +11,10 @@ from harness.core.format import size_text
 from harness.execution.cache_quota import (
     VARIABLE,
     SizeError,
-    bytes_of,
-    hold_features,
     keep_within_quota,
-    told_quota,
+    lease_features,
+    parse_size,
+    quota_from_environment,
 )
 
 
@@ -30,13 +30,13 @@ from harness.execution.cache_quota import (
     ],
 )
 def test_sizes_are_read_as_people_write_them(text: str, expected: int) -> None:
-    assert bytes_of(text) == expected
+    assert parse_size(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1GB", "1 XB", "GB", "1e9", "nan"])
 def test_what_is_no_size_is_refused_with_the_way_to_write_one(text: str) -> None:
     with pytest.raises(SizeError, match="such as 20GB"):
-        bytes_of(text)
+        parse_size(text)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_without_the_variable_nothing_is_deleted_and_with_it_as_much_as_must(
 def test_a_size_that_is_none_is_told_with_the_variable_that_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "20 gigs")
     with pytest.raises(SizeError, match=f"{VARIABLE}: '20 gigs' is no size"):
-        told_quota()
+        quota_from_environment()
 
 
 def test_the_features_of_windows_that_are_held_stay_whoever_comes_to_use_them(
@@ -87,7 +87,7 @@ def test_the_features_of_windows_that_are_held_stay_whoever_comes_to_use_them(
     for folder, digest in zip(folders, ("one", "two", "three"), strict=True):
         (folder / "source.json").write_text(json.dumps({"manifest_digest": digest}), "utf-8")
     monkeypatch.setenv(VARIABLE, "0")
-    hold_features(tmp_path, {"one", "three", "of no feature"})
+    lease_features(tmp_path, {"one", "three", "of no feature"})
     try:
         keep_within_quota(tmp_path, lambda text: None)
     finally:

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from harness.config.sweep import Sweep
 from harness.execution.recovery import ended_spools, find_stale, reconcile, settle
-from harness.study.ask import Asking
+from harness.study.ask import TrialAsker
 from harness.study.storage.record import Record, RecordError
 from harness.study.storage.trial_spool import TrialSpool
 from harness.study.study import Study, open_study
@@ -33,7 +33,7 @@ def spool_of(record: Record, study: Study, number: int) -> TrialSpool:
 
 def begin(record: Record, study: Study) -> Any:
     """A trial as far as its spool: it runs."""
-    asked = Asking(study, 1).next()
+    asked = TrialAsker(study, 1).next()
     assert asked is not None
     trial, values, config = asked
     trial.set_user_attr("name", run_name(trial.number, values, ()))
@@ -49,7 +49,7 @@ def begin(record: Record, study: Study) -> Any:
 
 
 def asked(record: Record, study: Study) -> None:
-    Asking(study, 1).next()
+    TrialAsker(study, 1).next()
 
 
 def running(record: Record, study: Study) -> None:
@@ -134,9 +134,9 @@ def test_a_twin_is_told_what_its_first_was(record: Record, study: Study) -> None
 
 
 def test_a_trial_that_never_began_gives_its_configuration_to_the_next(record: Record, study: Study) -> None:
-    first = Asking(study, 1).next()
+    first = TrialAsker(study, 1).next()
     settle(study, record)
-    second = Asking(study, 1).next()
+    second = TrialAsker(study, 1).next()
     assert first is not None
     assert second is not None
     assert (first[0].number, second[0].number) == (0, 1)
@@ -146,9 +146,9 @@ def test_a_trial_that_never_began_gives_its_configuration_to_the_next(record: Re
 def test_a_queued_configuration_is_queued_once(record: Record) -> None:
     grid = {**SWEEP, "name": "grid", "parameters": {"width": [0.125, 0.25]}, "sampler": "grid"}
     study = open_study(record, Sweep.model_validate(grid))
-    Asking(study, 1)._enqueue_unseen()  # and killed
+    TrialAsker(study, 1)._enqueue_unseen()  # and killed
     settle(study, record)
-    asking = Asking(study, 1)
+    asking = TrialAsker(study, 1)
     assert [asking.next() is not None for _ in range(3)] == [True, True, False]
     assert len(study.optuna_study.get_trials()) == 2
 

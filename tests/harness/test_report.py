@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from harness.cli.commands.report import command
-from harness.metrics.chance_level import Judgement
+from harness.metrics.chance_level import ChanceTestResult
 from harness.reporting.analysis import analyse
 from harness.reporting.compare_studies import compare
 from harness.reporting.document import Report
 from harness.reporting.page.wording import big, cell, interval, plain, share, signed, summary
-from harness.reporting.report import document, load_answers, render_html, render_markdown, write_report
+from harness.reporting.report import document, load_correctness, render_html, render_markdown, write_report
 from harness.study.controls import Control, keep_control
 from harness.study.study import Study
-from tests.harness.conftest import Told
+from tests.harness.conftest import FinishedSweep
 from tests.harness.places.report_study import Place
 
 EVALUATIONS = {
@@ -34,8 +34,8 @@ EVALUATIONS = {
 @pytest.fixture
 def full(place: Place, study: Study) -> Report:
     """A report with everything in it that a report can have."""
-    keep_control(study, Control("unseen", Judgement("sound", 0.51, 0.41, 400, 40)))
-    keep_control(study, Control("shuffled_labels", Judgement("broken", 0.81, 0.71, 400, 40)))
+    keep_control(study, Control("unseen", ChanceTestResult("sound", 0.51, 0.41, 400, 40)))
+    keep_control(study, Control("shuffled_labels", ChanceTestResult("broken", 0.81, 0.71, 400, 40)))
     other = place.study("second", seed=3)
     place.add(other, 0.9, seed=9)
     report = place.report(study, evaluations=EVALUATIONS, notes=["A note."])
@@ -172,11 +172,11 @@ def test_answers_are_read_without_pickle(tmp_path: Path) -> None:
         val_labels=[1, 1],
         val_clusters=["a", "b"],
     )
-    found = load_answers(tmp_path / "predictions.npz")
+    found = load_correctness(tmp_path / "predictions.npz")
     assert (found.correct.tolist(), found.subsets) == ([True, False], None)
     np.savez(tmp_path / "bad.npz", val_logits=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match="pickle"):
-        load_answers(tmp_path / "bad.npz")
+        load_correctness(tmp_path / "bad.npz")
 
 
 # The whole way: a sweep writes it, and the command finds everything again without a server
@@ -185,7 +185,7 @@ def test_answers_are_read_without_pickle(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_sweep_leaves_its_report_and_the_command_writes_it_again(
-    told: Told, tmp_path: Path, demo_cache: Path
+    told: FinishedSweep, tmp_path: Path, demo_cache: Path
 ) -> None:
     shutil.copytree(told.folder, tmp_path, dirs_exist_ok=True)
     environment = {**os.environ, "HARNESS_CACHE": str(demo_cache), "NO_COLOR": "1"}

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from harness.training.window_split import KeptTensors, Split, on_gpu, resident
+from harness.training.window_split import Split, TensorCache, on_gpu, resident
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 KB = 256  # float32
 
 
 def test_a_tensor_is_made_once_while_it_is_kept_and_what_was_used_longest_ago_goes_first() -> None:
-    kept, made = KeptTensors(), []
+    kept, made = TensorCache(), []
 
     def get(key: str, kilobytes: int = 1) -> torch.Tensor:
         def make() -> torch.Tensor:

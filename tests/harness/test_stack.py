@@ -144,7 +144,7 @@ def test_killed_anywhere_it_asks_for_the_same_trials(
     definition = sweep(sampler={"type": "tpe", "startup_trials": 2}, budget={"trials": 5}, stack=2)
     whole = Scripted()
     expected = told(coordinate(bare_record(tmp_path / "whole"), definition, prepared, whole))
-    monkeypatch.setattr(Coordinator, "_park", lambda self: None)
+    monkeypatch.setattr(Coordinator, "_requeue_unfinished", lambda self: None)
     for at in range(0, 36, 5):
         passes = iter(range(at))
 

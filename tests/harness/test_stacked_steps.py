@@ -76,7 +76,7 @@ def test_every_member_takes_the_steps_of_torchs_adamw(
     stacked = stacked_of(members)
     together(stacked, list(range(len(hyper))), range(before, before + steps), [rate for rate, _ in hyper])
     for index, (one, right) in enumerate(zip(members, wanted, strict=True)):
-        stacked.give_back(index, one, right.param_groups[0]["lr"])
+        stacked.unstack_member(index, one, right.param_groups[0]["lr"])
         for found, parameter in zip(stacked.parameters, right.param_groups[0]["params"], strict=True):
             torch.testing.assert_close(found[index], parameter.detach(), rtol=1e-9, atol=1e-12)
         for left, state in zip(states(one), states(right), strict=True):
@@ -134,7 +134,7 @@ def test_every_member_has_the_scale_that_torchs_scaler_has(enabled: bool) -> Non
             scaler.step(optimizer)
             scaler.update()
     for index, (own, scaler) in enumerate(zip(scalers, wanted, strict=True)):
-        stacked.give_back(index, own)
+        stacked.unstack_member(index, own)
         assert own.state_dict() == scaler.state_dict()
     again = StackedScaler(scalers, CPU)
     again.keep([3, 0])

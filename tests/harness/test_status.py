@@ -14,7 +14,7 @@ from harness.config.files.sweep_loader import load_sweep
 from harness.study.storage.record import Record
 from harness.study.study import Study, load_study, open_study
 from tests.harness.places.command_line import run
-from tests.harness.places.untrained_study import outcome, told_study
+from tests.harness.places.untrained_study import finished_study, outcome
 
 
 def test_a_long_study_shows_its_best_and_json_has_them_all(
@@ -22,7 +22,7 @@ def test_a_long_study_shows_its_best_and_json_has_them_all(
 ) -> None:
     record = new_record(tmp_path / "mlruns")
     count = SHOWN + 7
-    told_study(
+    finished_study(
         record, [({"feature": "mfcc", "width": 0.125}, outcome(0.5 + at / 1000)) for at in range(count)]
     )
     place = ("--record", str(record.root))

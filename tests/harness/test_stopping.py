@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.execution.executors.protocol import WorkersFailedError
-from harness.execution.stopping import MAX_ALIKE, AlikeFailures
+from harness.execution.stopping import MAX_REPEATED_FAILURES, RepeatedFailures
 from harness.training.job import FailureKind
 
 OWN: tuple[FailureKind, ...] = ("diverged", "out_of_memory")
@@ -21,11 +21,16 @@ EVENTS = st.lists(
 def test_only_failures_alike_with_nothing_between_them_stop(
     events: list[tuple[FailureKind, str] | None],
 ) -> None:
-    alike = AlikeFailures()
+    alike = RepeatedFailures()
     for seen, event in enumerate(events, 1):
         counted = [one for one in events[:seen] if one is ENDED or one[0] not in OWN]
-        last = [one and one[1] for one in counted[-MAX_ALIKE:]]
-        due = event in counted[-1:] and len(last) == MAX_ALIKE and len(set(last)) == 1 and last[0] is not None
+        last = [one and one[1] for one in counted[-MAX_REPEATED_FAILURES:]]
+        due = (
+            event in counted[-1:]
+            and len(last) == MAX_REPEATED_FAILURES
+            and len(set(last)) == 1
+            and last[0] is not None
+        )
         if event is ENDED:
             alike.clear()
         elif due and event[0] not in OWN:

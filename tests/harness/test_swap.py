@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.core import atomic_swap
-from harness.core.atomic_swap import exchange, put_in_place
+from harness.core.atomic_swap import exchange, replace_folder
 
 FILES = ("model.onnx", "card.md", "golden/logits.npy")
 
@@ -43,7 +43,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_the_new_is_there_and_the_old_is_gone(tmp_path: Path, way: str) -> None:
     home = tmp_path / "home"
     for number in "123":
-        put_in_place(write(home / ".aside", number), home / "final")
+        replace_folder(write(home / ".aside", number), home / "final")
         assert generation(home / "final") == number
         assert [path.name for path in home.iterdir()] == ["final"]
 
@@ -52,7 +52,7 @@ def test_a_link_at_the_place_is_replaced_and_what_it_names_is_left(tmp_path: Pat
     home, mine = tmp_path / "home", write(tmp_path / "mine", "0")
     write(home / ".aside", "1")
     (home / "final").symlink_to(mine)
-    put_in_place(home / ".aside", home / "final")
+    replace_folder(home / ".aside", home / "final")
     assert generation(home / "final") == "1"
     assert not (home / "final").is_symlink()
     assert generation(mine) == "0"
@@ -61,7 +61,7 @@ def test_a_link_at_the_place_is_replaced_and_what_it_names_is_left(tmp_path: Pat
 def test_a_folder_that_is_not_there_leaves_the_old_one(tmp_path: Path) -> None:
     write(tmp_path / "final", "0")
     with pytest.raises(FileNotFoundError):
-        put_in_place(tmp_path / "nothing", tmp_path / "final")
+        replace_folder(tmp_path / "nothing", tmp_path / "final")
     assert generation(tmp_path / "final") == "0"
 
 
@@ -72,7 +72,7 @@ from harness.core import atomic_swap
 home = Path(sys.argv[1])
 if sys.argv[2] == "two renames":
     atomic_swap.exchange = lambda one, other: False
-atomic_swap.put_in_place(home / ".aside", home / "final")
+atomic_swap.replace_folder(home / ".aside", home / "final")
 """
 
 
@@ -92,7 +92,7 @@ def test_killed_anywhere_the_next_swap_finds_one_whole_folder(tmp_path: Path, wa
         atomic_swap._recover(final)
         assert generation(final) == "old"
     assert generation(final) == ("old" if place == "before" or (place == "between" and not passed) else "new")
-    put_in_place(write(tmp_path / "home/.next", "next"), final)
+    replace_folder(write(tmp_path / "home/.next", "next"), final)
     assert generation(final) == "next"
 
 
@@ -117,7 +117,7 @@ def test_a_reader_finds_the_old_or_the_new_at_every_moment(tmp_path: Path) -> No
     if not exchange(write(tmp_path / "1", "x"), write(tmp_path / "2", "x")):
         pytest.skip("this file system cannot exchange two names")
     home = tmp_path / "home"
-    put_in_place(write(home / ".aside", "0"), home / "final")
+    replace_folder(write(home / ".aside", "0"), home / "final")
     failed: list[BaseException] = []
     seen: list[str] = []
     done = threading.Event()
@@ -133,7 +133,7 @@ def test_a_reader_finds_the_old_or_the_new_at_every_moment(tmp_path: Path) -> No
     reader = threading.Thread(target=read)
     reader.start()
     for number in range(1, 151):
-        put_in_place(write(home / ".aside", str(number)), home / "final")
+        replace_folder(write(home / ".aside", str(number)), home / "final")
     done.set()
     reader.join()
     assert not failed, failed

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from harness.study.ask import SMALLER, SMALLER_OF, Tally, is_given_up, is_queued
+from harness.study.ask import OOM_RETRY_OF, RETRY_BATCH_SIZE, Tally, is_abandoned, is_queued
 
 STATES = (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
 
@@ -23,9 +23,9 @@ def studies(draw: st.DrawFn) -> list[optuna.trial.FrozenTrial]:
         if draw(st.booleans()):
             attributes["fingerprint"] = "f"
         if draw(st.booleans()):
-            attributes[SMALLER] = 8
+            attributes[RETRY_BATCH_SIZE] = 8
         if number and draw(st.booleans()):
-            attributes[SMALLER_OF] = draw(st.integers(0, number - 1))
+            attributes[OOM_RETRY_OF] = draw(st.integers(0, number - 1))
         if draw(st.integers(0, 3)) == 0:
             attributes["state"] = "abandoned"
         trials.append(trial(number, draw(st.sampled_from(STATES)), attributes))
@@ -41,9 +41,9 @@ def test_counting_what_has_ended_once_is_counting_everything_each_time(
     tally = Tally()
     for length in sorted(seen):
         tally.rest(trials[:length])
-    asked = sum(not is_given_up(one) for one in trials if not is_queued(one))
-    begun = {one.user_attrs.get(SMALLER_OF) for one in trials if not is_given_up(one)}
-    waiting = [one.number for one in trials if SMALLER in one.user_attrs and one.number not in begun]
+    asked = sum(not is_abandoned(one) for one in trials if not is_queued(one))
+    begun = {one.user_attrs.get(OOM_RETRY_OF) for one in trials if not is_abandoned(one)}
+    waiting = [one.number for one in trials if RETRY_BATCH_SIZE in one.user_attrs and one.number not in begun]
     assert tally.number_asked(trials) == asked
-    assert tally.next_smaller(trials) == (waiting[0] if waiting else None)
+    assert tally.next_oom_retry(trials) == (waiting[0] if waiting else None)
     assert all(one.state.is_finished() for one in trials[: tally.counted])

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from harness.config.training_config import TrainingConfig
-from harness.training.cuda_graph import WARM_UP, CaptureError, RecordedStep, same_step, worth_recording
-from harness.training.failures import failure_kind, is_spent
+from harness.training.cuda_graph import WARM_UP, CaptureError, GraphedStep, should_capture, states_match
+from harness.training.failures import failure_kind, is_fatal_cuda_error
 from harness.training.fit import Split, fit
 from harness.training.learner import Learner
 from models.networks.cnn import build_network
@@ -17,9 +17,9 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU her
 
 
 def test_only_short_inputs_on_a_gpu_are_worth_it() -> None:
-    assert worth_recording(CUDA, FEATURES)
-    assert not worth_recording(CUDA, WAVEFORM)
-    assert not worth_recording(CPU, FEATURES)
+    assert should_capture(CUDA, FEATURES)
+    assert not should_capture(CUDA, WAVEFORM)
+    assert not should_capture(CPU, FEATURES)
 
 
 def states_of_two_steps() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -36,17 +36,17 @@ def states_of_two_steps() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tens
 
 def test_a_step_is_itself_and_neither_none_nor_two() -> None:
     before, after, later = states_of_two_steps()
-    assert same_step(before, after, after)
-    assert not same_step(before, after, before)
-    assert not same_step(before, after, later)
+    assert states_match(before, after, after)
+    assert not states_match(before, after, before)
+    assert not states_match(before, after, later)
 
 
 def test_sums_in_another_order_are_the_same_step_and_other_weights_are_not() -> None:
     before, after, _ = states_of_two_steps()
     name = "encoder.blocks.0.first.conv.weight"
-    assert same_step(before, after, {**after, name: after[name] * (1 + 1e-6)})
-    assert not same_step(before, after, {**after, name: after[name] + 1.0})
-    assert not same_step(before, after, {**after, name: torch.full_like(after[name], torch.nan)})
+    assert states_match(before, after, {**after, name: after[name] * (1 + 1e-6)})
+    assert not states_match(before, after, {**after, name: after[name] + 1.0})
+    assert not states_match(before, after, {**after, name: torch.full_like(after[name], torch.nan)})
 
 
 def test_everything_that_a_step_changes_is_compared() -> None:
@@ -66,7 +66,7 @@ def test_everything_that_a_step_changes_is_compared() -> None:
 )
 def test_a_worker_that_could_not_record_is_spent_and_its_trial_is_tried_again(refusal: RuntimeError) -> None:
     error = CaptureError(refusal)
-    assert is_spent(error)
+    assert is_fatal_cuda_error(error)
     assert failure_kind(error) == "infrastructure"
 
 
@@ -101,8 +101,8 @@ def test_a_recorded_training_is_the_launched_one(monkeypatch: pytest.MonkeyPatch
         for windows in (64, 32)
     )
     replayed = []
-    replay = RecordedStep._replay
-    monkeypatch.setattr(RecordedStep, "_replay", lambda *a: (replayed.append(1), replay(*a))[1])
+    replay = GraphedStep._replay
+    monkeypatch.setattr(GraphedStep, "_replay", lambda *a: (replayed.append(1), replay(*a))[1])
 
     def trained() -> list[float]:
         torch.manual_seed(3)
@@ -113,5 +113,5 @@ def test_a_recorded_training_is_the_launched_one(monkeypatch: pytest.MonkeyPatch
 
     recorded = trained()
     assert len(replayed) == 3 * 8 - WARM_UP
-    monkeypatch.setattr("harness.training.learner.worth_recording", lambda *_: False)
+    monkeypatch.setattr("harness.training.learner.should_capture", lambda *_: False)
     assert recorded == pytest.approx(trained(), rel=1e-3)

@@ -6,7 +6,7 @@ import pytest
 from optuna.trial import TrialState
 
 from harness.config.sweep import Sweep
-from harness.study.storage.journal import WholeLines
+from harness.study.storage.journal import AtomicJournalBackend
 from harness.study.storage.record import Record
 from harness.study.storage.trial_attributes import large, set_attributes
 from harness.study.study import load_study, open_study
@@ -19,13 +19,13 @@ def test_attributes_are_one_append_in_their_order(tmp_path: Path, monkeypatch: p
     trial = study.optuna_study.ask()
     trial.set_user_attr("kept", 1)
     appends: list[list[dict[str, object]]] = []
-    append = WholeLines.append_logs
+    append = AtomicJournalBackend.append_logs
 
-    def counted(self: WholeLines, logs: list[dict[str, object]]) -> None:
+    def counted(self: AtomicJournalBackend, logs: list[dict[str, object]]) -> None:
         appends.append(logs)
         append(self, logs)
 
-    monkeypatch.setattr(WholeLines, "append_logs", counted)
+    monkeypatch.setattr(AtomicJournalBackend, "append_logs", counted)
     attributes = {"name": "000", "values": {"epochs": 2}, "fingerprint": "f"}
     set_attributes(study.storage, trial, attributes)
     assert [[line["user_attr"] for line in logs] for logs in appends] == [

@@ -263,8 +263,8 @@ class Unrecordable:
 def test_a_trial_whose_steps_could_not_be_recorded_launches_them_when_it_is_tried_again(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learner, "worth_recording", lambda device, features: True)
-    monkeypatch.setattr(learner, "RecordedStep", Unrecordable)
+    monkeypatch.setattr(learner, "should_capture", lambda device, features: True)
+    monkeypatch.setattr(learner, "GraphedStep", Unrecordable)
     (job,) = jobs(prepared, tmp_path, 1)
     with pytest.raises(CaptureError):
         run_trial(job, CPU, partial(all_end, job), lambda: False)

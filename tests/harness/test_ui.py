@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.conftest import Told
+from tests.harness.conftest import FinishedSweep
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -22,7 +22,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def address(told: Told, tmp_path_factory: pytest.TempPathFactory, demo_cache: Path):
+def address(told: FinishedSweep, tmp_path_factory: pytest.TempPathFactory, demo_cache: Path):
     folder = tmp_path_factory.mktemp("ui")
     shutil.copytree(told.folder, folder, dirs_exist_ok=True)
     environment = {**os.environ, "HARNESS_CACHE": str(demo_cache)}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.cli.live_view import LiveView, PlainView, Progress, SteadyStream, open_view
+from harness.cli.live_view import BrokenPipeSafeStream, LiveView, PlainView, Progress, open_view
 from harness.execution.view import View
 
 METRICS = {"val/balanced_accuracy": 0.7, "gap": 0.1, "score": 0.7, "windows_per_s": 9.0}
@@ -38,7 +38,7 @@ def walk(view: View) -> None:
 
 
 def live(stream: Any) -> LiveView:
-    return LiveView(Console(file=SteadyStream(stream), force_terminal=True, width=100, height=12))  # type: ignore[arg-type]
+    return LiveView(Console(file=BrokenPipeSafeStream(stream), force_terminal=True, width=100, height=12))  # type: ignore[arg-type]
 
 
 def test_a_quiet_view_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +116,7 @@ def test_a_dead_terminal_is_tried_once_and_raises_nothing(make: Any) -> None:
 
 def test_a_stream_without_unicode_gets_something_readable() -> None:
     raw = io.BytesIO()
-    stream = SteadyStream(io.TextIOWrapper(raw, "utf-8", write_through=True))
+    stream = BrokenPipeSafeStream(io.TextIOWrapper(raw, "utf-8", write_through=True))
     stream.write("\udcff.wav")
     assert raw.getvalue() == b"\\udcff.wav"
 

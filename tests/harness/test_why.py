@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from optuna.trial import TrialState
 
 from harness.cli.main import cli
-from harness.metrics.chance_level import Judgement
+from harness.metrics.chance_level import ChanceTestResult
 from harness.study.controls import Control, keep_control
 from harness.study.study import Study, StudyError
 from tests.harness.places.report_study import Place
@@ -76,7 +76,7 @@ def test_what_is_not_finished_says_what_the_next_launch_does(place: Place, study
 
 def test_controls_answer_by_name(place: Place, study: Study) -> None:
     assert asked(place, study, "unseen").state == "absent"
-    keep_control(study, Control("unseen", Judgement("broken", 0.8, 0.7, 100, 20), "", "f"))
+    keep_control(study, Control("unseen", ChanceTestResult("broken", 0.8, 0.7, 100, 20), "", "f"))
     keep_control(study, Control("shuffled_labels", None, "data: no memory", "f"))
     broken = asked(place, study, "unseen")
     assert broken.state == "broken"

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from harness.cli.main import cli
 from harness.config.trial_config import TrialConfig
-from harness.study.confirmation.definition import Arm, Result, keep_definition, keep_result
+from harness.study.confirmation.definition import Arm, Result, save_definition, save_result
 from harness.study.decisions import Decision, decisions_of, remember
 from harness.study.ensembles import EnsembleSummary
 from harness.study.ensembles import remember as remember_ensemble
@@ -69,10 +69,10 @@ def confirm(study: Study, scores: dict[int, tuple[float, float, float]]) -> None
         for number in scores
         for one in [study.trial(number)]
     ]
-    keep_definition(study, arms, 3)
+    save_definition(study, arms, 3)
     for arm in arms:
         for seed, score in enumerate(scores[arm.trial], 1):
-            keep_result(
+            save_result(
                 study, arm.fingerprint, seed, Result({**study.trial(arm.trial).outcome, "score": score})
             )
 
@@ -109,11 +109,11 @@ def test_the_baseline_answers_by_name(place: Place, study: Study) -> None:
         for number, one in zip((0, None), told, strict=True)
     ]
     arms[1] = replace(arms[1], is_baseline=True)
-    keep_definition(study, arms, 2)
+    save_definition(study, arms, 2)
     assert "0 of 4 trainings done" in text_of(asked(place, study, "baseline"))
     for arm, scores in zip(arms, ((0.8, 0.82), (0.6, 0.62)), strict=True):
         for seed, score in enumerate(scores, 1):
-            keep_result(study, arm.fingerprint, seed, Result({**told[0].outcome, "score": score}))
+            save_result(study, arm.fingerprint, seed, Result({**told[0].outcome, "score": score}))
     answer = asked(place, study, "baseline")
     assert answer.why == (
         "the baseline was not promoted: the confirmation on fresh seeds chose trial 0, the baseline ranks 2 of 2 there"
@@ -121,7 +121,7 @@ def test_the_baseline_answers_by_name(place: Place, study: Study) -> None:
     assert "it lost: its mean, 0.610" in text_of(answer)
     remember(study, Decision("2026-01-01", "default", "baseline, seed 2", "refused"))
     assert "baseline, seed 2 was refused" in asked(place, study, "baseline").why
-    keep_definition(study, [replace(arms[0], is_baseline=True)], 2)
+    save_definition(study, [replace(arms[0], is_baseline=True)], 2)
     assert asked(place, study, "baseline").trial == "trial 0"
 
 
@@ -150,10 +150,10 @@ def test_what_was_decided_about_the_same_configuration_under_another_name_is_fou
 def test_a_trial_that_was_confirmed_alone_says_so(place: Place, study: Study) -> None:
     one = study.trial(0)
     arm = Arm(one.name, TrialConfig.model_validate(one.config), one.values, 0, one.score, 0.01, True)
-    keep_definition(study, [arm], 2, named=True)
+    save_definition(study, [arm], 2, named=True)
     assert "confirmation of trial 0 alone: 0 of 2 trainings done" in text_of(asked(place, study, "0"))
     for seed in (1, 2):
-        keep_result(study, arm.fingerprint, seed, Result({**one.outcome, "score": 0.7}))
+        save_result(study, arm.fingerprint, seed, Result({**one.outcome, "score": 0.7}))
     assert "confirmed alone: trial 0 (the baseline): 0.700" in text_of(asked(place, study, "0"))
     assert "the trial that was named" not in text_of(asked(place, study, "1"))
     record = ["--record", str(place.record.root)]

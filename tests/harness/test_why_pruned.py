@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from harness.reporting.explain.pruning import pruned_by
+from harness.reporting.explain.pruning import pruning_reason
 from harness.reporting.explain.why import why
 from harness.study.storage.record import Record
 from harness.study.study import Study
@@ -47,7 +47,7 @@ def test_the_median_rule_is_told_with_what_it_saw(record: Record) -> None:
     number, pruned = train(study, [0.5, 0.58, 0.56, 0.57])
     assert pruned
     train(study, [0.9, 0.9, 0.9, 0.9])  # complete later: the rule did not know it
-    found = pruned_by(record, study, number)
+    found = pruning_reason(record, study, number)
     assert (found.rule, found.epoch, found.value, found.bound, found.rank) == (
         "median",
         3,
@@ -80,7 +80,7 @@ def test_whatever_optuna_prunes_is_explained_by_its_own_rule(
     series = st.lists(score, min_size=6, max_size=6)
     for _ in range(7):
         number, pruned = train(study, data.draw(series))
-        found = pruned_by(place.record, study, number)
+        found = pruning_reason(place.record, study, number)
         if pruned:
             assert found.rule == rule
             assert found.value < found.bound
@@ -96,7 +96,7 @@ def test_a_trial_is_judged_by_those_of_its_own_study(record: Record) -> None:
     train(first, [0.6, 0.6])
     number, pruned = train(first, [0.5, 0.5])
     assert pruned
-    assert pruned_by(record, first, number).others == (0.6,)
+    assert pruning_reason(record, first, number).others == (0.6,)
 
 
 def test_a_pruned_trial_whose_epochs_are_unknown_keeps_its_reason(place: Place, study: Study) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from harness.study.storage.record import Record
 from harness.study.storage.trial_spool import TrialSpool
-from harness.tracking.writer import MAX_BEHIND, Writer, waiting_line
+from harness.tracking.writer import MAX_BACKLOG, Writer, unstored_message
 
 
 class Door:
@@ -57,16 +57,16 @@ def spools(folder: Path, count: int) -> list[TrialSpool]:
 def test_a_slow_server_holds_new_trials_back_until_it_has_caught_up(
     writer: Writer, door: Door, tmp_path: Path
 ) -> None:
-    ended = spools(tmp_path, MAX_BEHIND + 2)
+    ended = spools(tmp_path, MAX_BACKLOG + 2)
     for spool in ended[:-1]:
-        writer.poke(spool)
+        writer.notify(spool)
     assert door.asked.acquire(timeout=60)  # one is being stored, the others wait
     assert not writer.behind
     assert writer.news() is None
-    writer.poke(ended[-1])
+    writer.notify(ended[-1])
     assert writer.behind
     assert [writer.news(), writer.news()] == [
-        f"MLflow stores more slowly than trials end: the next begins when at most {MAX_BEHIND} wait", None
+        f"MLflow stores more slowly than trials end: the next begins when at most {MAX_BACKLOG} wait", None
     ]  # fmt: skip
     door.open.set()
     assert writer.drain(60) == []
@@ -75,8 +75,8 @@ def test_a_slow_server_holds_new_trials_back_until_it_has_caught_up(
 
 def test_a_server_that_is_away_holds_nothing_back(writer: Writer, door: Door, tmp_path: Path) -> None:
     door.away = True
-    for spool in spools(tmp_path, MAX_BEHIND + 2):
-        writer.poke(spool)
+    for spool in spools(tmp_path, MAX_BACKLOG + 2):
+        writer.notify(spool)
     for _ in range(2):  # the second try comes after the first was found to fail
         assert door.asked.acquire(timeout=60)
     assert not writer.behind
@@ -87,7 +87,7 @@ def test_the_last_deed_comes_after_what_is_being_stored_and_nothing_comes_after_
 ) -> None:
     done: list[str] = []
     for spool in spools(tmp_path, 3):
-        writer.poke(spool)
+        writer.notify(spool)
     assert door.asked.acquire(timeout=60)  # one is being stored, two wait
     threading.Timer(0.2, lambda: (done.append("stored"), door.open.set())).start()
     writer.stop(60, lambda tracking: done.append("closed"))
@@ -98,7 +98,7 @@ def test_the_last_deed_comes_after_what_is_being_stored_and_nothing_comes_after_
 def test_a_trial_is_new_to_mlflow_the_first_time_only(writer: Writer, door: Door, tmp_path: Path) -> None:
     door.away = True
     begun, resumed = spools(tmp_path, 2)
-    writer.poke(begun, begun=True)
+    writer.notify(begun, begun=True)
     for _ in range(2):
         assert door.asked.acquire(timeout=60)
     assert door.told_new[:2] == [True, False]  # what was asked for and not answered may be there
@@ -106,19 +106,19 @@ def test_a_trial_is_new_to_mlflow_the_first_time_only(writer: Writer, door: Door
     door.open.set()
     assert writer.drain(60) == []
     door.told_new.clear()
-    writer.poke(resumed)
+    writer.notify(resumed)
     assert writer.drain(60) == []
     assert door.told_new == [False]
     assert door.served == Record(Path("nowhere")).artifacts
 
 
 def test_what_was_not_stored_is_counted_and_a_hurry_is_reason_enough() -> None:
-    assert waiting_line(1, None, hurried=True) == (
+    assert unstored_message(1, None, hurried=True) == (
         "1 run waits in the spool for MLflow and will be stored by the next launch"
     )
-    assert waiting_line(2, None, hurried=False) == (
+    assert unstored_message(2, None, hurried=False) == (
         "2 runs wait in the spool for MLflow (MLflow did not answer); the next launch stores them"
     )
-    assert "1 run waits in the spool for MLflow (refused); the next launch stores it" in waiting_line(
+    assert "1 run waits in the spool for MLflow (refused); the next launch stores it" in unstored_message(
         1, "refused", hurried=True
     )

@@ -22,8 +22,8 @@ from harness.config.sweep import Sweep
 from harness.config.trial_config import TrialConfig
 from harness.execution.recovery import settle
 from harness.promotion.guards.serving_guards import promotable_guard
-from harness.study.ask import Asking
-from harness.study.skipped_front_ends import ArmsRefusedError, skip_arms, skipped_arms
+from harness.study.ask import TrialAsker
+from harness.study.skipped_front_ends import ArmsRefusedError, skip_unavailable_front_ends, skipped_front_ends
 from harness.study.storage.record import Record
 from harness.study.study import Study, open_study
 from models.front_ends.config import XVector
@@ -55,7 +55,7 @@ def sweep(speaker: dict[str, Any], sampler: str = "grid", **parameters: Any) -> 
 def looked_at(definition: Sweep) -> tuple[SearchSpace, list[str]]:
     """The space as a launch finds it, and what the view was told."""
     space, told = SearchSpace(definition), []
-    skip_arms(space, told.append)
+    skip_unavailable_front_ends(space, told.append)
     return space, told
 
 
@@ -80,7 +80,7 @@ def test_every_file_of_the_space_is_looked_at_and_one_line_says_why_it_is_skippe
     assert line.startswith(
         f"skipped: xvector (xvector {speaker['xvector.sha256'][:12]}): no embedding file at"
     )
-    assert len(space.skipped) == len(skipped_arms(space)) == 2
+    assert len(space.skipped) == len(skipped_front_ends(space)) == 2
     assert [values["feature"] for values in space.combinations() or []] == ["mfcc", "mfcc"]
     assert {config.feature.kind for config in space.samples(20)} == {"mfcc"}
     assert space.sweep.digest() == definition.digest()  # the study stays the same one
@@ -119,7 +119,7 @@ def test_a_skipped_arm_costs_no_budget_and_is_trained_once_its_file_is_back(
 
     def run(study: Study) -> list[str]:
         """Ask until the space is exhausted, as a coordinator does."""
-        asking, kinds = Asking(study, 1), []
+        asking, kinds = TrialAsker(study, 1), []
         for trial in study.trials():
             if trial.fingerprint:
                 asking.remember(trial.fingerprint, trial.number)
@@ -152,7 +152,7 @@ def test_an_interrupted_trial_of_a_skipped_arm_fails_with_the_reason(
 
     definition = sweep(speaker, feature=["xvector", "mfcc"])
     study = opened(record, definition)
-    trial, _, config = Asking(study, 1).next() or pytest.fail("nothing is asked")
+    trial, _, config = TrialAsker(study, 1).next() or pytest.fail("nothing is asked")
     assert isinstance(config.feature, XVector)
     trial.set_user_attr("config", config.model_dump(mode="json"))
     trial.set_user_attr("fingerprint", config.fingerprint())

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.checkpoints import WeightsError, load_weights, save_weights
-from models.files import write_aside
+from models.files import write_atomic
 from models.networks.cnn import build_network
 from models.networks.config import CnnConfig
 
@@ -62,18 +62,18 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
-    write_aside(path, b"old")
+    write_atomic(path, b"old")
 
     def refuse(*_: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr("os.fsync", refuse)
     with pytest.raises(OSError, match="disk full"):
-        write_aside(path, b"new")
+        write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [child.name for child in tmp_path.iterdir()] == ["file"]
 
 
 def test_parts_are_written_one_after_the_other(tmp_path: Path) -> None:
-    write_aside(tmp_path / "file", b"head\n", b"", b"body")
+    write_atomic(tmp_path / "file", b"head\n", b"", b"body")
     assert (tmp_path / "file").read_bytes() == b"head\nbody"

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from models.networks.cnn import FastDiarizationModel, build_network
 from models.networks.config import CnnConfig
-from models.networks.random_draws import drawing_from
+from models.networks.random_draws import using_generators
 from models.networks.stacked import Stacked, StackError, stack
 
 BATCH = 6
@@ -73,7 +73,7 @@ def test_forward_backward_and_buffers_are_the_members_own(
     found = losses(together, features, labels)
     found.sum().backward()
     for index, (one, source) in enumerate(zip(alone, sources(count), strict=True)):
-        with drawing_from(source):
+        with using_generators(source):
             loss = F.cross_entropy(one(features[index]), labels[index])
         loss.backward()
         torch.testing.assert_close(found[index], loss, **CLOSE)

@@ -96,7 +96,7 @@ def make_voice(rng: np.random.Generator, sex: str) -> Voice:
 
 
 @dataclass(frozen=True)
-class _Score:
+class _Articulation:
     """What is said, frame by frame: formant targets and three gains, each ``(frame, ...)``."""
 
     formants_hz: Float
@@ -105,7 +105,7 @@ class _Score:
     fricative: Float
 
 
-def _compose(voice: Voice, frames: int, rng: np.random.Generator) -> _Score:
+def _compose(voice: Voice, frames: int, rng: np.random.Generator) -> _Articulation:
     """Write a sequence of syllables (fricative or stop, then vowel) and pauses."""
     formants = np.empty((frames, VOWELS.shape[1]))
     voiced, fricative = np.zeros(frames), np.zeros(frames)
@@ -128,7 +128,7 @@ def _compose(voice: Voice, frames: int, rng: np.random.Generator) -> _Score:
     formants, voiced, fricative = (
         _smooth(track, width) for track, width in ((formants, 7), (voiced, 5), (fricative, 3))
     )
-    return _Score(formants, voiced, voiced * voice.breath, fricative)
+    return _Articulation(formants, voiced, voiced * voice.breath, fricative)
 
 
 def _smooth(track: Float, width: int) -> Float:

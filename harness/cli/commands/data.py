@@ -15,7 +15,7 @@ from harness.cli.options import common, settings
 
 if TYPE_CHECKING:
     from data.store.eviction import Item
-    from harness.execution.data_gate import Inspection
+    from harness.execution.data_gate import DataInspection
 
 
 @click.group()
@@ -79,7 +79,7 @@ def audit(file: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, **
         sys.exit(EXIT_REFUSED)
 
 
-def _echo_notes(inspection: Inspection) -> None:
+def _echo_notes(inspection: DataInspection) -> None:
     prepared = inspection.prepared
     if prepared.dropped_line:
         click.echo(f"  dropped as ambiguous: {prepared.dropped_line}")
@@ -91,15 +91,15 @@ def _echo_notes(inspection: Inspection) -> None:
 
 def _inspect(
     file: Path, overrides: tuple[str, ...], options: dict[str, Any], *, quiet: bool
-) -> list[Inspection]:
+) -> list[DataInspection]:
     from harness.config.files.sweep_loader import load_sweep
     from harness.config.search_space import SearchSpace
-    from harness.execution.data_gate import inspect
+    from harness.execution.data_gate import audit_data_configs
 
     progress: Callable[[str], None] = (
         (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
     )
-    return inspect(SearchSpace(load_sweep(file, overrides)), settings(**options), progress)
+    return audit_data_configs(SearchSpace(load_sweep(file, overrides)), settings(**options), progress)
 
 
 @command.command()
@@ -118,14 +118,14 @@ def gc(max_size: str | None, dry_run: bool, as_json: bool, quiet: bool, **option
     \b
     --json prints: bytes, in_use_bytes, max_bytes, chosen and deleted (kind, folder, bytes, used), kept_bytes.
     """
-    from data.store.eviction import collect, inventory, surplus
+    from data.store.eviction import collect, inventory, select_for_eviction
     from harness.core.format import size_text
-    from harness.execution.cache_quota import bytes_of
+    from harness.execution.cache_quota import parse_size
 
     cache = settings(**options).cache
-    most = bytes_of(max_size) if max_size is not None else None
+    most = parse_size(max_size) if max_size is not None else None
     items = inventory(cache)
-    chosen = surplus(items, most) if most is not None else []
+    chosen = select_for_eviction(items, most) if most is not None else []
     total = sum(item.num_bytes for item in items)
     if not as_json:
         for line in [] if quiet else _summary(items):

@@ -10,7 +10,7 @@ from harness.cli.exits import print_json
 from harness.cli.options import common, settings
 
 if TYPE_CHECKING:
-    from harness.selection.evaluate_meetings import Evaluated
+    from harness.selection.evaluate_meetings import EvaluatedRun
 
 
 @click.command()
@@ -65,7 +65,7 @@ def command(
         _print(evaluated)
 
 
-def _print(evaluated: Evaluated) -> None:
+def _print(evaluated: EvaluatedRun) -> None:
     """One table, headed by its one protocol."""
     import sys
 
@@ -87,7 +87,7 @@ def _print(evaluated: Evaluated) -> None:
     click.echo("\n".join(_remarks(evaluated)))
 
 
-def _remarks(evaluated: Evaluated) -> list[str]:
+def _remarks(evaluated: EvaluatedRun) -> list[str]:
     from harness.metrics.frame_scores import LIMIT
     from harness.metrics.intervals import FEW_CLUSTERS
 

@@ -73,14 +73,14 @@ def command(
     study, baseline = study_and_baseline(record, study)
     loaded = load_study(record, study)  # before torch: a wrong name is answered at once
     silent = quiet or as_json
-    from harness.promotion.finish import Promotion, require_places
+    from harness.promotion.finish import Promotion, require_bundle_folders
     from harness.promotion.guards.assessment import GuardRefusedError
     from harness.promotion.promote import promote
 
     progress = (lambda text: None) if silent else (lambda text: click.echo(text, err=True))
     place, confirmation = home(output), None
     if not dry_run:
-        require_places(place, study)
+        require_bundle_folders(place, study)
     try:
         if confirm:
             confirmation = _confirm(loaded, run, where, rules, baseline, dry_run=dry_run, silent=silent)
@@ -190,7 +190,7 @@ def _review_lines(result: Review, *, confirm: bool) -> list[str]:
 def _lines(result: Promotion) -> list[str]:
     from harness.metrics.by_subset import subset_lines
     from harness.metrics.intervals import ClusteredInterval
-    from harness.promotion.bundle.card import luck_line
+    from harness.promotion.bundle.card import optimism_line
     from harness.promotion.guards.guard import Guard
 
     evidence = result.evidence
@@ -211,7 +211,7 @@ def _lines(result: Promotion) -> list[str]:
         *(f"  on {line}" for line in subset_lines(evidence["test_by_subset"])),
     ]
     if evidence["confirmation"] is None:
-        luck = luck_line(evidence["optimism"], evidence["trials_compared"], evidence["rank"])
+        luck = optimism_line(evidence["optimism"], evidence["trials_compared"], evidence["rank"])
         lines.append(f"validation score {evidence['trial']['score'] or 0:.3f}, {luck}")
     return [
         *lines,

@@ -31,7 +31,7 @@ def command(study: str | None, as_json: bool, **options: Any) -> None:
     running, interrupted, budget, best, controls); with it: study, budget, spent, best, controls,
     ensembles, confirmation (null, or what `harness confirm --json` prints), trials.
     """
-    from harness.study.confirmation.conclusion import confirmation_of, progress_of
+    from harness.study.confirmation.conclusion import confirmation_of, confirmation_progress
     from harness.study.confirmation.definition import runs_named
     from harness.study.controls import controls_of
     from harness.study.ensembles import ensembles_of
@@ -48,12 +48,12 @@ def command(study: str | None, as_json: bool, **options: Any) -> None:
             for ensemble in ensembles_of(loaded):
                 click.echo(_ensemble_line(ensemble))
             confirmed = confirmation_of(loaded)
-            for line in [*(confirmed.lines() if confirmed else []), *progress_of(loaded)]:
+            for line in [*(confirmed.lines() if confirmed else []), *confirmation_progress(loaded)]:
                 click.echo(line)
             for number in runs_named(loaded):
                 named = confirmation_of(loaded, number)
                 told = [f"trial {number} confirmed alone: {named.conclusion}"] if named else []
-                for line in [*told, *progress_of(loaded, number)]:
+                for line in [*told, *confirmation_progress(loaded, number)]:
                     click.echo(line)
             for control in controls_of(loaded):
                 click.echo(control)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.exits import print_json, reader_may_be_gone
+from harness.cli.exits import ignore_broken_pipe, print_json
 from harness.cli.options import common, program, settings, typed
 from harness.metrics.few_clusters import few_clusters_note
 
@@ -47,9 +47,9 @@ def command(
     audits), unstored, problem.
     """
     from harness.config.files.sweep_loader import load_sweep
-    from harness.execution.executors.local import patience_s
+    from harness.execution.executors.local import hang_timeout_s
 
-    patience_s()  # a wrong HARNESS_HANG_S is told now, not after the preparation
+    hang_timeout_s()  # a wrong HARNESS_HANG_S is told now, not after the preparation
     budget = (f"budget.trials={trials}",) if trials else ()
     naming = (f"name={name}",) if name else ()
     sweep = load_sweep(file, (*overrides, *budget, *naming))
@@ -60,13 +60,13 @@ def command(
     matrices: list[Matrix] = []
 
     def report(study: Study, record: Record, tracking: Tracking | None) -> None:
-        from harness.reporting.sweep_report import publish
+        from harness.reporting.sweep_report import publish_report
 
-        matrix = publish(study, record, tracking, view.message)
+        matrix = publish_report(study, record, tracking, view.message)
         matrices.extend([matrix] if matrix is not None else [])
 
     result = launch(sweep, settings(**options), view, report)
-    with reader_may_be_gone():
+    with ignore_broken_pipe():
         if as_json:
             print_json(summary_json(result))
         else:
@@ -88,10 +88,10 @@ def _closing(result: Launch, file: Path, matrices: Sequence[Matrix]) -> list[str
         lines += ["", matrix_text(matrix), ""]
     lines += dict.fromkeys(f"skipped: {arm['feature']}: {arm['reason']}" for arm in result.skipped)
     if result.unstored:
-        from harness.tracking.writer import waiting_line
+        from harness.tracking.writer import unstored_message
 
         hurried = result.signal is not None
-        lines.append(waiting_line(len(result.unstored), result.problem, hurried=hurried))
+        lines.append(unstored_message(len(result.unstored), result.problem, hurried=hurried))
     if result.signal is not None:
         lines.append(f"stopped. To go on: {_again(file)}")
     elif result.exhausted:

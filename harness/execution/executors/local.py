@@ -115,7 +115,7 @@ class LocalExecutor:
         self._slots = slots
         self._device = device
         self._logs = logs
-        self._hang_s = hang_s if hang_s is not None else patience_s()
+        self._hang_s = hang_s if hang_s is not None else hang_timeout_s()
         self._polled = time.monotonic()
         logs.mkdir(parents=True, exist_ok=True)
         self._waiting: deque[tuple[Job, ...]] = deque()
@@ -263,7 +263,7 @@ def _tail(log: Path, lines: int = 8) -> str:
     return "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-lines:])
 
 
-def patience_s() -> float:
+def hang_timeout_s() -> float:
     """How long a worker may make no step, in seconds: HARNESS_HANG_S, else HANG_S.
 
     Raises

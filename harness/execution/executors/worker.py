@@ -26,11 +26,11 @@ from harness.core.failpoints import acknowledged, failpoint
 from harness.core.file_permissions import private_files
 from harness.core.redaction import redact, redact_output
 from harness.execution.executors.protocol import EpochDone, TrialDone, TrialFailed
-from harness.training.failures import failure_kind, is_spent, one_line
+from harness.training.failures import failure_kind, is_fatal_cuda_error, one_line
 from harness.training.job import Job
 
 # Seconds between two signs of life; every step may give one.
-BEAT_S = 2.0
+HEARTBEAT_S = 2.0
 # A training is watched from its second step on: the first one loads libraries.
 WATCHED_FROM = 2
 
@@ -59,7 +59,7 @@ class Link:
         self._asked += 1
         if self._training and self._asked == WATCHED_FROM:
             self.send("training", {"on": True})
-        if time.monotonic() - self._beaten >= BEAT_S:
+        if time.monotonic() - self._beaten >= HEARTBEAT_S:
             self._beaten = time.monotonic()
             self.send("beat", {})
         return self.interrupted.is_set()
@@ -138,7 +138,7 @@ def _serve(link: Link, jobs: Sequence[Job], device: Any) -> None:
             failed = TrialFailed(job.number, failure_kind(how), told, trace)
             if failed.kind == "out_of_memory":
                 on_gpu.forget()
-            spent = not left and is_spent(how)  # a spent worker is replaced, once all is told
+            spent = not left and is_fatal_cuda_error(how)  # a spent worker is replaced, once all is told
             link.send("failed", {**asdict(failed), "spent": spent})
         else:
             link.send("done", asdict(TrialDone(job.number, how)))

@@ -62,8 +62,8 @@ def _repairs(record: Record, cache: Path) -> Iterator[tuple[str, Callable[[], It
     with suppress(Exception):  # `examine` says why
         names = of_record.idle_studies(record)
     for name in names:
-        yield "stale", partial(of_record.mend_study, record, name)
-    yield "permissions", partial(of_record.mend_permissions, record)
+        yield "stale", partial(of_record.repair_study, record, name)
+    yield "permissions", partial(of_record.repair_permissions, record)
     removed = "removed, its maker was killed"
     yield "leftovers", lambda: (f"{path}: {removed}" for path in remove_leftovers(record, cache))
 

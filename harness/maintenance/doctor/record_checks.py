@@ -137,14 +137,14 @@ def idle_studies(record: Record) -> list[str]:
     return [name for name in study_names(record) if not record.is_run(name)]
 
 
-def mend_study(record: Record, name: str) -> Iterator[str]:
+def repair_study(record: Record, name: str) -> Iterator[str]:
     """Put right what killed processes left in a study; a line for each thing done."""
     from harness.execution.recovery import reconcile
 
     yield from (f"study {name}: {line}" for line in reconcile(record, name))
 
 
-def mend_permissions(record: Record) -> Iterator[str]:
+def repair_permissions(record: Record) -> Iterator[str]:
     """Close the record to others; one that is being run waits."""
     if not record.root.is_dir() or running(record):
         return

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from harness.config.files.yaml_reader import parse_yaml
 from harness.core.file_permissions import to_share
-from harness.core.files import write_whole
+from harness.core.files import write_text_atomic
 from harness.maintenance.snapshot.record_copy import FILES, FOLDERS
 
 POINTER = "mlruns.dvc"
@@ -70,7 +70,7 @@ class Pointer:
         """Replace `mlruns.dvc` in a folder by this one, in one step."""
         path = folder / POINTER
         with to_share():
-            write_whole(path, self.text())
+            write_text_atomic(path, self.text())
         return path
 
 

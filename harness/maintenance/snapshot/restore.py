@@ -24,7 +24,7 @@ from harness.maintenance.snapshot.dvc_pointer import (
 from harness.maintenance.snapshot.dvc_project import DvcError, DvcProject, find_project
 from harness.maintenance.snapshot.record_copy import FOLDERS
 from harness.maintenance.snapshot.restore_target import (
-    hold_unused,
+    lock_unused_record,
     make_parent,
     move_aside,
     place_of,
@@ -69,7 +69,7 @@ def restore(record: Record, folder: Path, *, force: bool = False) -> Restored:
     if project is None:
         raise PointerError(f"{folder} is no DVC project: {POINTER} says what to fetch, and .dvc from where")
     place = place_of(record, (folder, project.root))
-    with project.lock(), hold_unused(Record(place)):
+    with project.lock(), lock_unused_record(Record(place)):
         manifest = _fetch(project, pointer)
         make_parent(place)
         for leftover in place.parent.glob(f".{place.name}.restoring-*"):  # of one that was killed

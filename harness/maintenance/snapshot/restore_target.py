@@ -72,7 +72,7 @@ def make_parent(place: Path) -> None:
         raise _unusable(place, error) from None
 
 
-def hold_unused(record: Record) -> ExitStack:
+def lock_unused_record(record: Record) -> ExitStack:
     """Hold what a sweep and a server take first, in a record that nobody uses."""
     held = ExitStack()
     if not record.locks.is_dir():

@@ -42,7 +42,7 @@ def card_of(evidence: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def luck_line(luck: float | None, trials: int, rank: int = 1) -> str:
+def optimism_line(luck: float | None, trials: int, rank: int = 1) -> str:
     """How far the validation score may be trusted."""
     place = f"best of {trials} trials" if rank == 1 else f"rank {rank} of {trials} trials"
     if luck is None:
@@ -155,7 +155,7 @@ def _choice(evidence: Mapping[str, Any]) -> list[str]:
     score = part(evidence, "trial").get("score")
     if score is None:
         return []
-    luck = luck_line(
+    luck = optimism_line(
         evidence.get("optimism"), int(evidence.get("trials_compared", 0)), int(evidence.get("rank", 1))
     )
     return [

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from harness.core.files import write_json
 from harness.promotion.bundle.files import EVIDENCE, SPECIFICATION, SUMS, WAVEFORM, golden_of, sums_text
 from harness.promotion.bundle.files import bundle_digest as bundle_digest
-from models.files import sync, write_aside
+from models.files import sync, write_atomic
 
 if TYPE_CHECKING:
     from models.export.specification import Specification
@@ -56,12 +56,12 @@ def write_bundle(
     write_json(folder / SPECIFICATION, specification.model_dump(mode="json"))
     write_json(folder / SCHEMA, type(specification).json_schema())
     write_json(folder / EVIDENCE, _plain(evidence))
-    write_aside(folder / CARD, card.encode())
-    write_aside(folder / WAVEFORM, _npy(golden_waveform))
+    write_atomic(folder / CARD, card.encode())
+    write_atomic(folder / WAVEFORM, _npy(golden_waveform))
     for model, logits in golden_logits.items():
-        write_aside(folder / golden_of(model), _npy(logits))
+        write_atomic(folder / golden_of(model), _npy(logits))
     _sync(folder)
-    write_aside(folder / SUMS, sums_text(folder).encode())
+    write_atomic(folder / SUMS, sums_text(folder).encode())
     _sync(folder)
 
 

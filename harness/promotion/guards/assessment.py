@@ -27,7 +27,7 @@ from harness.promotion.guards.serving_guards import (
     speed_guard,
     study_control_guards,
 )
-from harness.selection.choose_finalists import able_trials
+from harness.selection.choose_finalists import confirmable_trials
 from harness.study.controls import controls_of
 from harness.study.ensembles import EnsembleSummary
 from models.onnx_io.session import open_session, run_onnx
@@ -89,7 +89,7 @@ class ParityCheck:
     logits: npt.NDArray[np.float32]
 
 
-def before_test(
+def pre_test_guards(
     candidate: Candidate,
     model: Path,
     latency: Latency | str,
@@ -127,11 +127,11 @@ def before_test(
 def _confirmation_guard(candidate: Candidate, confirmation: Confirmation | None, policy: Policy) -> Guard:
     ensemble = isinstance(candidate.subject, EnsembleSummary)
     return confirmation_guard(
-        confirmation, policy.confirmation, able_trials(candidate.study), ensemble=ensemble
+        confirmation, policy.confirmation, confirmable_trials(candidate.study), ensemble=ensemble
     )
 
 
-def of_test(candidate: Candidate, test: Predictions, policy: Policy) -> list[Guard]:
+def post_test_guards(candidate: Candidate, test: Predictions, policy: Policy) -> list[Guard]:
     """What the opened test says of the candidate."""
     data = candidate.data
     return frozen_guards(test, policy, negative_control=TASKS[data.task].negative_control(data.variant))

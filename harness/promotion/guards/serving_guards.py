@@ -12,7 +12,7 @@ from harness.study.controls import Control
 from harness.study.trials import unexportable_reason
 
 if TYPE_CHECKING:
-    from harness.promotion.registry.champion import Contest
+    from harness.promotion.registry.champion import ChallengerComparison
     from harness.study.confirmation.conclusion import Confirmation
     from harness.study.trials import TrialSummary
 
@@ -187,7 +187,7 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def champion_guard(contest: Contest, *, is_champion: bool, policy: Policy) -> Guard:
+def champion_guard(contest: ChallengerComparison, *, is_champion: bool, policy: Policy) -> Guard:
     """Whether it has shown to be better than its opponent, or as good and cheaper."""
     if not is_champion:
         return _baseline_guard(contest.wins, contest.text, policy)

@@ -131,7 +131,7 @@ def macs_of(specification: Mapping[str, Any]) -> int | None:
 
 
 @dataclass(frozen=True)
-class Contest:
+class ChallengerComparison:
     """A challenger against an opponent on the same windows.
 
     difference : right answers of the challenger less those of the opponent, paired
@@ -163,7 +163,7 @@ def contest(
     same_source: bool = False,
     incomparable: str = "",
     notes: Sequence[str] = (),
-) -> Contest:
+) -> ChallengerComparison:
     """Decide by the paired cluster bootstrap: better, or non-inferior and cheaper (`rule` has the bounds).
 
     A pool of evaluation subsets decides as it does in a report: every subset of 10 clusters or more must say so too.
@@ -201,7 +201,7 @@ def contest(
     if incomparable:
         text = f"{verdict}, against {opponent}: {incomparable}"
     cheaper = 1 - macs / champion_macs if champion_macs else None
-    return Contest(opponent, difference, cheaper, wins, verdict, "; note: ".join([text, *notes]))
+    return ChallengerComparison(opponent, difference, cheaper, wins, verdict, "; note: ".join([text, *notes]))
 
 
 def _difference(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.metrics.few_clusters import few_clusters_note
 from harness.study.decisions import Decision, decisions_of
 from harness.study.ensembles import EnsembleSummary
-from harness.study.leaderboard import expected_luck, rank_of, rivals
+from harness.study.leaderboard import expected_optimism, rank_of, rivals
 from harness.study.study import Study
 from harness.study.trials import TrialSummary, best_of, unexportable_reason
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Standing:
+class PromotionStatus:
     """One sentence on whether it was promoted, the details, and the decisions on it."""
 
     why: str
@@ -25,7 +25,7 @@ class Standing:
     decisions: tuple[Decision, ...]
 
 
-def standing(study: Study, subject: TrialSummary | EnsembleSummary) -> Standing:
+def standing(study: Study, subject: TrialSummary | EnsembleSummary) -> PromotionStatus:
     """Answer for what is complete, from Optuna's journal alone."""
     others = rivals(study, subject)
     best = best_of([trial for trial in others if trial.state == "complete"]) or subject.members[0]
@@ -42,7 +42,7 @@ def standing(study: Study, subject: TrialSummary | EnsembleSummary) -> Standing:
         details.append(_taken_instead(study, every, best, confirmation))
     refusal = _cannot_be_exported(subject)
     details.append(refusal or "it can be exported as one ONNX file")
-    return Standing(_sentence(study, subject, best, own, confirmation, refusal), tuple(details), own)
+    return PromotionStatus(_sentence(study, subject, best, own, confirmation, refusal), tuple(details), own)
 
 
 def _sentence(
@@ -87,7 +87,7 @@ def _score_line(subject: TrialSummary | EnsembleSummary, others: list[TrialSumma
 def _against_best(
     study: Study, subject: TrialSummary | EnsembleSummary, best: TrialSummary, others: list[TrialSummary]
 ) -> list[str]:
-    luck = expected_luck(best, max(1, len(others)))
+    luck = expected_optimism(best, max(1, len(others)))
     looks = f"the best of {len(others)} trials"
     if subject.label == best.label:
         rank = "predicted optimism at its rank"
@@ -103,7 +103,7 @@ def _against_best(
         line += f"; as {looks}, {luck:.3f} of its score may be luck (predicted optimism): {told}"
     if isinstance(subject, EnsembleSummary):
         return [line]
-    own = expected_luck(subject, len(others), rank_of(subject, others))
+    own = expected_optimism(subject, len(others), rank_of(subject, others))
     lines = [line] if own is None else [line, f"predicted optimism at its rank: {own:.3f}"]
     names = [
         name for name in study.space.parameters if subject.values.get(name) != best.values.get(name)
@@ -129,13 +129,13 @@ def _confirmation_of(study: Study) -> Confirmation | None:
 
 def _alone_lines(study: Study, subject: TrialSummary | EnsembleSummary) -> list[str]:
     """What fresh seeds said when it was named."""
-    from harness.study.confirmation.conclusion import confirmation_of, progress_of
+    from harness.study.confirmation.conclusion import confirmation_of, confirmation_progress
 
     if isinstance(subject, EnsembleSummary):
         return []
     found = confirmation_of(study, subject.number)
     lines = [] if found is None else [f"confirmed alone: {found.winner.line()}", found.conclusion]
-    return [*lines, *progress_of(study, subject.number)]
+    return [*lines, *confirmation_progress(study, subject.number)]
 
 
 def _rank_among(confirmation: Confirmation, subject: TrialSummary | EnsembleSummary | Finalist) -> str:
@@ -144,7 +144,7 @@ def _rank_among(confirmation: Confirmation, subject: TrialSummary | EnsembleSumm
     return f"{ranked.index(own) + 1} of {len(ranked)}" if own in ranked else ""
 
 
-def baseline_standing(study: Study, confirmation: Confirmation) -> Standing:
+def baseline_promotion_status(study: Study, confirmation: Confirmation) -> PromotionStatus:
     """Answer for a confirmed baseline that is no trial."""
     baseline, winner = confirmation.baseline, confirmation.winner
     own = tuple(one for one in decisions_of(study) if one.is_about(baseline.label, baseline.fingerprint))
@@ -153,7 +153,7 @@ def baseline_standing(study: Study, confirmation: Confirmation) -> Standing:
         *(line for one in own for line in _decision_lines(one)),
     ]
     if own:
-        return Standing(str(own[-1]), tuple(details), own)
+        return PromotionStatus(str(own[-1]), tuple(details), own)
     why = (
         f"the baseline is the confirmation's winner; nobody has promoted it yet: harness promote {study.name}"
     )
@@ -161,7 +161,7 @@ def baseline_standing(study: Study, confirmation: Confirmation) -> Standing:
         rank = _rank_among(confirmation, baseline)
         place = f"the baseline ranks {rank} there" if rank else "the baseline was not ranked"
         why = f"the baseline was not promoted: the confirmation on fresh seeds chose {winner.label}, {place}"
-    return Standing(why, tuple(details), own)
+    return PromotionStatus(why, tuple(details), own)
 
 
 def _confirmation_lines(

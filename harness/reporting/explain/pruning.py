@@ -51,7 +51,7 @@ class _Seen:
     rungs: dict[str, frozenset[int]]
 
 
-def pruned_by(record: Record, study: Study, number: int) -> Pruned | None:
+def pruning_reason(record: Record, study: Study, number: int) -> Pruned | None:
     """The numbers that stopped a trial; None where the journal does not explain it."""
     trial = study.optuna_study.get_trials(deepcopy=False)[number]
     if not trial.intermediate_values:

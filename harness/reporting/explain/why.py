@@ -8,9 +8,9 @@ from typing import Any
 from harness.config.control_configs import CONTROLS, control_config
 from harness.config.files.yaml_file import nearest
 from harness.config.trial_config import ControlName
-from harness.reporting.explain.promotion_status import baseline_standing, standing
-from harness.reporting.explain.pruning import pruned_by
-from harness.study.choose_trial import what_there_is
+from harness.reporting.explain.promotion_status import baseline_promotion_status, standing
+from harness.reporting.explain.pruning import pruning_reason
+from harness.study.choose_trial import available_subjects
 from harness.study.controls import controls_of
 from harness.study.decisions import Decision
 from harness.study.ensembles import EnsembleSummary, ensembles_of
@@ -77,7 +77,9 @@ def why(record: Record, study: Study, word: str, *, is_run: bool) -> Answer:
     else:
         hint = f"did you mean {near}? " if near else ""
     controls = f"its controls are called {' and '.join(CONTROLS)}"
-    raise StudyError(f"study {study.name} has no trial {word!r}; {hint}{what_there_is(study)}; {controls}")
+    raise StudyError(
+        f"study {study.name} has no trial {word!r}; {hint}{available_subjects(study)}; {controls}"
+    )
 
 
 def _of_trial(record: Record, study: Study, trial: TrialSummary, *, is_run: bool) -> Answer:
@@ -104,7 +106,7 @@ def _of_complete(study: Study, subject: TrialSummary | EnsembleSummary) -> Answe
 
 
 def _pruned(record: Record, study: Study, trial: TrialSummary) -> tuple[str, list[str]]:
-    found = pruned_by(record, study, trial.number)
+    found = pruning_reason(record, study, trial.number)
     planned = trial.config.get("training", {}).get("epochs")
     far = f"{trial.epochs} of {planned} epochs" if planned else f"{trial.epochs} epochs"
     score = f", score until then {trial.score:.3f}" if trial.score is not None else ""
@@ -204,7 +206,7 @@ def _of_control(study: Study, name: ControlName, *, is_run: bool) -> Answer:
 
 
 def _of_baseline(record: Record, study: Study, *, is_run: bool) -> Answer:
-    from harness.study.confirmation.conclusion import confirmation_of, progress_of
+    from harness.study.confirmation.conclusion import confirmation_of, confirmation_progress
     from harness.study.confirmation.definition import definition_of
 
     definition, confirmation = definition_of(study), confirmation_of(study)
@@ -217,8 +219,8 @@ def _of_baseline(record: Record, study: Study, *, is_run: bool) -> Answer:
         return _of_trial(record, study, study.trial(arm.trial), is_run=is_run)
     if confirmation is None:
         sentence = "the baseline was not promoted: the confirmation that it stands in has no winner"
-        return Answer(study.name, BASELINE, "interrupted", sentence, tuple(progress_of(study)))
-    found = baseline_standing(study, confirmation)
+        return Answer(study.name, BASELINE, "interrupted", sentence, tuple(confirmation_progress(study)))
+    found = baseline_promotion_status(study, confirmation)
     state = "complete" if confirmation.baseline.ranked else "failed"
     return Answer(study.name, BASELINE, state, found.why, found.details, found.decisions)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.metrics.few_clusters import few_clusters_note
-from harness.reporting.document import ARMS, Board, Row
+from harness.reporting.document import ARMS, Leaderboard, Row
 from harness.reporting.learning_curves import FULL
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _panel(panel: Any, row: Row) -> None:
         spine.set_color(FAINT)
 
 
-def drawn_rows(board: Board) -> tuple[Row, ...]:
+def drawn_rows(board: Leaderboard) -> tuple[Row, ...]:
     """Whose learning curves are drawn: the best of each subset and front end, then the highest, `PANELS` at least."""
     having = [row for row in board.rows if row.curve is not None]
     bests = {

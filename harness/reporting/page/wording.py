@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.metrics.paired_comparison import Difference
-from harness.reporting.document import Against, Board, GroupTable, Report
+from harness.reporting.document import Against, GroupTable, Leaderboard, Report
 
 # Settings of a sampler or pruner that its type listens to; the others have no effect.
 HEARD = {
@@ -129,10 +129,10 @@ def summary(report: Report) -> list[str]:
     lines = [str(control["text"]) for control in report.controls if control["verdict"] == "broken"]
     for board in report.boards:
         lines += _board_lines(board, named=len(report.boards) > 1)
-    return [*lines, *([against_line(report.against)] if report.against else [])]
+    return [*lines, *([comparison_line(report.against)] if report.against else [])]
 
 
-def against_line(against: Against) -> str:
+def comparison_line(against: Against) -> str:
     """The answer of two studies, or why there is none, with the digests that differ and advice."""
     begin = f"Against {against.other} ({against.ours}; {against.theirs}): "
     if against.difference is not None:
@@ -146,7 +146,7 @@ def against_line(against: Against) -> str:
     return f"{begin}{against.refusal}{shown} {against.advice}"
 
 
-def _board_lines(board: Board, *, named: bool) -> list[str]:
+def _board_lines(board: Leaderboard, *, named: bool) -> list[str]:
     best = board.best
     where = f" (validation {digest(board.val_digest)})" if named else ""
     lines = [
@@ -176,7 +176,7 @@ def _board_lines(board: Board, *, named: bool) -> list[str]:
     return [*lines, *board.qualified]
 
 
-def _group_line(table: GroupTable, board: Board) -> str:
+def _group_line(table: GroupTable, board: Leaderboard) -> str:
     if len(table.groups) < 2:
         return ""
     first, second = table.groups[:2]

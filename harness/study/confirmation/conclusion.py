@@ -10,11 +10,11 @@ from harness.config.cost import window_macs
 from harness.metrics.seed_ranking import Spread, ranking, spread_of, winner_of
 from harness.study.confirmation.definition import (
     Arm,
-    Definition,
+    ConfirmationDefinition,
     Results,
     definition_of,
-    keep_definition,
     results_of,
+    save_definition,
     store,
 )
 from harness.study.confirmation.finalist import Finalist as Finalist
@@ -159,7 +159,7 @@ def confirmation_of(study: Study, run: int | None = None) -> Confirmation | None
     return None
 
 
-def _conclusion(study: Study, definition: Definition) -> Confirmation | None:
+def _conclusion(study: Study, definition: ConfirmationDefinition) -> Confirmation | None:
     if definition.left(results_of(study)):
         return None
     known = definition.known
@@ -173,22 +173,24 @@ def _conclusion(study: Study, definition: Definition) -> Confirmation | None:
     )
 
 
-def set_out(study: Study, arms: Sequence[Arm], seeds: int, *, named: bool = False) -> Definition:
+def start_confirmation(
+    study: Study, arms: Sequence[Arm], seeds: int, *, named: bool = False
+) -> ConfirmationDefinition:
     """Remember what is confirmed from now on, and the one before until this has a winner; under the study's lock."""
-    definition = Definition(tuple(arms), seeds, named)
+    definition = ConfirmationDefinition(tuple(arms), seeds, named)
     before = definition_of(study, definition.run)
     if before is not None and _conclusion(study, before) is not None:
         store(study, before, concluded=True)
-    return keep_definition(study, arms, seeds, named=named)
+    return save_definition(study, arms, seeds, named=named)
 
 
-def finalists_of(study: Study, definition: Definition) -> list[Finalist]:
+def finalists_of(study: Study, definition: ConfirmationDefinition) -> list[Finalist]:
     """What every training of a confirmation that has ended says, in the order of its arms."""
     results = results_of(study)
     return [_finalist(study, arm, definition.seeds, results) for arm in definition.arms]
 
 
-def why_none(finalists: Sequence[Finalist], *, named: bool = False) -> str:
+def no_winner_reason(finalists: Sequence[Finalist], *, named: bool = False) -> str:
     """Why a confirmation that has ended has no winner; `named`: the first was asked for."""
     if named:
         return f"{finalists[0].label} cannot ship: {finalists[0].unfit or 'it has no score on every seed'}"
@@ -197,7 +199,7 @@ def why_none(finalists: Sequence[Finalist], *, named: bool = False) -> str:
     return "no configuration has a score on every seed"
 
 
-def progress_of(study: Study, run: int | None = None) -> list[str]:
+def confirmation_progress(study: Study, run: int | None = None) -> list[str]:
     """Where the confirmation that was last set out to stands, if it has no winner: a line, or none."""
     definition, results = definition_of(study, run), results_of(study)
     if definition is None or _conclusion(study, definition) is not None:
@@ -208,7 +210,7 @@ def progress_of(study: Study, run: int | None = None) -> list[str]:
     what = f"{total - left} of {total} trainings done; {command} goes on"
     if not left:
         again = bool(definition.left(results, again=True))
-        what = why_none(finalists_of(study, definition), named=definition.named)
+        what = no_winner_reason(finalists_of(study, definition), named=definition.named)
         if again:
             what += f"; {command} tries again what the machine spoilt"
         elif run is None:
@@ -217,7 +219,7 @@ def progress_of(study: Study, run: int | None = None) -> list[str]:
     return [f"confirmation{'' if run is None else f' of trial {run} alone'}: {what}{kept}"]
 
 
-def unfinished_of(study: Study) -> Definition | None:
+def unfinished_confirmation(study: Study) -> ConfirmationDefinition | None:
     """The study's own confirmation if trainings of it have not ended, or are to be tried again."""
     definition = definition_of(study)
     return definition if definition and definition.left(results_of(study), again=True) else None

@@ -49,7 +49,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Definition:
+class ConfirmationDefinition:
     """What is confirmed: finalists, best score first, with the baseline among them, on seeds 1 to `seeds`.
 
     named : whether somebody named the finalist, so that it is the only one and the first of the arms
@@ -102,7 +102,9 @@ def folder_of(fingerprint: str, replicate: int) -> str:
     return f"confirm-{fingerprint[:16]}-{replicate}"
 
 
-def definition_of(study: Study, run: int | None = None, *, concluded: bool = False) -> Definition | None:
+def definition_of(
+    study: Study, run: int | None = None, *, concluded: bool = False
+) -> ConfirmationDefinition | None:
     """What the last `harness confirm` of the study, or of its trial `run` alone, set out to do.
 
     Parameters
@@ -114,7 +116,7 @@ def definition_of(study: Study, run: int | None = None, *, concluded: bool = Fal
         return None
     arms = [Arm(**{**arm, "config": TrialConfig.model_validate(arm["config"])}) for arm in stored["arms"]]
     known = stored.get("known")
-    return Definition(
+    return ConfirmationDefinition(
         tuple(arms), stored["seeds"], stored.get("named", False), None if known is None else tuple(known)
     )
 
@@ -125,15 +127,17 @@ def runs_named(study: Study) -> list[int]:
     return sorted(int(parts[1]) for parts in words if len(parts) == 2 and parts[1].isdecimal())
 
 
-def keep_definition(study: Study, arms: Sequence[Arm], seeds: int, *, named: bool = False) -> Definition:
+def save_definition(
+    study: Study, arms: Sequence[Arm], seeds: int, *, named: bool = False
+) -> ConfirmationDefinition:
     """Remember what is confirmed from now on; call it under the study's lock."""
     known = tuple(one.number for one in study.trials() if one.state == "complete")
-    definition = Definition(tuple(arms), seeds, named, known)
+    definition = ConfirmationDefinition(tuple(arms), seeds, named, known)
     store(study, definition)
     return definition
 
 
-def store(study: Study, definition: Definition, *, concluded: bool = False) -> None:
+def store(study: Study, definition: ConfirmationDefinition, *, concluded: bool = False) -> None:
     """Write a definition into its slot; call it under the study's lock."""
     rows = [
         {
@@ -165,7 +169,7 @@ def results_of(study: Study) -> Results:
     return found
 
 
-def keep_result(study: Study, fingerprint: str, replicate: int, result: Result) -> None:
+def save_result(study: Study, fingerprint: str, replicate: int, result: Result) -> None:
     """Remember how a training ended; call it under the study's lock."""
     row = {"outcome": dict(result.outcome), "reason": result.reason, "again": result.again}
     study.optuna_study.set_user_attr(f"{ATTRIBUTE}/{fingerprint}/{replicate}", row)

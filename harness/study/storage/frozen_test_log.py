@@ -16,14 +16,14 @@ LEDGER = "test_openings.jsonl"
 
 
 @dataclass(frozen=True)
-class Openings:
+class OpeningCounts:
     """How often these very test windows have been opened, this time included."""
 
     by_study: int
     by_all: int
 
 
-def open_test(
+def record_test_opening(
     record: Path,
     study: str,
     trial: int | str,
@@ -32,7 +32,7 @@ def open_test(
     subject: str = "",
     policy: str = "",
     promotion: str = "",
-) -> Openings:
+) -> OpeningCounts:
     """Write the opening of a test into the record's ledger, durably, before anything is scored on it.
 
     Where the line cannot be written whole (a full disk) it is taken back, and the test stays closed.
@@ -59,7 +59,7 @@ def open_test(
         torn = before and not before.endswith(b"\n")
         _append(file, (b"\n" if torn else b"") + json.dumps(row).encode() + b"\n", len(before))
     studies = [one["study"] for one in [*_rows(before), row] if one.get("manifest") == manifest]
-    return Openings(studies.count(study), len(studies))
+    return OpeningCounts(studies.count(study), len(studies))
 
 
 def _append(file: FileIO, content: bytes, size: int) -> None:

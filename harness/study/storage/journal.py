@@ -12,7 +12,7 @@ import orjson
 from optuna.storages.journal import JournalFileBackend
 
 
-class WholeLines(JournalFileBackend):
+class AtomicJournalBackend(JournalFileBackend):
     """Appends all lines or none: what follows a torn line could never be read again."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:

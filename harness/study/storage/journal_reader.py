@@ -21,7 +21,7 @@ from optuna.storages.journal._storage import JournalOperation as Operation
 from optuna.storages.journal._storage import JournalStorageReplayResult
 from optuna.trial import TrialState
 
-from harness.study.storage.journal import WholeLines, parsed
+from harness.study.storage.journal import AtomicJournalBackend, parsed
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -34,10 +34,10 @@ _STATE = int(Operation.SET_TRIAL_STATE_VALUES)
 _PIECE = 1 << 17
 
 
-class QuickStorage(JournalStorage):
+class FastJournalStorage(JournalStorage):
     """Optuna's storage on a journal, opened in one pass."""
 
-    def __init__(self, journal: WholeLines) -> None:
+    def __init__(self, journal: AtomicJournalBackend) -> None:
         self._opened = False
         super().__init__(journal)
 
@@ -47,7 +47,7 @@ class QuickStorage(JournalStorage):
             return
         self._opened = True
         backend = self._backend
-        assert isinstance(backend, WholeLines)
+        assert isinstance(backend, AtomicJournalBackend)
         with _no_collection():
             size = load(Path(backend._file_path), self._replay_result)
         backend._log_number_offset[self._replay_result.log_number_read] = size

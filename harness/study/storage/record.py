@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from harness.core.disk_space import MIN_FREE_BYTES
 from harness.core.environment import quiet_environment
 from harness.core.failpoints import failpoint
-from harness.core.files import sync_folder, write_whole
+from harness.core.files import sync_folder, write_text_atomic
 from harness.study.storage.mlflow_database import EmptyDatabase, EmptyDatabaseError
 from harness.study.storage.mlflow_schema import schema_problem
 
@@ -148,7 +148,7 @@ class Record:
             fresh = Path(aside) / "mlflow.db"
             _fill(fresh, begun)
             failpoint("record.made")
-            write_whole(self.root / "VERSION", LAYOUT_VERSION + "\n")
+            write_text_atomic(self.root / "VERSION", LAYOUT_VERSION + "\n")
             failpoint("record.version")
             with fresh.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -158,10 +158,12 @@ class Record:
 
     def storage(self) -> JournalStorage:
         """Optuna's storage of this record; a torn last line (a kill) is passed over, and cut off by who appends."""
-        from harness.study.storage.journal import WholeLines
-        from harness.study.storage.journal_reader import QuickStorage
+        from harness.study.storage.journal import AtomicJournalBackend
+        from harness.study.storage.journal_reader import FastJournalStorage
 
-        return QuickStorage(WholeLines(str(self.journal), lock_obj=_journal_lock(self.journal_lock)))
+        return FastJournalStorage(
+            AtomicJournalBackend(str(self.journal), lock_obj=_journal_lock(self.journal_lock))
+        )
 
     def lock_study(self, study: str) -> FileLock:
         """Take the study's lock for this process, or say who holds it.

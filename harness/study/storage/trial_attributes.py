@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 # Of some 1 kB each; the others are names and numbers.
-LARGE = frozenset({"config", "outcome"})
+JSON_ATTRIBUTES = frozenset({"config", "outcome"})
 
 
 def set_attributes(storage: BaseStorage, trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
@@ -27,7 +27,7 @@ def set_attributes(storage: BaseStorage, trial: optuna.Trial, attributes: Mappin
 
     assert isinstance(storage, JournalStorage)
     stored = {
-        name: json.dumps(value, separators=(",", ":")) if name in LARGE else value
+        name: json.dumps(value, separators=(",", ":")) if name in JSON_ATTRIBUTES else value
         for name, value in attributes.items()
     }
     with storage._thread_lock:

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.failpoints import failpoint
-from harness.core.files import sync_folder, write_whole
+from harness.core.files import sync_folder, write_text_atomic
 
 # Metrics that differ when an epoch is repeated.
-CLOCKED = ("windows_per_s",)
+TIMING_METRICS = ("windows_per_s",)
 CHECKPOINT = "last.pt"
 
 
@@ -59,7 +59,9 @@ class TrialSpool:
         if epoch in self._stored:
             before = self._stored[epoch]
             other = [
-                name for name in sorted(metrics) if name not in CLOCKED and metrics[name] != before.get(name)
+                name
+                for name in sorted(metrics)
+                if name not in TIMING_METRICS and metrics[name] != before.get(name)
             ]
             if other:
                 told = f"{other[0]} is {metrics[other[0]]!r}, stored is {before.get(other[0])!r}"
@@ -101,7 +103,9 @@ class TrialSpool:
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Write `NAME.json` aside, then rename it; in one line, which takes json a fifth of the time."""
-        write_whole(self.folder / f"{name}.json", json.dumps(content, sort_keys=True, ensure_ascii=False))
+        write_text_atomic(
+            self.folder / f"{name}.json", json.dumps(content, sort_keys=True, ensure_ascii=False)
+        )
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The content of `NAME.json`, or None where it is not there."""

@@ -23,7 +23,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost")
-CLOSED = ("/ajax-api/3.0/mlflow/assistant",)
+BLOCKED_PATHS = ("/ajax-api/3.0/mlflow/assistant",)
 _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
@@ -31,7 +31,7 @@ _HEADERS = (
 )
 
 
-class Doorkeeper:
+class AccessControlMiddleware:
     """An ASGI application before another one.
 
     Parameters
@@ -70,22 +70,22 @@ class Doorkeeper:
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
         host = headers.get("host", [])
-        if len(host) != 1 or not self._knows(host[0]):
+        if len(host) != 1 or not self._is_allowed_host(host[0]):
             return 403, "this server is not called by that name"
         if any(origin != f"http://{host[0]}" for origin in headers.get("origin", [])):
             return 403, "requests of other pages are refused"
         if _is_foreign(scope["method"], headers):
             return 403, "requests of other sites are refused"
-        if self._password is not None and not _proves(headers.get("authorization", []), self._password):
+        if self._password is not None and not _has_password(headers.get("authorization", []), self._password):
             return 401, "the password is missing or wrong"
         path = scope["path"]
         if ".." in path.replace("\\", "/").split("/") or "\0" in path:
             return 400, "this path leads out of its folder"
-        if path.startswith(CLOSED):
+        if path.startswith(BLOCKED_PATHS):
             return 403, "the assistant is off"
         return None
 
-    def _knows(self, host: str) -> bool:
+    def _is_allowed_host(self, host: str) -> bool:
         name, colon, port = host.rpartition(":")
         return (name if colon else host) in self._names and (not colon or port.isdecimal())
 
@@ -99,7 +99,7 @@ def _is_foreign(method: str, headers: dict[str, list[str]]) -> bool:
     return not (followed and method == "GET")
 
 
-def _proves(authorization: list[str], password: str) -> bool:
+def _has_password(authorization: list[str], password: str) -> bool:
     scheme, _, encoded = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
     try:
         given = base64.b64decode(encoded, validate=True).partition(b":")[2]

@@ -36,7 +36,7 @@ def main() -> None:
         constants.ARTIFACT_ROOT_ENV_VAR: ROOT,
         constants.ARTIFACTS_DESTINATION_ENV_VAR: "artifacts",
         constants.SERVE_ARTIFACTS_ENV_VAR: "true",
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(f"{name}:*,{name}" for name in names_of(host)),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(f"{name}:*,{name}" for name in allowed_hosts(host)),
     }
     import uvicorn
     from mlflow.server.handlers import initialize_backend_stores
@@ -46,12 +46,12 @@ def main() -> None:
     initialize_backend_stores(DATABASE, DATABASE, ROOT)
     from mlflow.server.fastapi_app import app
 
-    from harness.tracking.server.access_control import Doorkeeper
+    from harness.tracking.server.access_control import AccessControlMiddleware
 
     # Nobody stands before this server: what a request says about who forwarded it is not believed. WEB_CONCURRENCY
     # in the environment would ask for more workers than an application in memory can have.
     uvicorn.run(
-        Doorkeeper(app, names_of(host), password), host=host, port=port, log_level="warning",
+        AccessControlMiddleware(app, allowed_hosts(host), password), host=host, port=port, log_level="warning",
         access_log=False, proxy_headers=False, server_header=False, workers=1, timeout_graceful_shutdown=3,
     )  # fmt: skip
 
@@ -72,7 +72,7 @@ def sync_commits(connection: Any, _: object = None) -> None:
     connection.execute("pragma synchronous = full").close()
 
 
-def names_of(host: str) -> tuple[str, ...]:
+def allowed_hosts(host: str) -> tuple[str, ...]:
     """By which names a server at this address may be called."""
     from harness.tracking.server.access_control import LOOPBACK
 

@@ -19,7 +19,7 @@ _FINER = 2  # shapes are drawn so much larger and reduced, which makes their edg
 _HATCH_PX = 8.0
 
 
-class Sheet:
+class Canvas:
     """A white sheet with axes on a part of it; shapes are given in data, text and patches in pixels from the top left.
 
     Parameters

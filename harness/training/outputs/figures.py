@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
 
-    from harness.training.outputs.drawing import Sheet
+    from harness.training.outputs.drawing import Canvas
 
 CLASS_COLOURS = ("#0072B2", "#E69F00")  # Okabe and Ito: distinct for every kind of colour vision
 LABELS_SIZE = (480, 320)  # pixels
@@ -43,9 +43,9 @@ def label_histogram_image(
     train, val, test, predicted : windows of class 0 and of class 1
     predicted_on : split that `predicted` counts
     """
-    from harness.training.outputs.drawing import Sheet
+    from harness.training.outputs.drawing import Canvas
 
-    sheet = Sheet(LABELS_SIZE, (53, 69, 468, 252), x=(-0.5, 3.5))
+    sheet = Canvas(LABELS_SIZE, (53, 69, 468, 252), x=(-0.5, 3.5))
     groups = [("train", train), ("val", val), ("test", test), (f"predicted, {predicted_on}", predicted)]
     sheet.box((2.5, 0), (3.5, 1), _SHADE)
     sheet.line([(-0.5, 0.5), (3.5, 0.5)], _FAINT, 1.4, _DASHED)
@@ -76,11 +76,11 @@ def roc_figure(logits: npt.ArrayLike, labels: npt.ArrayLike, title: str) -> Imag
     """
     import numpy as np
 
-    from harness.training.outputs.drawing import Sheet
+    from harness.training.outputs.drawing import Canvas
 
     metrics = binary_metrics(logits, labels)
     curve = np.stack(roc_points(logits, labels), axis=1)
-    sheet = Sheet(SQUARE_SIZE, (60, 46, 463, 425))
+    sheet = Canvas(SQUARE_SIZE, (60, 46, 463, 425))
     sheet.area(np.concatenate([curve, [(1, 0)]]), "#EBF4F9")
     sheet.line([(0, 0), (1, 1)], _FAINT, 1.4, _DASHED)
     _axes(sheet, "false positive rate", "true positive rate", _FIFTHS, _FIFTHS)
@@ -109,14 +109,14 @@ def confusion_figure(
     """
     import numpy as np
 
-    from harness.training.outputs.drawing import Sheet, blend
+    from harness.training.outputs.drawing import Canvas, blend
 
     balanced = binary_metrics(logits, labels)["balanced_accuracy"]
     predicted = np.asarray(logits).argmax(axis=1)
     counts = np.zeros((2, 2), dtype=np.int64)
     np.add.at(counts, (np.asarray(labels, dtype=np.int64), predicted), 1)
     shares = counts / counts.sum(axis=1, keepdims=True)
-    sheet = Sheet(SQUARE_SIZE, (77, 70, 461, 425), x=(0, 2), y=(2, 0))
+    sheet = Canvas(SQUARE_SIZE, (77, 70, 461, 425), x=(0, 2), y=(2, 0))
     for row, column in np.ndindex(2, 2):
         share = float(shares[row, column])
         sheet.box((column, row), (column + 1, row + 1), blend("#F4F9FE", "#0E61AB", share))
@@ -136,7 +136,7 @@ def confusion_figure(
     return _titled(sheet, title)
 
 
-def _bar(sheet: Sheet, position: float, share: float, label: int, *, planned: bool) -> None:
+def _bar(sheet: Canvas, position: float, share: float, label: int, *, planned: bool) -> None:
     """One class of one group: filled where it was planned, hatched where it was predicted."""
     colour = CLASS_COLOURS[label]
     corners = (position - 0.18, 0), (position + 0.18, share)
@@ -157,7 +157,7 @@ def _bar(sheet: Sheet, position: float, share: float, label: int, *, planned: bo
 
 
 def _axes(
-    sheet: Sheet,
+    sheet: Canvas,
     x_name: str,
     y_name: str,
     x_ticks: Sequence[tuple[float, str]],
@@ -178,13 +178,13 @@ def _axes(
     _names(sheet, x_name, y_name)
 
 
-def _names(sheet: Sheet, x_name: str, y_name: str) -> None:
+def _names(sheet: Canvas, x_name: str, y_name: str) -> None:
     left, top, right, bottom = sheet.inner
     sheet.write(((left + right) / 2, sheet.size[1] - 17), x_name, 14, _INK, "mm")
     sheet.write((14, (top + bottom) / 2), y_name, 14, _INK, "mm", upright=True)
 
 
-def _titled(sheet: Sheet, title: str) -> Image:
+def _titled(sheet: Canvas, title: str) -> Image:
     sheet.write((12, 20), _plain(title, 52), 14.5, _INK, "lm", bold=True)
     return sheet.image()
 

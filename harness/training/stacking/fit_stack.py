@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.config.training_config import STACKED_APART, TrainingConfig
+from harness.config.training_config import PER_MEMBER_FIELDS, TrainingConfig
 from harness.core.seeds import derived
 from harness.training.checkpoint import CHECKPOINT_S, CheckpointError, Checkpoints, due_after
 from harness.training.fit import DivergedError, InterruptedTraining, Training, Transform
@@ -33,7 +33,7 @@ from harness.training.stacking.stacked_learner import StackedLearner
 from harness.training.state import EpochReport, FitResult, Place, Progress, fit_result, require_finite
 from harness.training.window_split import Split, resident
 from models.augmentation import Augmentation, EpochAugmentation
-from models.networks.random_draws import drawing_from, new_generators
+from models.networks.random_draws import new_generators, using_generators
 from models.networks.stacked import StackError
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def fit_stack(
     Raises
     ------
     StackError
-        The members' configurations differ in more than `STACKED_APART`, or their networks do.
+        The members' configurations differ in more than `PER_MEMBER_FIELDS`, or their networks do.
     SplitError
         `augmentation` wants waveforms and `train` holds features.
     """
@@ -103,7 +103,7 @@ def fit_stack(
 
 
 def _require_alike(members: Sequence[Member]) -> None:
-    shared = [one.config.model_dump(exclude=set(STACKED_APART)) for one in members]
+    shared = [one.config.model_dump(exclude=set(PER_MEMBER_FIELDS)) for one in members]
     for other in shared[1:]:
         differing = sorted(name for name, value in shared[0].items() if other[name] != value)
         if differing:
@@ -240,7 +240,7 @@ class _Stack:
         for stream in self.streams.values():
             index = stream.order[first : first + self.shared.batch]
             augmented = (stream.augmented, first) if stream.augmented else None
-            with drawing_from(stream.steps):
+            with using_generators(stream.steps):
                 parts.append(self.shared.features(self.shared.train, index, augmented))
         labels = torch.stack([parts[stream][1] for stream in self.stream_of])
         return self.of_members([features for features, _ in parts]), labels
@@ -270,7 +270,7 @@ class _Stack:
                     raise InterruptedTraining
                 features = []
                 for source in sources:
-                    with drawing_from(source):
+                    with using_generators(source):
                         features.append(self.shared.features(split, part)[0])
                 parts.append(judged(self.of_members(features)).float())
         return torch.cat(parts, dim=1).cpu()
@@ -280,7 +280,7 @@ class _Stack:
         left: dict[int, Outcome] = {}
         for position, one in enumerate(self.running):
             stream = self.streams[one.training.seed]
-            self.learner.give_back(position, weights_only=True)
+            self.learner.unstack_member(position, weights_only=True)
             try:
                 logits = [
                     one.training.finite(each[position].clone(), epoch) for each in (train_logits, val_logits)
@@ -301,7 +301,7 @@ class _Stack:
     def write(self, *, within: bool) -> None:
         """Write every member's checkpoint: at their place in the epoch, or between two; equal ones go on as one."""
         for position, one in enumerate(self.running):
-            self.learner.give_back(position)
+            self.learner.unstack_member(position)
             if not within or one.progress.reports or one.at.step:
                 one.write(one.at if within else None)
 
@@ -310,7 +310,7 @@ class _Stack:
         if not left:
             return
         for position, outcome in left.items():
-            self.learner.give_back(position)
+            self.learner.unstack_member(position)
             one = self.running[position]
             self.outcomes[one.number] = outcome
             one.member.on_end(outcome)

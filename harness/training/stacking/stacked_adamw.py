@@ -63,7 +63,7 @@ class StackedAdamW:
         values = values.to(self.parameters[0].dtype)
         return [_like(values, parameter) for parameter in self.parameters]
 
-    def give_back(self, index: int, optimizer: torch.optim.AdamW, rate: float) -> None:
+    def unstack_member(self, index: int, optimizer: torch.optim.AdamW, rate: float) -> None:
         """Put a member's state into its own optimizer; `rate` is that of its last step."""
         optimizer.param_groups[0]["lr"] = rate
         for parameter, mean, square in zip(

@@ -74,7 +74,7 @@ class StackedLearner:
         self.taken += 1
         return losses.detach()
 
-    def give_back(self, index: int, *, weights_only: bool = False) -> None:
+    def unstack_member(self, index: int, *, weights_only: bool = False) -> None:
         """Put a member's weights and their average, and what its optimizer and scaler hold, into its own learner."""
         learner = self.learners[index]
         learner.model.load_state_dict(self.model.member(index))
@@ -82,8 +82,8 @@ class StackedLearner:
             learner.average.restore(self.judged.member(index), self.taken)
         if self.taken and not weights_only:
             rate = learning_rate_at(self.taken - 1, learner.steps, learner.config)
-            self.optimizer.give_back(index, learner.optimizer, rate)
-            self.scaler.give_back(index, learner.scaler)
+            self.optimizer.unstack_member(index, learner.optimizer, rate)
+            self.scaler.unstack_member(index, learner.scaler)
 
     def keep(self, indices: Sequence[int]) -> None:
         """Go on without the other members."""

@@ -44,7 +44,7 @@ class StackedScaler:
         self.scale = torch.where(finite, grown, self.scale * self._settings["backoff_factor"])
         self.streak = torch.where(grows, 0, streak)
 
-    def give_back(self, index: int, scaler: GradScaler) -> None:
+    def unstack_member(self, index: int, scaler: GradScaler) -> None:
         """Put a member's state into its own scaler."""
         if self.enabled:
             own = {"scale": float(self.scale[index]), "_growth_tracker": int(self.streak[index])}

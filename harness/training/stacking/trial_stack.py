@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from harness.training.failures import failure_kind, is_spent
+from harness.training.failures import failure_kind, is_fatal_cuda_error
 from harness.training.fit import FitResult
 from harness.training.job import Job
 from harness.training.stacking.fit_stack import Member, Outcome, fit_stack
-from harness.training.trial import Trial, Windows, load_windows, run_trial
+from harness.training.trial import Trial, Windows, load_training_data, run_trial
 from harness.training.window_split import on_gpu
 from models.networks.stacked import StackError
 
@@ -44,7 +44,7 @@ def run_stack(
     left = {job.number: job for job in jobs}
 
     def ended(job: Job, how: dict[str, Any] | Exception) -> None:
-        if isinstance(how, Exception) and is_spent(how):
+        if isinstance(how, Exception) and is_fatal_cuda_error(how):
             raise how  # nobody else can use this process either
         del left[job.number]
         on_end(job, how)
@@ -86,7 +86,7 @@ def _train(
     training: Callable[[], AbstractContextManager[None]],
 ) -> None:
     trials = [Trial(job) for job in jobs]
-    windows = load_windows(jobs[0], trials[0].config, device, should_stop)
+    windows = load_training_data(jobs[0], trials[0].config, device, should_stop)
 
     def member(trial: Trial) -> Member:
         model = trial.build()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from harness.maintenance.doctor.finding import Finding
 
 
-def unwell(findings: Iterable[Finding]) -> list[Finding]:
+def problems_in(findings: Iterable[Finding]) -> list[Finding]:
     """What is wrong; each of it says what to do, in one line."""
     found = [finding for finding in findings if finding.level != "ok"]
     assert all(finding.fix and "\n" not in finding.fix + finding.message for finding in found)

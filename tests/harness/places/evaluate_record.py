@@ -18,7 +18,7 @@ from data.store.content_store import build_once
 from harness.cli.main import cli
 from harness.config.trial_config import TrialConfig
 from harness.core.files import sha256_of
-from harness.selection.build_ensemble import Averaged, _header
+from harness.selection.build_ensemble import LoadedMembers, _header
 from harness.study.ensembles import EnsembleSummary, remember
 from harness.study.storage.trial_spool import TrialSpool
 from harness.study.study import Study
@@ -109,7 +109,7 @@ class Workplace:
         for one in prepared:
             keep_prepared(self.folder / "cache", one)
         members = tuple(study.trials())
-        averaged = Averaged(study, name, members, tuple("rs"), tuple(prepared), ())
+        averaged = LoadedMembers(study, name, members, tuple("rs"), tuple(prepared), ())
         tracking = Tracking(self.client, study.name, identity=study.identity)
         folder = self.folder / f"{self.runs:05d}" / "outputs" / "artifacts"
         run = self.record_run(tracking=tracking, header=_header(averaged, "f" * 64, {}))

@@ -23,12 +23,18 @@ from harness.config.files.policy_file import load_policy
 from harness.config.policy import Policy
 from harness.config.sweep import Sweep
 from harness.config.trial_config import TrialConfig
-from harness.execution.data_gate import Inspection
+from harness.execution.data_gate import DataInspection
 from harness.metrics.predictions import Predictions
 from harness.promotion.bundle import latency
 from harness.promotion.bundle.latency import Latency, measure
 from harness.promotion.guards import assessment
-from harness.promotion.guards.assessment import ParityCheck, before_test, compare, of_test, waveforms_of
+from harness.promotion.guards.assessment import (
+    ParityCheck,
+    compare,
+    post_test_guards,
+    pre_test_guards,
+    waveforms_of,
+)
 from harness.promotion.guards.guard import Guard
 from harness.selection.candidate import Candidate, network_of
 from harness.study.storage.record import Record
@@ -137,7 +143,7 @@ class Case:
         known = confirmed("voices", 5, [(0, subject.fingerprint, 0.9)]) if self.confirmed else None
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(assessment, "audit", audited)
-            return before_test(
+            return pre_test_guards(
                 self.candidate, self.model, self.latency, self.of(policy),
                 confirmation=known, parity=self.parity, faster=faster,
             )  # fmt: skip
@@ -145,7 +151,7 @@ class Case:
     def test(self, policy: Policy) -> list[Guard]:
         clusters = self.candidate.shared.test.manifest.clusters()
         test = Predictions(self.logits("test"), self.labels("test"), clusters)
-        return of_test(self.candidate, test, self.of(policy))
+        return post_test_guards(self.candidate, test, self.of(policy))
 
     def logits(self, split: Any) -> Any:
         return run_onnx(open_session(self.model), waveforms_of(self.candidate.shared, split))
@@ -226,7 +232,7 @@ def sound_case(folder: Path) -> Case:
     record.database.touch()
     study = open_study(record, Sweep.model_validate({"name": "voices"}))
     study.release()
-    study.describe([Inspection("voices", prepared, audited(prepared)).described()], {}, [])
+    study.describe([DataInspection("voices", prepared, audited(prepared)).described()], {}, [])
     trial = study.optuna_study.ask()
     for key, value in {
         "name": "000 mfcc", "config": config.model_dump(mode="json"), "outcome": outcome,

@@ -100,7 +100,7 @@ def write_bundle(folder: Path, number: int) -> Path:
     return folder
 
 
-def carry_out(todo: dict[str, Any]) -> Any:
+def run_order(todo: dict[str, Any]) -> Any:
     if "failpoint" in todo:
         os.environ["HARNESS_FAILPOINT"] = f"{todo['failpoint']}:1:{todo.get('action', 'kill')}"
     if not todo.get("exchange", True):  # as on a file system that has no such call
@@ -146,7 +146,7 @@ def _promote(todo: dict[str, Any]) -> dict[str, Any]:
     return {"version": done.version, "alias": done.alias, "bundle": str(done.bundle)}
 
 
-class Children:
+class WarmProcess:
     """The warm process, seen from a test."""
 
     def __init__(self, process: Any) -> None:
@@ -177,7 +177,7 @@ class Place:
     record: Record
     uri: str
     client: MlflowClient
-    children: Children
+    children: WarmProcess
     folder: Path
     name: str = NAME
     made: int = 0
@@ -286,14 +286,14 @@ def proxy(uri: str, *, lose: bool = False, spoil: str = "") -> Iterator[str]:
 
 
 @contextmanager
-def warm(root: Path, *modules: str) -> Iterator[Children]:
+def warm(root: Path, *modules: str) -> Iterator[WarmProcess]:
     """The warm process, which has imported these modules too."""
     environment = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, __file__, *modules]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
-        yield Children(process)
+        yield WarmProcess(process)
         assert process.stdin is not None
         process.stdin.close()
 
@@ -315,7 +315,7 @@ def _fork(todo: dict[str, Any]) -> tuple[int, int]:
         return pid, reading
     os.dup2(2, 1)  # nothing but answers on the standard output
     try:
-        answer = {"returned": carry_out(todo)}
+        answer = {"returned": run_order(todo)}
     except BaseException as error:
         answer = {"error": str(error), "kind": type(error).__name__}
     os.write(writing, json.dumps(answer).encode())

@@ -38,7 +38,7 @@ def outcome(score: float, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def told_study(
+def finished_study(
     record: Record, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]], **changes: Any
 ) -> Study:
     """A study with complete trials of these values and outcomes; its lock is free again."""

@@ -32,8 +32,8 @@ COUNTS = {"train": (1200, 1180), "val": (240, 240), "test": (120, 130), "predict
 def drawer(arm: str, logits: Any, truth: Any) -> Callable[[], list[Any]]:
     """What draws a trial's pictures; its libraries are imported here."""
     if arm == "pillow":
-        import harness.drawing  # noqa: F401  what figures.py imports when it first draws
-        from harness.figures import confusion_figure, label_histogram_image, roc_figure
+        import harness.training.outputs.drawing  # noqa: F401  what figures.py imports when it first draws
+        from harness.training.outputs.figures import confusion_figure, label_histogram_image, roc_figure
 
         return lambda: [
             label_histogram_image(*COUNTS.values(), title=TITLE, class_names=NAMES),
@@ -54,7 +54,7 @@ def draw(arm: str) -> list[float]:
     import numpy as np
     import torch
 
-    import harness.trial_stack  # noqa: F401  what a worker has imported
+    import harness.training.stacking.trial_stack  # noqa: F401  what a worker has imported
 
     torch.set_num_threads(1)
     generator = np.random.default_rng(0)

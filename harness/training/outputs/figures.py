@@ -1,6 +1,7 @@
 """Pictures of a run as PNG-ready images: fixed sizes and axes, so that runs compare side by side.
 
-Drawn with Pillow, imported on first use: matplotlib takes eight times as long, for axes that never change.
+Drawn with Pillow, imported on first use: for axes that never change matplotlib takes six times as
+long (tests/benchmarks/drawn_by_matplotlib.py).
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from harness.figures import CLASS_COLOURS, LABELS_SIZE, SQUARE_SIZE
-from harness.metrics import binary_metrics, roc_points
+from harness.metrics.classification import binary_metrics, roc_points
+from harness.training.outputs.figures import CLASS_COLOURS, LABELS_SIZE, SQUARE_SIZE
 
 DPI = 100
 INK, FAINT, SHADE, AMBER = "#222222", "#8A8A8A", "#F1F1F1", "#9A6A00"

@@ -19,7 +19,7 @@ from harness.study.storage.record import Record
 from tests.harness.places.doctor_findings import problems_in
 from tests.harness.places.workplace import inside
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 def settings(folder: Path, device: str = "cpu") -> Settings:

@@ -69,5 +69,5 @@ def test_a_bad_config_is_refused(wrong: dict[str, object]) -> None:
 def test_the_config_is_described_and_light() -> None:
     assert all(field.description for field in TrainingConfig.model_fields.values())
     code = "import sys, harness.config.training_config; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

@@ -14,7 +14,7 @@ from harness.config.parameters import places
 from harness.config.sweep import NAME, Sweep, slug
 from tests.faults.bad_sweeps import MALFORMED, parameters
 
-SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
+SWEEPS = sorted((Path(__file__).parents[3] / "sweeps").glob("*.yaml"))
 SCHEMA = jsonschema.Draft202012Validator(json_schema())
 
 

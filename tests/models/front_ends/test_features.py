@@ -23,7 +23,7 @@ UNUSUAL: list[FrontEnd] = [
     Mfcc(n_mfcc=13, n_mels=23, n_fft=400, win_length=400, cmvn=False),
     MfccDelta(n_mfcc=20, delta_width=5),
 ]
-CORPUS = Path(__file__).parents[3] / "shared" / "corpora" / "LibriSpeech"
+CORPUS = Path(__file__).parents[4] / "shared" / "corpora" / "LibriSpeech"
 
 
 def voices(count: int, seed: int = 0) -> np.ndarray:

@@ -85,4 +85,4 @@ def test_pillow_is_imported_late_and_matplotlib_never() -> None:
         "f.label_histogram_image((1, 1), (1, 1), (1, 1), title='t')\n"
         "assert 'matplotlib' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=True)

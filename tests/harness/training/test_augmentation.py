@@ -208,7 +208,7 @@ def test_the_fields_are_described_and_searchable_under_names_of_their_own() -> N
     )
     flat = TrialConfig().flat()
     assert {f"augmentation.{name}" for name in AugmentationConfig.model_fields} <= set(flat)
-    space = SearchSpace(load_sweep(Path(__file__).parents[2] / "sweeps" / "augmentation.yaml"))
+    space = SearchSpace(load_sweep(Path(__file__).parents[3] / "sweeps" / "augmentation.yaml"))
     config = space.config({"noise_snr_db": 5, "time_mask": 20, "augment_share": 0.5})
     assert config.augmentation == AugmentationConfig(noise_snr_db=5.0, time_mask=20, augment_share=0.5)
     assert config.fingerprint() != space.config({"noise_snr_db": 6}).fingerprint()

@@ -182,7 +182,7 @@ def test_a_study_with_a_sound_and_a_broken_control(
     tmp_path: Path, demo_cache: Path, new_record: Callable[[Path], Record]
 ) -> None:
     new_record(tmp_path / "mlruns")
-    path = os.pathsep.join([str(Path(__file__).parent / "places"), str(Path(__file__).parents[2])])
+    path = os.pathsep.join([str(Path(__file__).parents[1] / "places"), str(Path(__file__).parents[3])])
     place = Workplace(tmp_path, demo_cache, SWEEP, HARNESS_PLUGINS="leaking_labels", PYTHONPATH=path)
     process = place.start("sweep", "tiny.yaml")
     try:

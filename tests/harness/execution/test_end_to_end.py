@@ -152,7 +152,7 @@ def test_an_edited_sweep_starts_a_second_study_and_a_raised_budget_does_not(
 
 def test_labels_from_hash_never_reach_a_trial(tmp_path: Path, demo_cache: Path) -> None:
     place = Workplace(tmp_path, demo_cache, SWEEP.replace("variant: seen", "variant: seen, labels: hash"))
-    plugins = {"HARNESS_PLUGINS": "historic_bugs", "PYTHONPATH": str(Path(__file__).parent.parent / "data")}
+    plugins = {"HARNESS_PLUGINS": "historic_bugs", "PYTHONPATH": str(Path(__file__).parents[2] / "data")}
     shown = place.run("sweep", "tiny.yaml", code=3, **plugins)
     assert "70/30" in shown
     assert not (tmp_path / "mlruns").exists()

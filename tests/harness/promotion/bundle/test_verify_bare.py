@@ -13,7 +13,7 @@ import pytest
 
 from harness.promotion.bundle.files import bundle_digest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ class _StoredSplit(BaseModel):
 
 
 class _Stored(BaseModel):
-    """What `data.prepare` wrote down."""
+    """What `data.preparation.prepare` wrote down."""
 
     config: Annotated[DataConfig, PlainValidator(DataConfig.model_validate)]
     split_rule: str

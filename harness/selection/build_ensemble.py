@@ -3,7 +3,7 @@
     members -> same task, windows, signature? -> weights -> Ensemble -> validation windows
         -> spool of its own -> MLflow run (kind ensemble) -> the study's list of ensembles
 
-What is averaged, and why, stands in ``models.ensemble``. The run is promoted like any trial's:
+What is averaged, and why, stands in ``models.export.ensemble``. The run is promoted like any trial's:
 `harness promote STUDY --run NAME`.
 """
 

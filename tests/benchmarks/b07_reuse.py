@@ -1,4 +1,4 @@
-"""B7: windows featurised / windows needed over a whole sweep, counted by the store itself (`harness.feature_store`).
+"""B7: windows featurised / windows needed over a whole sweep, counted by the store itself (`harness.training.feature_cache`).
 
 A real sweep, two workers, every front end x subset, stopped by a signal half-way and resumed. Needed are the windows
 of each split that a trial asks for, once for each front end; raw waveforms are featurised in no store.

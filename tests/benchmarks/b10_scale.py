@@ -34,11 +34,12 @@ from tests.benchmarks.synthetic import coordinate, prepared_for, sweep_of
 OPENED = """\
 import json, resource, sys, time
 from pathlib import Path
-import optuna, harness.sweep, harness.choosing, harness.journal_load
+import optuna, harness.config.sweep, harness.study.storage.journal_reader
+from harness.study.choose_trial import choose
 from harness.study.storage.record import Record
 from harness.study.study import load_study
 began = time.perf_counter(); study = load_study(Record(Path(sys.argv[1])), "scale")
-opened = time.perf_counter(); harness.choosing.choose(study, None)
+opened = time.perf_counter(); choose(study, None)
 chosen = time.perf_counter(); peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 trials = len(study.optuna_study.get_trials(deepcopy=False))
 print(json.dumps({"open_s": opened - began, "choose_s": chosen - opened, "peak_mb": peak, "trials": trials}))

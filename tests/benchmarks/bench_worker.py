@@ -1,6 +1,6 @@
 """The product's worker with a clock in it: `python -m tests.benchmarks.bench_worker FD cpu`.
 
-Every trial is served by `harness.executors.worker` as ever. Variables of the environment say what differs:
+Every trial is served by `harness.execution.executors.worker` as ever. Variables of the environment say what differs:
 
     BENCH_STAGES        file that gets one JSON line a trial: {stage: [CPU seconds, wall seconds]}
     BENCH_THREADS       threads of arithmetic, where it is not the one thread of a worker (the naive packing)

@@ -1,7 +1,7 @@
 """Learning curves replayed through the project's pruners: what a rule would have cost, and whether it keeps the best.
 
 A replay is a whole sweep: trial after trial, epoch after epoch, each shown to Optuna as the coordinator shows it
-(`harness.coordinator`), with the value that the rule gets there.
+(`harness.execution.coordinator`), with the value that the rule gets there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What `harness doctor` asks of libraries and drivers, each in a process of its own: one that crashes or hangs is told.
 
-    python -m harness.doctor_probe torch | device NAME | provider NAME | plugins
+    python -m harness.maintenance.doctor.library_probe torch | device NAME | provider NAME | plugins
 
 Prints one line of JSON: {"ok": what was found} or {"error": the reason}.
 """

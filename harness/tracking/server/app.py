@@ -1,4 +1,4 @@
-"""MLflow's application on a record, behind the doorkeeper: `python -m harness.mlflow_server HOST PORT`.
+"""MLflow's application on a record, behind the access control: `python -m harness.tracking.server.app HOST PORT`.
 
 It runs in the folder of the record: no letter of its path can be mistaken for a part of a URL. `mlflow server`
 would put no check of ours before the application, and would be two processes.

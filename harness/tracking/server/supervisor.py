@@ -1,4 +1,4 @@
-"""Run a command for as long as its owner lives: `python -m harness.supervisor COMMAND...`.
+"""Run a command for as long as its owner lives: `python -m harness.tracking.server.supervisor COMMAND...`.
 
 The owner holds the other end of this process's standard input. When it closes, whether by a clean stop or by
 `kill -9`, the whole process group is ended. The owner starts this process in a session of its own, so that

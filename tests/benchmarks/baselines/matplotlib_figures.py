@@ -1,4 +1,4 @@
-"""The three pictures of `harness.figures` by matplotlib's own objects, without pyplot: the same bars, lines and words."""
+"""The three pictures of `harness.training.outputs.figures` by matplotlib's own objects, without pyplot: the same bars, lines and words."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_what_was_kept_without_a_scaler_goes_on_with_one(monkeypatch: pytest.Mon
     begun.step(torch.randn(4, 8, 33), torch.tensor([0, 1, 0, 1]), 0)
     kept = begun.kept()
     assert kept["scaler"] == {}
-    monkeypatch.setattr(learner, "mixed_precision", lambda device, config: torch.float16)
+    monkeypatch.setattr("harness.training.learner.mixed_precision", lambda device, config: torch.float16)
     elsewhere = learner()
     elsewhere.restore(kept, 1)
     assert elsewhere.scaler.is_enabled()

@@ -6,7 +6,7 @@ from harness.training.trial import open_device
 
 def test_a_gpu_computes_the_same_again_and_fp32_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "harness.trial.torch.zeros", lambda *_, **__: None
+        "harness.training.trial.torch.zeros", lambda *_, **__: None
     )  # a GPU, or none: the switches are there
     cudnn = torch.backends.cudnn
     with cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):

@@ -21,7 +21,7 @@ from harness.config.files.policy_file import load_policy
 from harness.metrics.chance_level import judge
 from harness.metrics.predictions import Predictions
 from harness.promotion.guards.assessment import GuardRefusedError, post_test_guards, require
-from harness.promotion.guards.guard import Guard
+from harness.promotion.guards.guard import Guard, refuses
 from harness.promotion.guards.serving_guards import champion_guard
 from harness.promotion.registry.champion import contest
 from harness.study.controls import Control, keep_control
@@ -65,7 +65,7 @@ def check(guards: list[Guard], name: str, trip: str, companions: set[str], *, op
     found = failed(guards)
     assert set(found) == {name} | companions
     integrity = any(guard.level == "integrity" for guard in found.values())
-    assert any(map(DEFAULT.refuses, guards)) is integrity
+    assert any(refuses(DEFAULT, guard) for guard in guards) is integrity
     with pytest.raises(GuardRefusedError) as refusal:
         require("voices", "trial 0", guards, PRODUCTION, opened=opened)
     message = str(refusal.value)

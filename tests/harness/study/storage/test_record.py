@@ -50,7 +50,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.core.disk_space.MIN_FREE_BYTES", 10**18)
+    monkeypatch.setattr("harness.study.storage.record.MIN_FREE_BYTES", 10**18)
     with pytest.raises(RecordError, match="GB free; a sweep needs"):
         Record(tmp_path / "mlruns").open()
     assert not Record(tmp_path / "mlruns").exists

@@ -18,6 +18,7 @@ class Settings:
     data_root: Path | None = None
     workers: int | None = None
     device: str = "auto"
+    executor: str | None = None  # by name; None is what HARNESS_EXECUTOR says, else processes of this machine
 
     @property
     def resolved_device(self) -> str:

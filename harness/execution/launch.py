@@ -17,32 +17,40 @@ from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
 from harness.config.trial_config import TrialConfig
 from harness.core.disk_space import disk_full_as_out_of_space, require_free_space
-from harness.core.failpoints import failpoint
 from harness.core.files import write_json
 from harness.core.format import duration
 from harness.core.provenance import Provenance, provenance
 from harness.core.settings import Settings
-from harness.core.signals import handling_signals
 from harness.execution.cache_quota import keep_within_quota, lease_features, quota_from_environment
 from harness.execution.coordinator import Coordinator
 from harness.execution.data_gate import DataInspection, audit_data_configs, require
-from harness.execution.executors.local import LocalExecutor, default_slots
+from harness.execution.executors.build import executor_class
+from harness.execution.executors.protocol import Executor
 from harness.execution.recovery import may_show_running, reconcile_runs
+from harness.execution.runs.control_runs import ControlRuns
+from harness.execution.runs.jobs import Jobs
+from harness.execution.runs.trial_runs import TrialRuns
+from harness.execution.session import SessionEnd, run_session
 from harness.execution.view import View
 from harness.study.controls import Control, controls_left, controls_of
 from harness.study.skipped_front_ends import skip_unavailable_front_ends, skipped_front_ends
 from harness.study.storage.record import Record
-from harness.study.storage.trial_spool import TrialSpool
 from harness.study.study import Study, open_study
 from harness.study.trials import TrialSummary, best_of, spent
 from harness.tracking.experiment import Tracking, connect
 from harness.tracking.server.server import TrackingServer, team_uri
-from harness.tracking.writer import JOIN_AFTER_SIGNAL_S, JOIN_S, Writer
+from harness.tracking.writer import Writer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Launch:
-    """How a launch ended."""
+    """How a launch ended.
+
+    new_trials : trials that it began; spent : those of all launches, as the budget counts them
+    exhausted : whether every combination of the parameters has been run
+    unstored : spools that MLflow does not hold completely; problem : why
+    skipped : front ends whose file is missing here
+    """
 
     study: str
     resumed: bool
@@ -96,17 +104,31 @@ def launch(sweep: Sweep, settings: Settings, view: View, on_complete: OnComplete
         try:
             study.check_manifests({i.prepared.config.digest(): i.digests for i in inspections})
             _announce(study, inspections, settings, view)
-            coordinator, unstored, problem = _run(
-                study, record, server, inspections, settings, view, on_complete
-            )
+            code = provenance(settings.resolved_device)
+            study.describe([one.described() for one in inspections], code.tags, skipped_front_ends(space))
+            prepared = {one.prepared.config.digest(): one.prepared for one in inspections}
+            jobs = Jobs(study, record, prepared, code, settings.cache)
+            trials, end = _train(jobs, server, inspections, settings, view, on_complete)
         finally:
             study.release()
     keep_within_quota(settings.cache, view.message)  # this launch has added to it
+    problem = end.problem or (None if end.signal is not None else "MLflow did not answer")
     return Launch(
-        study.name, study.resumed, study.trials(), coordinator.new_trials, inspections,
-        time.monotonic() - began, coordinator.signal, coordinator.asking.exhausted, coordinator.out_of_time,
-        unstored, problem, sweep.budget.trials, tuple(controls_of(study)), tuple(skipped_front_ends(space)),
-    )  # fmt: skip
+        study=study.name,
+        resumed=study.resumed,
+        trials=study.trials(),
+        new_trials=trials.new_trials,
+        inspections=inspections,
+        seconds=time.monotonic() - began,
+        signal=end.signal,
+        exhausted=trials.asker.exhausted,
+        out_of_time=trials.out_of_time,
+        unstored=end.unstored,
+        problem=problem if end.unstored else None,
+        budget=sweep.budget.trials,
+        controls=tuple(controls_of(study)),
+        skipped=tuple(skipped_front_ends(space)),
+    )
 
 
 def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[DataInspection]:
@@ -175,69 +197,49 @@ def cost_line(cost: Cost) -> str:
 
 
 def slots(sweep: Sweep, settings: Settings) -> int:
-    """Workers of a launch: the option, else the sweep file, else one a core or a GPU."""
+    """Workers of a launch: the option, else the sweep file, else as many as the executor has room for."""
+    default_slots = executor_class(settings.executor).default_slots
     return settings.workers or sweep.workers or default_slots(settings.resolved_device)
 
 
-def _run(
-    study: Study,
-    record: Record,
-    server: TrackingServer,
-    inspections: list[DataInspection],
-    settings: Settings,
-    view: View,
+def _train(
+    jobs: Jobs, server: TrackingServer, inspections: list[DataInspection], settings: Settings, view: View,
     on_complete: OnComplete | None,
-) -> tuple[Coordinator, list[Path], str | None]:
-    code = provenance(settings.resolved_device)
-    study.describe(
-        [inspection.described() for inspection in inspections], code.tags, skipped_front_ends(study.space)
-    )
+) -> tuple[TrialRuns, SessionEnd]:  # fmt: skip
+    """Train what is left of the study's controls and trials."""
+    study, record, device = jobs.study, jobs.record, settings.resolved_device
     launched = time.time_ns()
-    writer = Writer(server, lambda uri: open_tracking(uri, study, code, inspections, launched))
-    count = min(slots(study.sweep, settings), max(1, study.sweep.budget.trials))
+    writer = Writer(server, lambda uri: open_tracking(uri, study, jobs.code, inspections, launched))
     if may_show_running(study, record):
         writer.open()
-    executor = LocalExecutor(count, settings.resolved_device, record.root / "logs")
-    prepared = {inspection.prepared.config.digest(): inspection.prepared for inspection in inspections}
-    coordinator = Coordinator(study, record, prepared, executor, writer, view, code, settings.cache)
-    unstored: list[Path] = []
-    ended = False
-    with handling_signals(coordinator.stopping.on_signal):  # also while the last runs are stored
-        try:
-            coordinator.run()
-            ended = coordinator.signal is None
-        finally:
-            view.close()
-            executor.close()
-            unstored = writer.finish(view.message, hurried=not ended, stop=coordinator.must_leave)
-            if on_complete is not None and ended and coordinator.signal is None and writer.answers:
-                on_complete(study, record, writer.opened)
-            patience = JOIN_S if ended else JOIN_AFTER_SIGNAL_S
-            writer.stop(patience, partial(_close_runs, coordinator, unstored, ended=ended))
-    if unstored:
-        coordinator.raise_if_tracking_disk_full()
-    hurried = coordinator.signal is not None  # reason enough for what is not stored
-    problem = writer.reason or (None if hurried else "MLflow did not answer")
-    return coordinator, unstored, problem if unstored else None
+    count = min(slots(study.sweep, settings), max(1, study.sweep.budget.trials))
+    executor = executor_class(settings.executor)(count, device, record.root / "logs")
+    coordinator, trials = study_coordinator(jobs, executor, writer, view)
+    end = run_session(
+        coordinator,
+        on_complete=on_complete and partial(on_complete, study, record),
+        on_close=partial(_close_launch, study),
+    )
+    return trials, end
 
 
-def _close_runs(
-    coordinator: Coordinator, unstored: Sequence[Path], tracking: Tracking, *, ended: bool
-) -> None:
-    """Show in MLflow what does not run any more."""
+def study_coordinator(
+    jobs: Jobs, executor: Executor, writer: Writer, view: View
+) -> tuple[Coordinator, TrialRuns]:
+    """The coordinator of a study: its controls, then its trials."""
+    coordinator = Coordinator(jobs, executor, writer, view)
+    trials = TrialRuns(coordinator, jobs)
+    coordinator.kinds = [ControlRuns(coordinator, jobs), trials]
+    return coordinator, trials
+
+
+def _close_launch(study: Study, tracking: Tracking, complete: bool) -> None:
+    """End the launch's own run, with what the controls say."""
     assert tracking.parent is not None, "a launch has its run from the beginning"
-    failpoint("launch.closing")
-    waiting = [*coordinator.running, *coordinator.controls.running]
-    rest = [header for folder in unstored if (header := TrialSpool(folder).read("trial")) is not None]
-    complete = ended and not waiting
     tags = {"harness.state": "complete" if complete else "interrupted"}
-    if controls := controls_of(coordinator.study):
+    if controls := controls_of(study):
         tags["harness.controls"] = "; ".join(map(str, controls))
         tags["harness.controls.broken"] = ", ".join(one.name for one in controls if one.verdict == "broken")
-    for number in waiting:
-        tracking.pause(number)
-    for header in rest:
-        tracking.pause_run(header.get("key") or tracking.trial_key(header["number"]))
     tracking.end(tracking.parent, "FINISHED" if complete else "KILLED", tags, {})
 
 

@@ -51,7 +51,7 @@ class RepeatedFailures:
             )
 
 
-class Stopping:
+class StopController:
     """Signals: the first stops at the next step and keeps checkpoints, the second leaves at once."""
 
     def __init__(self, executor: Executor, view: View) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.config.cost import Cost, estimate_trainings, window_macs
@@ -15,15 +14,16 @@ from harness.core.file_permissions import to_share
 from harness.core.format import duration
 from harness.core.provenance import provenance
 from harness.core.settings import Settings
-from harness.core.signals import Stopped, handling_signals
-from harness.execution.executors.local import LocalExecutor, default_slots
-from harness.execution.jobs import Jobs
-from harness.execution.recovery import ended_spools, reconcile_runs, settle
-from harness.execution.stopping import raise_if_tracking_disk_full
+from harness.core.signals import Stopped
+from harness.execution.coordinator import Coordinator
+from harness.execution.executors.build import executor_class
+from harness.execution.recovery import reconcile_runs, settle
+from harness.execution.runs.jobs import Jobs
+from harness.execution.session import run_session
 from harness.execution.view import View
 from harness.selection.candidate import require_unchanged
 from harness.selection.choose_finalists import ConfirmationError, choose_finalists
-from harness.selection.confirmation_runs import ConfirmationRuns, unfinished
+from harness.selection.confirmation_runs import ReplicateRuns
 from harness.study.confirmation.conclusion import (
     Confirmation,
     confirmation_of,
@@ -33,12 +33,12 @@ from harness.study.confirmation.conclusion import (
     start_confirmation,
     unfinished_confirmation,
 )
-from harness.study.confirmation.definition import Arm, ConfirmationDefinition, folder_of, results_of
+from harness.study.confirmation.definition import Arm, ConfirmationDefinition, results_of
 from harness.study.storage.record import Record
 from harness.study.study import Study, load_study
 from harness.tracking.experiment import Tracking, connect
 from harness.tracking.server.server import TrackingServer
-from harness.tracking.writer import JOIN_AFTER_SIGNAL_S, JOIN_S, Writer, unstored_message
+from harness.tracking.writer import Writer, unstored_message
 
 if TYPE_CHECKING:
     from data.preparation.prepare import Prepared
@@ -210,6 +210,7 @@ def make_plan(
         }
     require_unchanged(study, list(prepared.values()))
     device = settings.resolved_device
+    default_slots = executor_class(settings.executor).default_slots
     workers = settings.workers or study.sweep.workers or default_slots(device)
     windows = {digest: (len(one.train.manifest), len(one.val.manifest)) for digest, one in prepared.items()}
     paces = _paces(study, device)
@@ -241,44 +242,29 @@ def _paces(study: Study, device: str) -> dict[str, float]:
 
 
 def _train(plan: Plan, record: Record, settings: Settings, view: View) -> None:
-    study = plan.study
-    code = provenance(settings.resolved_device)
-    jobs = Jobs(study, record, plan.prepared, code, settings.cache)
+    """Train what is left, and have MLflow take it.
+
+    Raises
+    ------
+    Stopped
+        A signal; the same call goes on.
+    """
+    study, device = plan.study, settings.resolved_device
     settle(study, record)
     if not plan.left and not any(record.spooled(study.name)):
         return  # all is trained, and stored
+    jobs = Jobs(study, record, plan.prepared, provenance(device), settings.cache)
     with disk_full_as_out_of_space((record.root, settings.cache)), TrackingServer(record) as server:
         writer = Writer(server, lambda uri: _tracking(uri, study))
         slots = plan.cost.workers if plan.left else 0
-        executor = LocalExecutor(slots, settings.resolved_device, record.root / "logs")
-        anew = {folder_of(arm.fingerprint, seed) for arm, seed in plan.left}
-        for spool in ended_spools(study, record):
-            if spool.folder.name not in anew:
-                writer.notify(spool)
-        runs = ConfirmationRuns(jobs, executor, writer, view, plan.left, plan.trainings)
-        ended = False
-        with handling_signals(runs.stopping.on_signal):  # also while the last runs are stored
-            try:
-                runs.run()
-                ended = runs.signal is None
-            finally:
-                executor.close()
-                unstored = writer.finish(view.message, hurried=not ended, stop=runs.must_leave)
-                writer.stop(
-                    JOIN_S if ended else JOIN_AFTER_SIGNAL_S, partial(_pause, unfinished(study, jobs))
-                )
-        if unstored:
-            raise_if_tracking_disk_full(writer, record)
-    if unstored:
-        view.message(unstored_message(len(unstored), writer.reason, hurried=runs.signal is not None))
-    if runs.signal is not None:
-        raise Stopped(runs.signal)
-
-
-def _pause(keys: Iterable[str], tracking: Tracking) -> None:
-    """Show in MLflow what does not run any more."""
-    for key in keys:
-        tracking.pause_run(key)
+        executor = executor_class(settings.executor)(slots, device, record.root / "logs")
+        coordinator = Coordinator(jobs, executor, writer, view)
+        coordinator.kinds = [ReplicateRuns(coordinator, jobs, plan.left, plan.trainings)]
+        end = run_session(coordinator)
+    if end.unstored:
+        view.message(unstored_message(len(end.unstored), end.problem, hurried=end.signal is not None))
+    if end.signal is not None:
+        raise Stopped(end.signal)
 
 
 def _tracking(uri: str, study: Study) -> Tracking:

@@ -1,121 +1,79 @@
-"""A confirmation while it runs: its trainings through the workers, its results into the study and MLflow."""
+"""The replicates of a confirmation: configurations on fresh seeds, through the workers into the study and MLflow."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.config.trial_config import TrialConfig
 from harness.core.failpoints import failpoint
 from harness.core.format import duration
-from harness.core.signals import handling_signals
-from harness.execution.auxiliary_runs import AuxiliaryRun, AuxiliaryRuns
-from harness.execution.executors.protocol import Executor, WorkerLost
-from harness.execution.jobs import Jobs
-from harness.execution.stopping import (
-    RepeatedFailures,
-    Stopping,
-    raise_if_tracking_disk_full,
-    raise_if_trial_out_of_space,
-    tracking_disk_full_reason,
-)
-from harness.execution.view import View
-from harness.study.confirmation.definition import KIND, Arm, Result, folder_of, results_of, save_result
+from harness.execution.runs.jobs import Jobs
+from harness.execution.runs.run import Failure, Host, Run, RunKind
+from harness.study.confirmation.definition import KIND, Arm, Result, folder_of, save_result
 from harness.study.confirmation.replicate import Replicate, replicate_of
 from harness.study.storage.trial_spool import TrialSpool
 from harness.tracking.run_header import trial_header
 from harness.tracking.run_verdict import verdict_of
-from harness.tracking.writer import Writer
-from harness.training.job import FailureKind
 
 if TYPE_CHECKING:
-    from harness.study.study import Study
-
-POLL_S = 0.2
+    pass
 
 
 @dataclass(kw_only=True)
-class _Run(AuxiliaryRun):
+class ReplicateRun(Run):
+    """A configuration under way on a fresh seed."""
+
     arm: Arm
     seed: int
 
 
-class ConfirmationRuns(AuxiliaryRuns[_Run]):
-    """Trains arms on fresh seeds until every one has ended, or somebody stops it.
+class ReplicateRuns(RunKind[ReplicateRun]):
+    """Trains configurations on fresh seeds until every one has ended.
 
-    With `stack: N` in the sweep a worker trains up to N at once: the seeds of an arm, and of arms alike but for rate
-    and decay.
+    With `stack: N` in the sweep a worker trains up to N at once: the seeds of a configuration, and of those alike but
+    for rate and decay.
+
+    Parameters
+    ----------
+    left : configurations and seeds that have no result yet
+    total : trainings of the confirmation in all, done or not
     """
 
-    def __init__(
-        self,
-        jobs: Jobs,
-        executor: Executor,
-        writer: Writer,
-        view: View,
-        left: Sequence[tuple[Arm, int]],
-        total: int,
-    ) -> None:
-        super().__init__(self)
+    def __init__(self, host: Host, jobs: Jobs, left: Sequence[tuple[Arm, int]], total: int) -> None:
+        super().__init__(host)
         self.jobs, self.study = jobs, jobs.study
-        self.executor, self.writer, self.view = executor, writer, view
-        self.stopping = Stopping(executor, view)
-        self._alike = RepeatedFailures()
         self._left = list(left)
+        self._anew = {folder_of(arm.fingerprint, seed) for arm, seed in left}
         self._new, self._total = len(self._left), total
         self._numbers = itertools.count(1)
         self._began = time.monotonic()
 
     @property
-    def signal(self) -> int | None:
-        """The signal that stopped it."""
-        return self.stopping.signal
+    def has_more(self) -> bool:
+        """Whether one has not begun yet."""
+        return bool(self._left)
 
-    def must_leave(self) -> bool:
-        """Whether nothing more can be waited for: after a signal, or on a full disk."""
-        return self.signal is not None or tracking_disk_full_reason(self.writer, self.jobs.record) is not None
+    def is_left(self, spool: TrialSpool) -> bool:
+        """Whether this is the spool of one that failed before and is tried again."""
+        return spool.folder.name in self._anew
 
-    def run(self) -> None:
-        """Train what is left.
-
-        Raises
-        ------
-        OutOfSpaceError, WorkersFailedError
-            The machine is at fault; the same command goes on.
-        """
-        with handling_signals(self.stopping.on_signal):
-            while True:
-                behind = self.writer.behind and bool(self._left) and self.signal is None
-                if self.signal is None:
-                    self.go_on()
-                while self._left and self.executor.idle > 0 and self.signal is None and not behind:
-                    self._start_next()
-                self.stopping.interrupt_workers()
-                if not (self.running or behind) or self.stopping.gave_up_waiting:
-                    return
-                for event in self.executor.poll(POLL_S):
-                    raise_if_trial_out_of_space(event)
-                    if not self.handle(event) and isinstance(event, WorkerLost):
-                        self.view.message(event.reason)
-                raise_if_tracking_disk_full(self.writer, self.jobs.record)
-                if (news := self.writer.news()) is not None:
-                    self.view.message(news)
-
-    def _start_next(self) -> None:
+    def next(self) -> Sequence[ReplicateRun]:
+        """Take the next, with those that can be trained as one with it; no worker stands idle for a stack."""
+        if not self._left:
+            return ()
         first = self._left[0][0].config
-        most = min(
-            first.stack, math.ceil(len(self._left) / self.executor.idle)
-        )  # no worker stands idle for a stack
+        most = min(first.stack, math.ceil(len(self._left) / self.host.executor.idle))
         key = first.stack_key()
         alike = [one for one in self._left if one[0].config.stack_key() == key][:most]
         self._left = [one for one in self._left if one not in alike]
-        self.start(*(self._run_of(arm, seed) for arm, seed in alike))
+        return [self._run_of(arm, seed) for arm, seed in alike]
 
-    def _run_of(self, arm: Arm, seed: int) -> _Run:
+    def _run_of(self, arm: Arm, seed: int) -> ReplicateRun:
         spool = self.jobs.spool(folder_of(arm.fingerprint, seed))
         if spool.read("verdict") is not None:  # it failed in an earlier launch, and is tried again
             spool.remove()
@@ -125,27 +83,30 @@ class ConfirmationRuns(AuxiliaryRuns[_Run]):
             replicate=seed, subject="baseline" if arm.trial is None else str(arm.trial),
             header=header_of(self.jobs, replicate, spool),
         )  # fmt: skip
-        return _Run(replicate.label, arm.config, spool, job, arm=arm, seed=seed)
+        return ReplicateRun(
+            kind=self, label=replicate.label, config=arm.config, spool=spool, job=job, arm=arm, seed=seed
+        )
 
-    def completed(self, run: _Run, outcome: dict[str, Any]) -> None:
+    def completed(self, run: ReplicateRun, outcome: dict[str, Any]) -> None:
         """Keep the score."""
         self._keep(run, Result(outcome))
-        self._alike.clear()
+        self.host.failures.clear()
 
-    def failed(self, run: _Run, kind: FailureKind, reason: str) -> None:
+    def failed(self, run: ReplicateRun, failure: Failure) -> None:
         """Keep the reason; where the machine was at fault, the next `harness confirm` tries again."""
-        self._keep(run, Result({}, reason, again=kind in ("infrastructure", "out_of_memory")))
-        self._alike.add(kind, reason)
+        again = failure.kind in ("infrastructure", "out_of_memory")
+        self._keep(run, Result({}, failure.reason, again=again))
+        self.host.failures.add(failure.kind, failure.reason)
 
-    def _keep(self, run: _Run, result: Result) -> None:
+    def _keep(self, run: ReplicateRun, result: Result) -> None:
         save_result(self.study, run.arm.fingerprint, run.seed, result)
         failpoint("confirmation result kept")
-        told = replicate_of(self.study, run.arm, run.seed, result)
-        header = run.spool.read("trial") or {}
-        self.end(run, verdict_of(told, header), self._told(run, told))
+        replicate = replicate_of(self.study, run.arm, run.seed, result)
+        self.host.end(run, verdict_of(replicate, run.spool.read("trial") or {}))
+        self.host.view.message(self._progress_line(run, replicate))
 
-    def _told(self, run: _Run, replicate: Replicate) -> str:
-        ended = self._new - len(self._left) - len(self.running) + 1  # this one still counts as running
+    def _progress_line(self, run: ReplicateRun, replicate: Replicate) -> str:
+        ended = self._new - len(self._left) - len(self.host.running)
         left = self._new - ended
         pace = (time.monotonic() - self._began) / ended
         how = (
@@ -172,25 +133,3 @@ def header_of(jobs: Jobs, replicate: Replicate, spool: TrialSpool) -> dict[str, 
     }  # fmt: skip
     own = {"key": replicate.key, "number": None, "config": dict(replicate.config)}
     return {**header, **own, "tags": tags}
-
-
-def is_confirmation(header: Mapping[str, Any]) -> bool:
-    """Whether a spool's trial.json is of a training on a fresh seed."""
-    return bool(header["tags"].get("harness.kind") == KIND)
-
-
-def unfinished(study: Study, jobs: Jobs) -> list[str]:
-    """Keys of the runs of trainings that were begun and have not ended."""
-    ended = results_of(study)
-    headers = [TrialSpool(folder).read("trial") for folder in jobs.record.spooled(study.name)]
-    return [
-        header["key"]
-        for header in headers
-        if header is not None
-        and is_confirmation(header)
-        and (
-            header["tags"]["harness.fingerprint"],
-            int(header["tags"]["harness.replicate"]),
-        )
-        not in ended
-    ]

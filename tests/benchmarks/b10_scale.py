@@ -97,13 +97,13 @@ def _grow(study: Study, record: Record, inspections: list[DataInspection], place
     """Not measured, so nothing waits for the disk: that would be most of it."""
     study.sweep = _with(study.sweep, size, "random")
     with mock.patch.object(os, "fsync", return_value=None):
-        coordinate(study, record, inspections, place / "cache").run()
+        coordinate(study, record, inspections, place / "cache")[0].run()
 
 
 def _point(study: Study, record: Record, inspections: list[DataInspection], place: Path, size: int) -> Point:
     study.sweep = _with(study.sweep, size, "tpe")
-    coordinator = coordinate(study, record, inspections, place / "cache")
-    asks, tells = _timed(coordinator.asking, "next"), _timed(coordinator, "_end")
+    coordinator, trials = coordinate(study, record, inspections, place / "cache")
+    asks, tells = _timed(trials.asker, "next"), _timed(trials, "_tell")
     before = time.perf_counter()
     coordinator.run()
     trial_s = (time.perf_counter() - before) / len(tells)

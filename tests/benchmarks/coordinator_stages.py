@@ -12,8 +12,9 @@ def watch_coordinator(stages: Stages) -> None:
     from optuna.study import Study as OptunaStudy
     from optuna.trial import Trial
 
-    from harness.execution import coordinator, jobs
+    from harness.execution import coordinator
     from harness.execution.executors import local
+    from harness.execution.runs import jobs, trial_runs
     from harness.study import ask
     from harness.study.storage import trial_spool
     from harness.tracking import experiment, upload, writer
@@ -21,12 +22,13 @@ def watch_coordinator(stages: Stages) -> None:
     for name, owner, attributes in (
         ("ask", ask.TrialAsker, ("next",)),
         ("ask: attributes of the trial", Trial, ("set_user_attr",)),
-        ("start, dispatch", coordinator.Coordinator, ("_begin", "_dispatch")),
+        ("start, dispatch", trial_runs.TrialRuns, ("_begin_trial", "_run_of")),
+        ("start, dispatch", coordinator.Coordinator, ("_start",)),
         ("job, trial.json", jobs.Jobs, ("make",)),
         ("json, spooled", trial_spool.TrialSpool, ("write",)),
         ("wait for workers", local.LocalExecutor, ("poll",)),
-        ("epoch: report, prune", coordinator.Coordinator, ("_on_epoch",)),
-        ("told: outcome, verdict", coordinator.Coordinator, ("_on_done",)),
+        ("epoch: report, prune", trial_runs.TrialRuns, ("epoch_done",)),
+        ("told: outcome, verdict", trial_runs.TrialRuns, ("completed",)),
         ("tell", OptunaStudy, ("tell",)),
         ("writer: run, params", experiment.Tracking, ("run",)),
         ("writer: datasets", experiment.Tracking, ("_log_datasets",)),

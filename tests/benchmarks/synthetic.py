@@ -20,6 +20,9 @@ from harness.core.settings import Settings
 from harness.execution.coordinator import Coordinator
 from harness.execution.data_gate import DataInspection, audit_data_configs
 from harness.execution.executors.protocol import EpochDone, Event, Executor, TrialDone
+from harness.execution.launch import study_coordinator
+from harness.execution.runs.jobs import Jobs
+from harness.execution.runs.trial_runs import TrialRuns
 from harness.execution.view import View
 from harness.study.storage.record import Record
 from harness.study.storage.trial_spool import TrialSpool
@@ -165,12 +168,13 @@ class SpoolOnly:
 
 def coordinate(
     study: Study, record: Record, inspections: list[DataInspection], cache: Path, writer: Writer | None = None
-) -> Coordinator:
+) -> tuple[Coordinator, TrialRuns]:
     """The product's coordinator over the synthetic executor."""
     prepared = {one.prepared.config.digest(): one.prepared for one in inspections}
     executor = cast(Executor, SyntheticExecutor())
     told = writer or cast(Writer, SpoolOnly())
-    return Coordinator(study, record, prepared, executor, told, View(), provenance("cpu"), cache)
+    jobs = Jobs(study, record, prepared, provenance("cpu"), cache)
+    return study_coordinator(jobs, executor, told, View())
 
 
 def prepared_for(

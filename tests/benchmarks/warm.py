@@ -25,10 +25,10 @@ from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
 from harness.core.provenance import provenance
 from harness.core.settings import Settings
-from harness.execution.coordinator import Coordinator
 from harness.execution.data_gate import DataInspection, audit_data_configs, require
 from harness.execution.executors.local import LocalExecutor
-from harness.execution.launch import open_tracking
+from harness.execution.launch import open_tracking, study_coordinator
+from harness.execution.runs.jobs import Jobs
 from harness.execution.view import View
 from harness.study.study import Study, open_study
 from harness.study.trials import TrialSummary
@@ -192,9 +192,8 @@ class WarmHarness:
             self.server, lambda uri: open_tracking(uri, study, self._code, self.inspections, launched)
         )
         writer.tracking()  # the experiment and the launch's run: once a sweep, not once a trial
-        coordinator = Coordinator(
-            study, self.record, self._prepared, workers, writer, View(), self._code, self.cache
-        )
+        jobs = Jobs(study, self.record, self._prepared, self._code, self.cache)
+        coordinator, _ = study_coordinator(jobs, workers, writer, View())
         server = self._server_processes(workers)
         before = [_cpu_s([os.getpid()]), _cpu_s(workers.processes), _cpu_s(server)]
         start = time.perf_counter()

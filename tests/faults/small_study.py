@@ -12,8 +12,9 @@ import pytest
 from data.preparation.prepare import prepare
 from harness.config.sweep import Sweep
 from harness.core.provenance import provenance
-from harness.execution.coordinator import Coordinator
 from harness.execution.executors.local import LocalExecutor
+from harness.execution.launch import study_coordinator
+from harness.execution.runs.jobs import Jobs
 from harness.execution.view import View
 from harness.study.storage.record import Record
 from harness.study.storage.trial_spool import TrialSpool
@@ -93,9 +94,8 @@ def run(
         digests = {name: part.manifest.digest for name, part in prepared.splits.items()}
         study.check_manifests({definition.data.digest(): digests})
         writer: Any = NoMlflow()
-        Coordinator(
-            study, record, {definition.data.digest(): prepared}, executor, writer, view, provenance("cpu"), cache
-        ).run()  # fmt: skip
+        jobs = Jobs(study, record, {definition.data.digest(): prepared}, provenance("cpu"), cache)
+        study_coordinator(jobs, executor, writer, view)[0].run()
     finally:
         executor.close()
         study.release()

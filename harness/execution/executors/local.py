@@ -126,6 +126,15 @@ class LocalExecutor:
     def _start(self, index: int) -> _Worker:
         return _Worker(index, self._device, self._logs / f"worker-{index}.log")
 
+    @staticmethod
+    def default_slots(device: str) -> int:
+        """One worker a core this process may use, or one a GPU."""
+        if device == "cuda":
+            return max(1, len(visible_gpus()))
+        return max(
+            1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        )
+
     @property
     def slots(self) -> int:
         """How many trials, or stacks of them, run at once."""
@@ -293,10 +302,3 @@ def gpu_of(index: int, device: str) -> dict[str, str]:
     """What a worker's environment needs so that workers take the GPUs in turn; nothing where there is one."""
     gpus = visible_gpus() if device == "cuda" else []
     return {VISIBLE: gpus[index % len(gpus)]} if len(gpus) > 1 else {}
-
-
-def default_slots(device: str) -> int:
-    """One worker a core this process may use, or one a GPU."""
-    if device == "cuda":
-        return max(1, len(visible_gpus()))
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""A persistent worker: `python -m harness.execution.executors.worker FD`, one trial or stack at a time, one thread of arithmetic.
+"""A persistent worker, `python -m harness.execution.executors.worker FD`: one trial or stack at a time, one thread.
 
 It talks JSON over one socket. A watcher thread reads it and ends the process, and whatever the process forked, when
 the coordinator is gone, however that died: nobody trains for a coordinator that is not there.

@@ -16,8 +16,9 @@ import pytest
 from data.preparation.prepare import prepare
 from harness.config.control_configs import CONTROLS, EPOCHS
 from harness.core.provenance import provenance
-from harness.execution.coordinator import Coordinator
 from harness.execution.executors.protocol import Event, TrialFailed, WorkerLost
+from harness.execution.launch import study_coordinator
+from harness.execution.runs.jobs import Jobs
 from harness.execution.view import View
 from harness.metrics.chance_level import judge
 from harness.promotion.guards.serving_guards import study_control_guards
@@ -109,17 +110,8 @@ def test_a_control_that_fails_says_nothing_and_stops_nothing(
         problem=None,
     )
     executor = Failing(lost)
-    coordinator = Coordinator(
-        study,
-        record,
-        {study.sweep.data.digest(): prepared},
-        executor,
-        writer,
-        View(),
-        provenance("cpu"),
-        demo_cache,
-    )
-    coordinator.run()
+    jobs = Jobs(study, record, {study.sweep.data.digest(): prepared}, provenance("cpu"), demo_cache)
+    study_coordinator(jobs, executor, writer, View())[0].run()
     study.release()
     (control,) = controls_of(study)
     assert control.judgement is None

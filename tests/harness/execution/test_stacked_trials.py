@@ -15,11 +15,13 @@ from data.preparation.prepare import Prepared, prepare
 from harness.config.sweep import Sweep
 from harness.config.trial_config import TrialConfig
 from harness.core.provenance import provenance
-from harness.execution import coordinator, jobs
-from harness.execution.coordinator import Coordinator
+from harness.execution import coordinator
 from harness.execution.executors.local import LocalExecutor
 from harness.execution.executors.protocol import EpochDone, Event, TrialDone, WorkerLost
-from harness.execution.jobs import MAX_RETRIES
+from harness.execution.launch import study_coordinator
+from harness.execution.runs import jobs, trial_runs
+from harness.execution.runs.jobs import MAX_RETRIES, Jobs
+from harness.execution.runs.trial_runs import TrialRuns
 from harness.execution.view import View
 from harness.study import ask
 from harness.study.storage.record import Record
@@ -98,7 +100,9 @@ def coordinate(record: Record, definition: Sweep, prepared: Prepared, executor: 
     study.check_manifests({definition.data.digest(): digests})
     place, writer, made = prepared.folder.parents[1], SpoolOnly(), {definition.data.digest(): prepared}
     try:
-        Coordinator(study, record, made, executor, writer, View(), provenance("cpu"), place).run()  # type: ignore[arg-type]
+        study_coordinator(Jobs(study, record, made, provenance("cpu"), place), executor, writer, View())[
+            0
+        ].run()  # type: ignore[arg-type]
     finally:
         study.release()
     return study
@@ -144,7 +148,7 @@ def test_killed_anywhere_it_asks_for_the_same_trials(
     definition = sweep(sampler={"type": "tpe", "startup_trials": 2}, budget={"trials": 5}, stack=2)
     whole = Scripted()
     expected = told(coordinate(bare_record(tmp_path / "whole"), definition, prepared, whole))
-    monkeypatch.setattr(Coordinator, "_requeue_unfinished", lambda self: None)
+    monkeypatch.setattr(TrialRuns, "leave_unfinished", lambda self: None)
     for at in range(0, 36, 5):
         passes = iter(range(at))
 
@@ -154,7 +158,7 @@ def test_killed_anywhere_it_asks_for_the_same_trials(
 
         record, executors = bare_record(tmp_path / str(at)), [Scripted(), Scripted()]
         with monkeypatch.context() as patch:
-            for module in (coordinator, ask, jobs):
+            for module in (coordinator, trial_runs, ask, jobs):
                 patch.setattr(module, "failpoint", dies)
             with pytest.raises(KilledError):
                 coordinate(record, definition, prepared, executors[0])

@@ -12,6 +12,7 @@ from data.preparation.prepare import prepare
 from harness.core.disk_space import OutOfSpaceError
 from harness.core.provenance import provenance
 from harness.core.seeds import derived_seed
+from harness.execution.coordinator import Coordinator
 from harness.execution.executors.protocol import (
     EpochDone,
     Event,
@@ -20,10 +21,10 @@ from harness.execution.executors.protocol import (
     WorkerLost,
     WorkersFailedError,
 )
-from harness.execution.jobs import Jobs
+from harness.execution.runs.jobs import Jobs
 from harness.execution.view import View
 from harness.selection.choose_finalists import choose_finalists
-from harness.selection.confirmation_runs import ConfirmationRuns, header_of
+from harness.selection.confirmation_runs import ReplicateRuns, header_of
 from harness.study.confirmation.definition import Result, key_of, results_of, save_definition, save_result
 from harness.study.confirmation.replicate import replicate_of
 from harness.study.storage.record import Record
@@ -90,6 +91,13 @@ class Poked:
         return None
 
 
+def confirming(jobs: Jobs, executor: Any, writer: Any, view: View, left: Any, total: int) -> Coordinator:
+    """The coordinator of a confirmation."""
+    coordinator = Coordinator(jobs, executor, writer, view)
+    coordinator.kinds = [ReplicateRuns(coordinator, jobs, left, total)]
+    return coordinator
+
+
 def jobs_of(study: Study, record: Record, cache: Path) -> Jobs:
     prepared = prepare(study.sweep.data, data_root=None, cache=cache)
     return Jobs(study, record, {study.sweep.data.digest(): prepared}, provenance("cpu"), cache)
@@ -101,7 +109,7 @@ def test_trainings_are_retried_recorded_and_never_pruned(record: Record, demo_ca
     executor, writer = Scripted(), Poked()
     jobs = jobs_of(study, record, demo_cache)
     left = planned.left(results_of(study))
-    ConfirmationRuns(jobs, executor, writer, View(), left, 3).run()  # type: ignore[arg-type]
+    confirming(jobs, executor, writer, View(), left, 3).run()  # type: ignore[arg-type]
     results = {seed: result for (_, seed), result in results_of(study).items()}
     assert results[1].outcome["score"] == 0.75
     assert (results[2].reason, results[2].again) == ("diverged: the loss is nan", False)
@@ -123,7 +131,7 @@ def test_a_full_disk_stops_the_trainings_and_fails_none(record: Record, demo_cac
     study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
     planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 2)
     jobs = jobs_of(study, record, demo_cache)
-    runs = ConfirmationRuns(
+    runs = confirming(
         jobs, Scripted(full=True), Poked(), View(), planned.left({}), 2  # type: ignore[arg-type]
     )  # fmt: skip
     with pytest.raises(OutOfSpaceError, match="run the same command again"):
@@ -137,7 +145,7 @@ def test_a_full_disk_of_mlflow_stops_the_trainings(record: Record, demo_cache: P
     writer: Any = Poked()
     writer.unreachable_since, writer.problem = 1.0, "OSError: [Errno 28] No space left on device"
     executor = Scripted(events=[EpochDone(0, 0, {})])
-    runs = ConfirmationRuns(jobs_of(study, record, demo_cache), executor, writer, View(), planned.left({}), 3)
+    runs = confirming(jobs_of(study, record, demo_cache), executor, writer, View(), planned.left({}), 3)
     assert runs.must_leave()
     with pytest.raises(OutOfSpaceError, match="run the same command again"):
         runs.run()
@@ -158,7 +166,7 @@ def test_no_training_begins_while_mlflow_is_behind(record: Record, demo_cache: P
             self.behind = len(began) < 3
 
     writer: Any = Behind()
-    ConfirmationRuns(
+    confirming(
         jobs_of(study, record, demo_cache), executor, writer, View(), planned.left({}), 2
     ).run()  # fmt: skip
     assert began[:3] == [0, 0, 0]
@@ -179,7 +187,7 @@ def test_trainings_that_fail_alike_stop_a_confirmation(
     study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
     planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 6)
     writer: Any = Poked()
-    runs = ConfirmationRuns(
+    runs = confirming(
         jobs_of(study, record, demo_cache), Scripted(events=events), writer, View(), planned.left({}), 6
     )
     with pytest.raises(WorkersFailedError, match="5 trainings in a row") if trained < 6 else nullcontext():
@@ -191,7 +199,7 @@ def test_trainings_that_fail_alike_stop_a_confirmation(
 def test_a_trial_that_ends_clears_the_failures_of_a_sweep(
     record: Record, demo_cache: Path, state: str
 ) -> None:
-    from harness.execution.coordinator import Coordinator
+    from harness.execution.launch import study_coordinator
 
     space: Any = {"feature": ["mfcc"], "dropout": {"float": [0.0, 0.5]}}
     study = finished_study(record, [], budget={"trials": 11}, parameters=space)
@@ -201,14 +209,12 @@ def test_a_trial_that_ends_clears_the_failures_of_a_sweep(
     jobs = jobs_of(study, record, demo_cache)
     executor = Scripted(events=events)
     with pytest.raises(WorkersFailedError, match="5 trainings in a row failed the same way"):
-        Coordinator(
-            study, record, jobs.prepared, executor, writer, View(), provenance("cpu"), demo_cache
-        ).run()  # fmt: skip
+        study_coordinator(jobs, executor, writer, View())[0].run()
     assert len(executor.submitted) == len(events)
 
 
 def test_a_later_sweep_replays_what_ended_and_leaves_what_did_not(record: Record, demo_cache: Path) -> None:
-    from harness.execution.coordinator import Coordinator
+    from harness.execution.launch import study_coordinator
 
     study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC, budget={"trials": 1})
     jobs = jobs_of(study, record, demo_cache)
@@ -219,9 +225,7 @@ def test_a_later_sweep_replays_what_ended_and_leaves_what_did_not(record: Record
     save_result(study, arm.fingerprint, 1, Result(outcome(0.7)))
     writer: Any = Poked()
     executor = Scripted()
-    Coordinator(
-        study, record, jobs.prepared, executor, writer, View(), provenance("cpu"), demo_cache
-    ).run()  # fmt: skip
+    study_coordinator(jobs, executor, writer, View())[0].run()
     assert writer.folders == ["confirm-x-1"]
     verdict = jobs.spool("confirm-x-1").read("verdict")
     assert verdict is not None

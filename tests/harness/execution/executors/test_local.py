@@ -10,7 +10,6 @@ from harness.execution.executors.local import (
     VISIBLE,
     LocalExecutor,
     PatienceError,
-    default_slots,
     gpu_of,
     hang_timeout_s,
     visible_gpus,
@@ -129,7 +128,7 @@ def test_gpus_are_those_that_the_environment_lets_this_process_see(
 ) -> None:
     monkeypatch.setenv(VISIBLE, told)
     assert visible_gpus() == expected
-    assert default_slots("cuda") == max(1, len(expected))
+    assert LocalExecutor.default_slots("cuda") == max(1, len(expected))
 
 
 def test_workers_take_the_gpus_in_turn_and_a_single_one_is_left_as_it_is(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Begun:
+class PendingTrial:
     """A trial that the study knows with its configuration; `new`: MLflow was never told of it."""
 
     trial: optuna.Trial
@@ -37,7 +37,7 @@ class Begun:
         return f"{self.trial.number}" if OOM_RETRY_OF in self.trial.user_attrs else self.config.stack_key()
 
 
-def resumed(study: Study, frozen: optuna.trial.FrozenTrial) -> Begun:
+def resume_trial(study: Study, frozen: optuna.trial.FrozenTrial) -> PendingTrial:
     """Take a trial on that an earlier launch left: it runs again, so that Optuna gives it to nobody."""
     import optuna
     from optuna.trial import TrialState
@@ -46,7 +46,7 @@ def resumed(study: Study, frozen: optuna.trial.FrozenTrial) -> Begun:
         study.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
     trial = optuna.Trial(study.optuna_study, frozen._trial_id)
     config = TrialConfig.model_validate(large(frozen.user_attrs, "config"))
-    return Begun(trial, config, frozen.user_attrs["name"])
+    return PendingTrial(trial, config, frozen.user_attrs["name"])
 
 
 class TrialQueue:
@@ -54,19 +54,19 @@ class TrialQueue:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._trials: list[Begun] = []
+        self._trials: list[PendingTrial] = []
 
     def __len__(self) -> int:
         return len(self._trials)
 
-    def __iter__(self) -> Iterator[Begun]:
+    def __iter__(self) -> Iterator[PendingTrial]:
         return iter(self._trials)
 
-    def add(self, one: Begun) -> None:
+    def add(self, one: PendingTrial) -> None:
         """Have a trial wait."""
         self._trials.append(one)
 
-    def take(self) -> list[Begun]:
+    def pop_stack(self) -> list[PendingTrial]:
         """Let the oldest go, with the next ones that can be computed as one with it; empty where nobody waits."""
         if not self._trials:
             return []

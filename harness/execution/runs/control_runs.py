@@ -1,4 +1,4 @@
-"""The controls of a study while its coordinator runs: beside the trials, and outside all that trials decide.
+"""The controls of a study, before its trials and outside all that trials decide.
 
 Optuna never hears of a control, so it spends no budget, teaches no sampler, is never pruned, best or
 promoted. It takes a trial's way through worker, spool and MLflow under a negative number.
@@ -6,20 +6,20 @@ promoted. It takes a trial's way through worker, spool and MLflow under a negati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.config.control_configs import CONTROLS, control_config
-from harness.execution.auxiliary_runs import AuxiliaryRun, AuxiliaryRuns, Host
+from harness.execution.runs.jobs import Jobs
+from harness.execution.runs.run import Failure, Host, Run, RunKind
 from harness.metrics.chance_level import ChanceTestResult
 from harness.study.controls import Control, controls_left, keep_control
 from harness.study.storage.trial_spool import TrialSpool
 from harness.tracking.run_verdict import verdict_of_control
-from harness.training.job import FailureKind
 
 if TYPE_CHECKING:
     from harness.config.trial_config import ControlName
-    from harness.execution.jobs import Jobs
 
 
 def number_of(name: ControlName) -> int:
@@ -28,11 +28,13 @@ def number_of(name: ControlName) -> int:
 
 
 @dataclass(kw_only=True)
-class _Run(AuxiliaryRun):
+class ControlRun(Run):
+    """A control under way."""
+
     name: ControlName
 
 
-class ControlRuns(AuxiliaryRuns[_Run]):
+class ControlRuns(RunKind[ControlRun]):
     """Runs what is left of a study's controls, each once, before the trials.
 
     First, because a broken one makes every hour after it a waste, and a sweep that is stopped half-way
@@ -41,40 +43,43 @@ class ControlRuns(AuxiliaryRuns[_Run]):
 
     def __init__(self, host: Host, jobs: Jobs) -> None:
         super().__init__(host)
-        self._jobs, self.study = jobs, jobs.study
+        self.jobs, self.study = jobs, jobs.study
         self.left = controls_left(self.study)
 
-    def start_next(self) -> bool:
-        """Start a control that was not judged yet, or go on with it; false where none is left."""
+    @property
+    def has_more(self) -> bool:
+        """Whether one was not judged yet."""
+        return bool(self.left)
+
+    def next(self) -> Sequence[ControlRun]:
+        """Take a control that was not judged yet, or go on with it."""
         if not self.left:
-            return False
+            return ()
         name = self.left.pop(0)
         config = control_config(self.study.space, name)
-        spool = self._jobs.spool(f"control-{name}")
+        spool = self.jobs.spool(f"control-{name}")
         header = spool.read("trial")
         changed = header is not None and header["tags"]["harness.fingerprint"] != config.fingerprint()
         if changed or spool.read("verdict") is not None:  # begun otherwise, or failed in an earlier launch
             spool.remove()
         label = f"control {name}"
-        job = self._jobs.make(number_of(name), label, config, spool)
-        self.start(_Run(label, config, spool, job, name=name))
-        return True
+        job = self.jobs.make(number_of(name), label, config, spool)
+        return [ControlRun(kind=self, label=label, config=config, spool=spool, job=job, name=name)]
 
     def is_left(self, spool: TrialSpool) -> bool:
         """Whether this is the spool of a control that is started soon, from its checkpoint or anew."""
         return spool.folder.name in [f"control-{name}" for name in self.left]
 
-    def completed(self, run: _Run, outcome: dict[str, Any]) -> None:
+    def completed(self, run: ControlRun, outcome: dict[str, Any]) -> None:
         """Keep the judgement."""
-        self._keep(
-            run, Control(run.name, ChanceTestResult(**outcome["control"]), "", run.config.fingerprint())
-        )
+        result = ChanceTestResult(**outcome["control"])
+        self._keep(run, Control(run.name, result, "", run.config.fingerprint()))
 
-    def failed(self, run: _Run, kind: FailureKind, reason: str) -> None:
+    def failed(self, run: ControlRun, failure: Failure) -> None:
         """A control without a judgement; whatever the reason, the next launch tries it again."""
-        del kind
-        self._keep(run, Control(run.name, None, reason, run.config.fingerprint()))
+        self._keep(run, Control(run.name, None, failure.reason, run.config.fingerprint()))
 
-    def _keep(self, run: _Run, control: Control) -> None:
+    def _keep(self, run: ControlRun, control: Control) -> None:
         keep_control(self.study, control)
-        self.end(run, verdict_of_control(run.spool, control), str(control))
+        self.host.end(run, verdict_of_control(run.spool, control))
+        self.host.view.message(str(control))

@@ -1,4 +1,6 @@
-"""Running trainings: one writer, many workers. A sweep walks from YAML to ONNX in eight stops, each one file:
+"""Running trainings: one writer, many workers.
+
+A sweep walks from YAML to ONNX in eight stops, each one file:
 
     1  config/files/sweep_loader.py      the file                   -> Sweep, every mistake named at once
     2  execution/launch.py               Sweep                      -> one launch: what follows, in this order

@@ -1,7 +1,7 @@
 """A process that has imported everything and forks real ones: `python -m tests.faults.warm`, orders on standard input.
 
 To import torch, MLflow and Optuna takes 6 s of CPU, which a test of many launches cannot pay for each. A child leads a
-session of its own and does what `python -m harness.cli WORDS` does; how it ended is written to `EXIT` when it has.
+session of its own and does what `python -m harness.cli.main WORDS` does; how it ended is written to `EXIT` when it has.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 MODULES = (
     "torch", "optuna", "mlflow", "mlflow.entities", "harness.execution.launch", "harness.cli.commands.sweep", "harness.execution.recovery",
-    "harness.reporting.report", "harness.trial", "mlflow.tracking.client", "mlflow.store.tracking.rest_store", "harness.core.redaction",
+    "harness.reporting.report", "harness.training.trial", "mlflow.tracking.client", "mlflow.store.tracking.rest_store", "harness.core.redaction",
 )  # fmt: skip
 RECONCILE, OPEN = "reconcile", "open"
 

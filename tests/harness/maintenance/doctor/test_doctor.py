@@ -90,7 +90,7 @@ def test_the_whole_of_doctor_works_where_torch_does_not_import(
     package(tmp_path / "broken", monkeypatch, "torch", "raise ImportError('broken')")
     program = (
         "import sys; from pathlib import Path; from harness.maintenance.doctor import doctor, machine_checks; from harness.core.settings import Settings\n"
-        "doctor_machine.providers = lambda settings: iter(())\n"  # it has tests of its own, and costs seconds
+        "machine_checks.providers = lambda settings: iter(())\n"  # it has tests of its own, and costs seconds
         "for one in doctor.examine(Settings(Path('mlruns'), Path('cache')), Path()): print(one.level, one.subject, one.message)\n"
         "assert 'torch' not in sys.modules and 'mlflow' not in sys.modules"
     )

@@ -80,7 +80,7 @@ def test_a_sound_model_trips_nothing() -> None:
         parity_guard(1e-6, True, 256, 1e-4), label_map_guard({"then": "a"}, "a", 0),
     ]  # fmt: skip
     assert tripped(guards) == set()
-    assert not any(map(PRODUCTION.refuses, guards))
+    assert not any(refuses(PRODUCTION, guard) for guard in guards)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

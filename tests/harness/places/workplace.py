@@ -69,9 +69,9 @@ def before_others(folder: Path) -> str:
 class Workplace:
     """A folder with a sweep file, a record, and the command line run in it."""
 
-    def __init__(self, folder: Path, cache: Path, sweep: str = SWEEP) -> None:
+    def __init__(self, folder: Path, cache: Path, sweep: str = SWEEP, **variables: str) -> None:
         self.folder, self.uri = folder, ""
-        self.environment = {**os.environ, "HARNESS_CACHE": str(cache), "NO_COLOR": "1"}
+        self.environment = {**os.environ, "HARNESS_CACHE": str(cache), "NO_COLOR": "1", **variables}
         self.environment.pop("MLFLOW_TRACKING_URI", None)
         self.write(sweep)
         # A user's own module may be called as one of ours.

@@ -36,6 +36,7 @@ class TrialConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # First: to validate it loads the plug-ins, which may bring the front end along.
     data: DataConfig = Field(default_factory=DataConfig)
     feature: AnyFrontEnd = Field(default_factory=Mfcc)
     model: CnnConfig = Field(default_factory=CnnConfig)

@@ -17,7 +17,7 @@ from models.networks.config import CnnConfig
 # Raise it when the same configuration would no longer give the same numbers.
 IMPLEMENTATION = 1
 
-# A training whose true score is chance; see harness.controls.
+# A training whose true score is chance; see harness.study.controls.
 ControlName = Literal["unseen", "shuffled_labels"]
 
 # Fields that change how a trial is run, never what comes out of it.

@@ -149,7 +149,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
-    assert {f"harness/templates/report.{kind}.j2" for kind in ("html", "md")} <= set(names)
+    assert {f"harness/reporting/page/templates/report.{kind}.j2" for kind in ("html", "md")} <= set(names)
     assert {f"harness/config/policies/{name}.yaml" for name in ("default", "production")} <= set(names)
 
 

@@ -90,7 +90,7 @@ def test_the_whole_of_doctor_works_where_torch_does_not_import(
     package(tmp_path / "broken", monkeypatch, "torch", "raise ImportError('broken')")
     program = (
         "import sys; from pathlib import Path; from harness.maintenance.doctor import doctor, machine_checks; from harness.core.settings import Settings\n"
-        "doctor_machine.providers = lambda settings: iter(())\n"  # it has tests of its own, and costs seconds
+        "machine_checks.providers = lambda settings: iter(())\n"  # it has tests of its own, and costs seconds
         "for one in doctor.examine(Settings(Path('mlruns'), Path('cache')), Path()): print(one.level, one.subject, one.message)\n"
         "assert 'torch' not in sys.modules and 'mlflow' not in sys.modules"
     )
@@ -167,6 +167,11 @@ def test_plugins_that_do_not_import_are_a_problem(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HARNESS_PLUGINS", "no_such_module")
     (found,) = problems_in(machine_checks.environment())
     assert "HARNESS_PLUGINS names 'no_such_module'" in found.message
+    monkeypatch.delenv("HARNESS_PLUGINS")
+    monkeypatch.setattr(machine_checks, "installed_plugins", lambda: ("an entry point",))
+    monkeypatch.setattr(machine_checks, "ask", lambda _: (False, "entry point 'a' of b names 'c'"))
+    (found,) = problems_in(machine_checks.environment())
+    assert (found.level, found.fix) == ("problem", "mend that distribution, or uninstall it")
 
 
 def test_few_open_files_and_a_full_disk_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

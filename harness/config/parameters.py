@@ -33,6 +33,7 @@ from pydantic import (
 )
 
 from data.config import DataConfig
+from data.plugins import load_plugins
 from harness.config.augmentation_config import AugmentationConfig
 from harness.config.training_config import TrainingConfig
 from models.front_ends.config import FRONT_ENDS
@@ -312,6 +313,7 @@ class Place(BaseModel):
 @cache
 def places() -> dict[str, Place]:
     """Every searchable parameter's name and place, in the order in which they are sampled."""
+    load_plugins()
     found = {name: Place(section="data", field=name) for name in SEARCHABLE_DATA}
     found["feature"] = Place(section="feature", field="kind")
     for kind in FRONT_ENDS:

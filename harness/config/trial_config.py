@@ -17,7 +17,7 @@ from models.networks.config import CnnConfig
 # Raise it when the same configuration would no longer give the same numbers.
 IMPLEMENTATION = 1
 
-# A training whose true score is chance; see harness.controls.
+# A training whose true score is chance; see harness.study.controls.
 ControlName = Literal["unseen", "shuffled_labels"]
 
 # Fields that change how a trial is run, never what comes out of it.
@@ -36,6 +36,7 @@ class TrialConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # First: to validate it loads the plug-ins, which may bring the front end along.
     data: DataConfig = Field(default_factory=DataConfig)
     feature: AnyFrontEnd = Field(default_factory=Mfcc)
     model: CnnConfig = Field(default_factory=CnnConfig)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from data.errors import DataError
 from data.parts import SPLITS
+from data.plugins import load_plugins
 from data.preparation.prepared import WINDOWS_FILE
 from data.preparation.recompute import open_recomputer
 from data.store.content_store import altered, is_complete, missing
@@ -114,6 +115,7 @@ def _features(folder: Path, sample: int, draw: random.Random) -> Checked:
     if not is_complete(windows):
         return Checked(folder, "skipped", f"digests; its windows are not in {windows.resolve()} any more")
     try:
+        load_plugins()
         front_end = parse_front_end(source.front_end)
         if front_end.digest() != source.front_end_digest:
             return Checked(folder, "skipped", "digests; another implementation made it, and no trial uses it")

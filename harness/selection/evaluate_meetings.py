@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data.plugins import load_plugins
 from harness.core.files import write_json
 from harness.core.settings import Settings
 from harness.metrics.classification import softmax
@@ -129,6 +130,7 @@ def evaluate(run: str, asked: Asked, settings: Settings, progress: Progress) -> 
             raise EvaluationError(_no_model(found))
         folder = Path(scratch)
         model = fetch(client, found.info.run_id, ONNX, digests[ONNX], folder)
+        load_plugins()
         task = _sliding_task(Specification.from_onnx(model).task)
         meetings = load_meetings(asked.part, asked.partition, settings, progress)
         protocol = _protocol(task, meetings, asked)

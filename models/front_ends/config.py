@@ -2,7 +2,7 @@
 
 A front end describes itself (``num_features``, ``frame_shift_s``, ``num_frames``) and names the torch
 module that computes it (``extractor``), which ``models.front_ends.build`` imports. ``FRONT_ENDS`` is the
-one registry; sweep files, the command line, the ONNX metadata and the tests all read it.
+one registry, which plug-ins add to; sweep files, the command line, the ONNX metadata and the tests all read it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,20 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache, reduce
+from operator import or_
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from models.front_ends.mel_scale import empty_filters, most_filters
 from models.window import EMBEDDING_SAMPLES, EMBEDDING_SHIFT, SAMPLE_RATE, WINDOW_SAMPLES
@@ -274,9 +285,20 @@ FRONT_ENDS: dict[str, type[FrontEnd]] = {
     "xvector": XVector,
 }
 
-AnyFrontEnd = Annotated[Waveform | Mfcc | MfccDelta | LogMel | XVector, Field(discriminator="kind")]
 
-_ADAPTER: TypeAdapter[Waveform | Mfcc | MfccDelta | LogMel | XVector] = TypeAdapter(AnyFrontEnd)
+def _validated(value: Any) -> FrontEnd:
+    """Make the front end that ``kind`` names of what is registered by now."""
+    return _adapter(tuple(FRONT_ENDS.values())).validate_python(value)
+
+
+@cache
+def _adapter(kinds: tuple[type[FrontEnd], ...]) -> TypeAdapter[FrontEnd]:
+    union: Any = Annotated[reduce(or_, kinds), Field(discriminator="kind")]
+    return TypeAdapter(union)
+
+
+# The field of a model that holds any registered front end.
+AnyFrontEnd = Annotated[SerializeAsAny[FrontEnd], BeforeValidator(_validated)]
 
 
 def parse_front_end(value: Mapping[str, Any]) -> FrontEnd:
@@ -292,4 +314,4 @@ def parse_front_end(value: Mapping[str, Any]) -> FrontEnd:
         near = get_close_matches(str(kind), FRONT_ENDS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown front end {kind!r}{hint} Known: {', '.join(FRONT_ENDS)}")
-    return _ADAPTER.validate_python(dict(value))
+    return _validated(dict(value))

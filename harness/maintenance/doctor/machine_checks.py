@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from data.plugins import installed_plugins
 from harness.config.files.yaml_file import nearest
 from harness.core.disk_space import MIN_FREE_BYTES
 from harness.core.failpoints import VARIABLE as FAILPOINT
@@ -180,12 +181,14 @@ def environment() -> Iterator[Finding]:
     if os.environ.get(FAILPOINT):
         text = f"{FAILPOINT} is {os.environ[FAILPOINT]!r}: the harness fails there on purpose"
         yield problem("environment", text, f"unset {FAILPOINT}")
-    if os.environ.get("HARNESS_PLUGINS"):
+    if os.environ.get("HARNESS_PLUGINS") or installed_plugins():
         works, text = ask("plugins")
         if works:
             yield ok("environment", f"plugins: {text}")
-        else:
+        elif text.startswith("HARNESS_PLUGINS"):
             yield problem("environment", text, "correct HARNESS_PLUGINS, or put the folder on PYTHONPATH")
+        else:
+            yield problem("environment", text, "mend that distribution, or uninstall it")
     known = [name for name in ours if name in VARIABLES]
     yield ok("environment", f"set: {', '.join(known)}" if known else "no variable of the harness is set")
 

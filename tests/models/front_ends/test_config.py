@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any, Literal
 
 import librosa
 import numpy as np
@@ -46,6 +47,28 @@ def test_registry_key_is_the_kind_and_the_value_survives_json(kind: str) -> None
     assert again == front_end
     assert again.digest() == front_end.digest()
     assert parse_front_end({"kind": kind, **given}) == front_end
+
+
+class Doubled(LogMel):
+    kind: Literal["doubled"] = "doubled"  # type: ignore[assignment]
+    times: int = 2
+
+
+def test_what_is_registered_later_is_a_front_end_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = TypeAdapter[Any](AnyFrontEnd)
+    with pytest.raises(
+        ValidationError, match=r"'doubled' .* 'waveform', 'mfcc', 'mfcc_delta', 'log_mel', 'xvector'"
+    ):
+        adapter.validate_python({"kind": "doubled"})
+    monkeypatch.setitem(FRONT_ENDS, "doubled", Doubled)
+    assert parse_front_end({"kind": "doubled", "n_mels": 40}) == Doubled(n_mels=40)
+    stored = adapter.dump_json(Doubled(times=3))
+    assert adapter.validate_json(stored) == Doubled(times=3)
+    with pytest.raises(ValidationError) as told:
+        adapter.validate_python({"kind": "doubled", "times": "x"})
+    assert [detail["loc"] for detail in told.value.errors()] == [("doubled", "times")]
+    with pytest.raises(ValueError, match="did you mean 'doubled'"):
+        parse_front_end({"kind": "double"})
 
 
 @pytest.mark.parametrize("kind", list(FRONT_ENDS))

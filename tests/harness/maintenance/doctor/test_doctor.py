@@ -167,6 +167,11 @@ def test_plugins_that_do_not_import_are_a_problem(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HARNESS_PLUGINS", "no_such_module")
     (found,) = problems_in(machine_checks.environment())
     assert "HARNESS_PLUGINS names 'no_such_module'" in found.message
+    monkeypatch.delenv("HARNESS_PLUGINS")
+    monkeypatch.setattr(machine_checks, "installed_plugins", lambda: ("an entry point",))
+    monkeypatch.setattr(machine_checks, "ask", lambda _: (False, "entry point 'a' of b names 'c'"))
+    (found,) = problems_in(machine_checks.environment())
+    assert (found.level, found.fix) == ("problem", "mend that distribution, or uninstall it")
 
 
 def test_few_open_files_and_a_full_disk_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

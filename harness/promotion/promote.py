@@ -35,13 +35,14 @@ from harness.promotion.finish import Promotion, complete, require_bundle_folders
 from harness.promotion.frozen_test_set import FrozenTest, open_frozen_test, opponent_of
 from harness.promotion.guards.assessment import (
     GuardRefusedError,
+    ask,
     post_test_guards,
     pre_test_guards,
     require,
     waveforms_of,
 )
+from harness.promotion.guards.facts import ContestFacts, SubjectFacts
 from harness.promotion.guards.guard import Guard, refuses
-from harness.promotion.guards.serving_guards import champion_guard, no_baseline_guard, promotable_guard
 from harness.selection.candidate import Candidate, data_configs, fetch_candidate
 from harness.study.choose_trial import Subject, choose, resolve_subject
 from harness.study.confirmation.conclusion import (
@@ -187,7 +188,7 @@ def _subject(
 
 
 def _require_one_file(study: Study, subject: Subject, policy: Policy) -> None:
-    guards = [promotable_guard(one.outcome) for one in subject.members]
+    guards = ask(SubjectFacts(policy=policy, subject=subject))
     chosen = isinstance(subject, Replicate)
     require(study.name, subject.label, guards, policy, chosen=chosen, fingerprint=subject.fingerprint)
 
@@ -266,7 +267,7 @@ def _promote(
     met = opponent_of(candidate, confirmation, specification, place.tracking, place.scratch / "opponent")
     opponent = None if isinstance(met, str) else met
     if isinstance(met, str) and isinstance(candidate.subject, Replicate):
-        guards = [*guards, no_baseline_guard(met, policy)]
+        guards = [*guards, *ask(ContestFacts(policy=policy, comparison=met))]
         _require(candidate, guards, policy)
     place.progress("the frozen test is opened")
     test = open_frozen_test(
@@ -275,7 +276,7 @@ def _promote(
     failpoint("promotion.opened")
     guards = [*guards, *post_test_guards(candidate, test.predictions, policy)]
     if test.contest is not None and opponent is not None:
-        guards.append(champion_guard(test.contest, is_champion=opponent.is_champion, policy=policy))
+        guards += ask(ContestFacts(policy=policy, comparison=test.contest, is_champion=opponent.is_champion))
     _require(candidate, guards, policy, opened=True)
     evidence = evidence_of(candidate, confirmation, policy, guards, test, specification)
     _write_bundle(draft, test, evidence)

@@ -11,11 +11,14 @@ from harness.config.policy import Policy
 from harness.metrics.predictions import Predictions
 from harness.promotion.bundle.latency import Latency
 from harness.promotion.guards.guard import Guard, refuses
-from harness.promotion.guards.prediction_guards import ece_guard, frozen_guards, gap_guard, prediction_guards
-from harness.promotion.guards.serving_guards import (
+from tests.harness.places.asked_guards import (
     cluster_guard,
+    ece_guard,
+    frozen_guards,
+    gap_guard,
     label_map_guard,
     parity_guard,
+    prediction_guards,
     provider_guard,
     speed_guard,
 )
@@ -80,7 +83,7 @@ def test_a_sound_model_trips_nothing() -> None:
         parity_guard(1e-6, True, 256, 1e-4), label_map_guard({"then": "a"}, "a", 0),
     ]  # fmt: skip
     assert tripped(guards) == set()
-    assert not any(map(PRODUCTION.refuses, guards))
+    assert not any(refuses(PRODUCTION, guard) for guard in guards)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

@@ -40,7 +40,7 @@ class Facts:
 class SubjectFacts(Facts):
     """The trial or ensemble that is to be promoted."""
 
-    when = "before the subject's files are fetched"
+    when = "before its files are fetched, and again before the frozen test is opened"
     subject: Subject
 
 
@@ -48,7 +48,7 @@ class SubjectFacts(Facts):
 class StudyFacts(Facts):
     """The study, and its data as they are now, one for each data configuration."""
 
-    when = "before a confirmation trains"
+    when = "before a confirmation trains, and before the frozen test is opened"
     study: Study
     prepared: Sequence[Prepared]
 
@@ -123,6 +123,6 @@ class FrozenTestFacts(Facts):
 class ContestFacts(Facts):
     """The comparison with the opponent, or why there is none to compare with."""
 
-    when = "against the champion or the confirmed baseline"
+    when = "when it meets the champion, or the confirmed baseline where there is none"
     comparison: ChallengerComparison | str
     is_champion: bool = False

@@ -131,7 +131,7 @@ class Case:
         changed = policy.model_dump() | {"latency": {"device": "cpu", "max_p99_ms": 60_000.0}}
         for section, values in (self.policy or {}).items():
             changed[section] |= values
-        return Policy.model_validate(changed)
+        return type(policy).model_validate(changed)
 
     def before(self, policy: Policy, faster: dict[str, Latency] | None = None) -> list[Guard]:
         subject = self.candidate.subject

@@ -103,7 +103,9 @@ def test_it_passes_a_sound_candidate_and_refuses_one_that_hears_the_subset(
     assert [one.name for one in guards if not one.ok] == [NAME]
     with pytest.raises(GuardRefusedError) as refusal:  # 28 of 48 are called 1, and 20 of 48
         require("voices", "trial 0", guards, policy)
-    assert f"{NAME}: 0.167 (clean 0.583, other 0.417), wanted <= 0.1. It tells the subsets" in str(refusal.value)
+    assert f"{NAME}: 0.167 (clean 0.583, other 0.417), wanted <= 0.1. It tells the subsets" in str(
+        refusal.value
+    )
     require("voices", "trial 0", case.before(load_policy("default")), load_policy("default"))
 
 

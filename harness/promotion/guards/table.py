@@ -19,6 +19,7 @@ Written by `{COMMAND}`, with those of plug-ins where HARNESS_PLUGINS names any.
 
 A guard of level *integrity* always refuses, one of level *quality* warns or refuses as `quality.on_failure` says, and
 *advice* is only said. They stand in the order of `evidence.json`; bounds have the values of the policy `default`.
+`tests/additions/guard_example.py` shows how a plug-in adds one; a policy file sets its bound under `guards`.
 """
 
 

@@ -24,7 +24,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 PACKAGES = ("harness", "models", "data")
 TOP_LEVEL = {
     "harness", "models", "data", "sweeps", "tests", "mlruns.dvc", "pyproject.toml", "constraints.txt", "Makefile",
-    "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", ".ci", ".dvc", ".dvcignore", ".gitignore",
+    "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "docs", ".ci", ".dvc", ".dvcignore", ".gitignore",
 }  # fmt: skip
 
 

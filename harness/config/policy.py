@@ -4,15 +4,20 @@
     policies/production.yaml   all refuse, confirmation required: what it leaves out is `default`'s
 
 A file of one's own holds any part; the rest is `default`'s. It may tighten a bound of integrity, never loosen it.
+Guards of plug-ins bring bounds of their own, which stand under `guards`; without any there is no such section.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from data.plugins import load_plugins
 
 LN2 = math.log(2)
 POLICIES = ("default", "production")
@@ -119,26 +124,84 @@ class Policy(_Section):
 
     def differences_from(self, default: Policy) -> dict[str, dict[str, Any]]:
         """Each bound that is not `default`'s: `{"quality.max_ece": {"default": 0.1, "policy": 0.05}}`."""
-        own, usual = (_flat(policy.model_dump(mode="json")) for policy in (self, default))
+        own, usual = (policy.flat() for policy in (self, default))
         return {key: {"default": usual[key], "policy": own[key]} for key in own if own[key] != usual[key]}
 
+    def flat(self) -> dict[str, Any]:
+        """Every bound by its whole name, `quality.max_ece`, in plain JSON types."""
+        values = self.model_dump(mode="json")
+        sections = sections_of(type(self))
+        return {f"{section}.{key}": value for section in sections for key, value in values[section].items()}
 
-SECTIONS = {
-    key: kind
-    for key, field in Policy.model_fields.items()
-    if isinstance(kind := field.annotation, type) and issubclass(kind, BaseModel)
-}
+    def bound(self, bound: Bound) -> float:
+        """A plug-in's bound as this policy has it; its default where the policy was read before the plug-in was."""
+        return float(getattr(getattr(self, "guards", None), bound.name, bound.default))
 
 
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    return {f"{section}.{key}": value for section in SECTIONS for key, value in values[section].items()}
+def sections_of(kind: type[Policy]) -> dict[str, type[BaseModel]]:
+    """The sections of policies by name."""
+    return {
+        key: section
+        for key, field in kind.model_fields.items()
+        if isinstance(section := field.annotation, type) and issubclass(section, BaseModel)
+    }
+
+
+SECTIONS = sections_of(Policy)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A number that comes with a plug-in's guard; `ge` and `le` are what a policy file may set it to."""
+
+    name: str
+    default: float
+    description: str
+    ge: float | None = None
+    le: float | None = None
+
+
+GUARD_BOUNDS: dict[str, Bound] = {}
+
+
+def add_bound(bound: Bound) -> None:
+    """Let policies hold this bound.
+
+    Raises
+    ------
+    PolicyError
+        Another bound has this name.
+    """
+    known = GUARD_BOUNDS.setdefault(bound.name, bound)
+    if known != bound:
+        raise PolicyError(f"two guards bring another bound {bound.name!r} each: {known} and {bound}")
+
+
+def policy_type() -> type[Policy]:
+    """Policy, with a section `guards` where plug-ins brought bounds."""
+    load_plugins()
+    return _with(tuple(GUARD_BOUNDS.values()))
+
+
+@cache
+def _with(bounds: tuple[Bound, ...]) -> type[Policy]:
+    if not bounds:
+        return Policy
+    fields: dict[str, Any] = {
+        one.name: (float, Field(one.default, ge=one.ge, le=one.le, description=one.description))
+        for one in bounds
+    }
+    section = create_model("GuardBounds", __base__=_Section, __doc__="Bounds of plug-ins' guards.", **fields)
+    added: dict[str, Any] = {"guards": (section, section())}
+    return create_model("Policy", __base__=Policy, __doc__=Policy.__doc__, **added)
 
 
 def policy_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of policy files; nothing is required, what is left out is `default`'s."""
-    schema = Policy.model_json_schema()
+    kind = policy_type()
+    schema = kind.model_json_schema()
     for part in (schema, *schema["$defs"].values()):
         part.pop("required", None)
-    for section in SECTIONS:  # a section may stand empty
+    for section in sections_of(kind):  # a section may stand empty
         schema["properties"][section] = {"anyOf": [{"type": "null"}, schema["properties"][section]]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Policy file"}

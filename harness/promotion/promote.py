@@ -35,13 +35,14 @@ from harness.promotion.finish import Promotion, complete, require_bundle_folders
 from harness.promotion.frozen_test_set import FrozenTest, open_frozen_test, opponent_of
 from harness.promotion.guards.assessment import (
     GuardRefusedError,
+    ask,
     post_test_guards,
     pre_test_guards,
     require,
     waveforms_of,
 )
+from harness.promotion.guards.facts import ContestFacts, SubjectFacts
 from harness.promotion.guards.guard import Guard, refuses
-from harness.promotion.guards.serving_guards import champion_guard, no_baseline_guard, promotable_guard
 from harness.selection.candidate import Candidate, data_configs, fetch_candidate
 from harness.study.choose_trial import Subject, choose, resolve_subject
 from harness.study.confirmation.conclusion import (
@@ -143,7 +144,7 @@ def promote(
         progress(
             f"candidate: {subject.label} ({subject.configuration}), validation score {subject.score or 0:.3f}"
         )
-        _require_one_file(study, subject, policy)
+        _require(study, subject, ask(SubjectFacts(policy=policy, subject=subject)), policy)
         candidate = _candidate(study, subject, settings, place)
         aside = place.scratch / "dry" if dry_run else staging_folder(output, study.name)
         with to_share(), _unsealed_removed(aside):
@@ -184,12 +185,6 @@ def _subject(
         if replicate is not None:
             return replicate, confirmation
     return named, own
-
-
-def _require_one_file(study: Study, subject: Subject, policy: Policy) -> None:
-    guards = [promotable_guard(one.outcome) for one in subject.members]
-    chosen = isinstance(subject, Replicate)
-    require(study.name, subject.label, guards, policy, chosen=chosen, fingerprint=subject.fingerprint)
 
 
 @contextmanager
@@ -262,12 +257,13 @@ def _promote(
     draft: _Draft, confirmation: Confirmation | None, policy: Policy, place: _PromotionContext
 ) -> Promotion:
     candidate, specification, guards = draft.candidate, draft.specification, draft.guards
-    _require(candidate, guards, policy)
+    study, subject = candidate.study, candidate.subject
+    _require(study, subject, guards, policy)
     met = opponent_of(candidate, confirmation, specification, place.tracking, place.scratch / "opponent")
     opponent = None if isinstance(met, str) else met
-    if isinstance(met, str) and isinstance(candidate.subject, Replicate):
-        guards = [*guards, no_baseline_guard(met, policy)]
-        _require(candidate, guards, policy)
+    if isinstance(met, str) and isinstance(subject, Replicate):
+        guards = [*guards, *ask(ContestFacts(policy=policy, comparison=met))]
+        _require(study, subject, guards, policy)
     place.progress("the frozen test is opened")
     test = open_frozen_test(
         candidate, draft.folder, draft.variants, opponent, policy, place.record, place.started
@@ -275,20 +271,19 @@ def _promote(
     failpoint("promotion.opened")
     guards = [*guards, *post_test_guards(candidate, test.predictions, policy)]
     if test.contest is not None and opponent is not None:
-        guards.append(champion_guard(test.contest, is_champion=opponent.is_champion, policy=policy))
-    _require(candidate, guards, policy, opened=True)
+        guards += ask(ContestFacts(policy=policy, comparison=test.contest, is_champion=opponent.is_champion))
+    _require(study, subject, guards, policy, opened=True)
     evidence = evidence_of(candidate, confirmation, policy, guards, test, specification)
     _write_bundle(draft, test, evidence)
     failpoint("promotion.sealed")
-    return complete(candidate.study, place.tracking, place.output, place.code.tags)
+    return complete(study, place.tracking, place.output, place.code.tags)
 
 
-def _require(candidate: Candidate, guards: list[Guard], policy: Policy, *, opened: bool = False) -> None:
-    subject = candidate.subject
-    require(
-        candidate.study.name, subject.label, guards, policy, opened=opened, chosen=isinstance(subject, Replicate),
-        fingerprint=subject.fingerprint,
-    )  # fmt: skip
+def _require(
+    study: Study, subject: Subject, guards: list[Guard], policy: Policy, *, opened: bool = False
+) -> None:
+    chosen, fingerprint = isinstance(subject, Replicate), subject.fingerprint
+    require(study.name, subject.label, guards, policy, opened=opened, chosen=chosen, fingerprint=fingerprint)
 
 
 def _write_bundle(draft: _Draft, test: FrozenTest, evidence: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from harness.config.files.yaml_file import Location, Problem, SweepFile, nearest
 from harness.config.files.yaml_reader import parse_yaml
-from harness.config.policy import FOLDER, POLICIES, SECTIONS, Policy, PolicyError
+from harness.config.policy import FOLDER, POLICIES, Policy, PolicyError, policy_type, sections_of
 
 MAX_BYTES = 65_536
 KINDS = {
@@ -45,9 +45,8 @@ def read_policy_file(path: Path) -> SweepFile:
         )
     values = {} if document.values is None else document.values  # all of `default`, under another name
     if not isinstance(values, dict):
-        raise PolicyError(
-            f"{path}: a policy is a mapping of sections ({', '.join(SECTIONS)}), not {_shown(values)}"
-        )
+        known = ", ".join(sections_of(policy_type()))
+        raise PolicyError(f"{path}: a policy is a mapping of sections ({known}), not {_shown(values)}")
     return SweepFile(str(path), values, document.lines)
 
 
@@ -140,11 +139,12 @@ def _said(location: Location, detail: Any) -> str:
 
 def _where_it_belongs(location: Location) -> str:
     """The section of a right key in the wrong place; of any other the nearest name."""
-    name = str(location[-1])
-    home = [section for section, model in SECTIONS.items() if name in model.model_fields]
+    name, kind = str(location[-1]), policy_type()
+    sections = sections_of(kind)
+    home = [section for section, model in sections.items() if name in model.model_fields]
     if home:
         return f"; it belongs under {home[0]}, as {home[0]}.{name}"
-    known = list(SECTIONS[str(location[0])].model_fields if len(location) > 1 else Policy.model_fields)
+    known = list((sections[str(location[0])] if len(location) > 1 else kind).model_fields)
     near = nearest(name, known)
     return f"; did you mean {near}?" if near else f"; there is {', '.join(known)}"
 
@@ -162,21 +162,21 @@ def load_policy(word: str) -> Policy:
     PolicyError
         No such policy or file, or a file with mistakes: all of them, each with its line.
     """
-    return _shipped(word) if word in POLICIES else _read(Path(word))
+    kind = policy_type()
+    return _shipped(word, kind) if word in POLICIES else _read(Path(word), kind)
 
 
 @cache
-def _shipped(name: str) -> Policy:
-    return _read(FOLDER / f"{name}.yaml")
+def _shipped(name: str, kind: type[Policy]) -> Policy:
+    return _read(FOLDER / f"{name}.yaml", kind)
 
 
-def _read(path: Path) -> Policy:
-
+def _read(path: Path, kind: type[Policy]) -> Policy:
     file = read_policy_file(path)
-    merged = _merged(file)
+    merged = _merged(file, kind)
     problems = name_problems(file, merged["name"]) if path.parent != FOLDER else []
     try:
-        policy = Policy.model_validate(merged)
+        policy = kind.model_validate(merged)
     except ValidationError as error:
         raise refusal(file, [*problems, *problems_of(file, error)]) from None
     if problems:
@@ -184,14 +184,14 @@ def _read(path: Path) -> Policy:
     return policy
 
 
-def _merged(file: SweepFile) -> dict[str, Any]:
+def _merged(file: SweepFile, kind: type[Policy]) -> dict[str, Any]:
     """`default` with the file's keys in their places, section by section; name and description are its own."""
     path, own = Path(file.source), {key: value for key, value in file.values.items() if value is not None}
     if path == FOLDER / "default.yaml":
         return own
-    usual = _shipped("default").model_dump()
+    usual, sections = _shipped("default", kind).model_dump(), sections_of(kind)
     merged: dict[str, Any] = {"name": path.stem, "description": ""}
-    for key in (*SECTIONS, *own):
+    for key in (*sections, *own):
         value = own.get(key, {})
-        merged[key] = {**usual[key], **value} if key in SECTIONS and isinstance(value, dict) else value
+        merged[key] = {**usual[key], **value} if key in sections and isinstance(value, dict) else value
     return merged

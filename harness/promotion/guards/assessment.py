@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from data.audit.audit import audit
-from data.audit.check import Check
-from data.tasks import TASKS
-from harness.config.trial_config import TrialConfig
+from data.plugins import load_plugins
 from harness.metrics.predictions import Predictions
-from harness.promotion.guards.guard import Guard, refuses
-from harness.promotion.guards.prediction_guards import frozen_guards, gap_guard, prediction_guards
-from harness.promotion.guards.serving_guards import (
-    cluster_guard,
-    confirmation_guard,
-    label_map_guard,
-    parity_guard,
-    promotable_guard,
-    provider_guard,
-    speed_guard,
-    study_control_guards,
+from harness.promotion.guards import (
+    control_guards,
+    decision_guards,
+    origin_guards,
+    prediction_guards,
+    serving_guards,
 )
-from harness.selection.choose_finalists import confirmable_trials
-from harness.study.controls import controls_of
-from harness.study.ensembles import EnsembleSummary
+from harness.promotion.guards.facts import CandidateFacts, Facts, FrozenTestFacts, Parity, StudyFacts
+from harness.promotion.guards.guard import Guard, refuses
+from harness.promotion.guards.rule import GUARDS, GuardRule
 from models.onnx_io.session import open_session, run_onnx
 
 if TYPE_CHECKING:
@@ -41,6 +32,11 @@ if TYPE_CHECKING:
     from harness.study.confirmation.conclusion import Confirmation
     from harness.study.study import Study
 
+# The order of evidence.json, in which guards of plug-ins come last, whatever was imported first.
+OWN = [
+    module.__name__
+    for module in (origin_guards, prediction_guards, control_guards, serving_guards, decision_guards)
+]
 PARITY_WINDOWS = 256
 GOLDEN_WINDOWS = 8
 OTHERWISE = "The confirmation chose it: mend that, or name another with --run."
@@ -76,17 +72,25 @@ def require(
         )
 
 
-@dataclass(frozen=True)
-class ParityCheck:
-    """Whether the exported file says what torch says, and golden examples of what it says.
+def every_guard() -> list[GuardRule]:
+    """The guards of the harness and then those of plug-ins, each in the order of their declaration."""
+    load_plugins()
 
-    waveforms : (window, 48000) float32, real validation windows
-    logits : (window, 2) float32, of the exported file
-    """
+    def place(rule: GuardRule) -> int:
+        module = rule.judge.__module__
+        return OWN.index(module) if module in OWN else len(OWN)
 
-    guard: Guard
-    waveforms: npt.NDArray[np.float32]
-    logits: npt.NDArray[np.float32]
+    return sorted(GUARDS.values(), key=place)
+
+
+def ask(seen: Facts) -> list[Guard]:
+    """The answers of every guard that looks at such facts."""
+    return [one for rule in every_guard() if isinstance(seen, rule.facts) for one in rule.ask(seen)]
+
+
+def study_guards(study: Study, prepared: Sequence[Prepared], policy: Policy) -> list[Guard]:
+    """What is known before anything more is trained: the data, the clusters of the test, the controls."""
+    return ask(StudyFacts(policy=policy, study=study, prepared=prepared))
 
 
 def pre_test_guards(
@@ -96,48 +100,35 @@ def pre_test_guards(
     policy: Policy,
     *,
     confirmation: Confirmation | None,
-    parity: ParityCheck | None = None,
+    parity: Parity | None = None,
     faster: Mapping[str, Latency] | None = None,
 ) -> list[Guard]:
     """Every guard that needs no test window; the test stays closed where one of them refuses.
 
-    Parameters
-    ----------
-    model : the exported file
-    latency : of that file on the policy's device, or why it could not be measured there
-    confirmation : the one whose seed the subject is; None where it is none
-    parity : what `compare` found, where it was asked already
-    faster : latencies of other files of the model, to recommend one that is within the bound
+    `parity` is what `compare` found, where it was asked already; the others are those of CandidateFacts.
     """
-    parity = parity or compare(candidate, model, policy)
-    return [
-        *(promotable_guard(member.outcome) for member in candidate.subject.members),
-        *data_guards(candidate.prepared),
-        *(_label_guard(candidate, one) for one in candidate.prepared),
-        *_learning_guards(candidate, policy),
-        parity.guard,
-        cluster_guard(len(set(candidate.shared.test.manifest.clusters())), policy),
-        *study_control_guards(controls_of(candidate.study)),
-        provider_guard(latency, policy.latency),
-        speed_guard(latency, policy.latency, faster),
-        *([_confirmation_guard(candidate, confirmation, policy)] if policy.confirmation.required else []),
-    ]
-
-
-def _confirmation_guard(candidate: Candidate, confirmation: Confirmation | None, policy: Policy) -> Guard:
-    ensemble = isinstance(candidate.subject, EnsembleSummary)
-    return confirmation_guard(
-        confirmation, policy.confirmation, confirmable_trials(candidate.study), ensemble=ensemble
+    return ask(
+        CandidateFacts(
+            policy=policy,
+            subject=candidate.subject,
+            study=candidate.study,
+            prepared=candidate.prepared,
+            candidate=candidate,
+            model=model,
+            parity=parity or compare(candidate, model),
+            latency=latency,
+            confirmation=confirmation,
+            faster=faster or {},
+        )
     )
 
 
 def post_test_guards(candidate: Candidate, test: Predictions, policy: Policy) -> list[Guard]:
     """What the opened test says of the candidate."""
-    data = candidate.data
-    return frozen_guards(test, policy, negative_control=TASKS[data.task].negative_control(data.variant))
+    return ask(FrozenTestFacts(policy=policy, candidate=candidate, test=test))
 
 
-def compare(candidate: Candidate, model: Path, policy: Policy) -> ParityCheck:
+def compare(candidate: Candidate, model: Path) -> Parity:
     """Hold the exported file against torch on real validation windows, 256 or all where there are fewer."""
     import torch
 
@@ -149,8 +140,7 @@ def compare(candidate: Candidate, model: Path, policy: Policy) -> ParityCheck:
     logits = run_onnx(open_session(model), waveforms)
     difference = float(np.abs(logits - reference).max())
     same = bool((logits.argmax(axis=1) == reference.argmax(axis=1)).all())
-    guard = parity_guard(difference, same, len(waveforms), policy.integrity.max_logit_difference)
-    return ParityCheck(guard, waveforms[:GOLDEN_WINDOWS], logits[:GOLDEN_WINDOWS])
+    return Parity(difference, same, len(waveforms))
 
 
 def waveforms_of(prepared: Prepared, split: Split, count: int | None = None) -> npt.NDArray[np.float32]:
@@ -159,77 +149,3 @@ def waveforms_of(prepared: Prepared, split: Split, count: int | None = None) -> 
     if count is not None and count < len(windows):
         windows = windows[np.linspace(0, len(windows) - 1, count).astype(int)]
     return windows.astype(np.float32) / np.float32(32768)
-
-
-def data_guards(prepared: Iterable[Prepared]) -> list[Guard]:
-    """The data gate once more, on the windows as they are now."""
-    checks = [check for one in prepared for check in audit(one).checks if check.level == "refuse"]
-    return [_of_check(check) for check in checks]
-
-
-def study_guards(study: Study, prepared: Sequence[Prepared], policy: Policy) -> list[Guard]:
-    """What is known before anything more is trained: the data, the clusters of the test, the controls."""
-    clusters = len(set(prepared[0].test.manifest.clusters()))
-    return [
-        *data_guards(prepared),
-        cluster_guard(clusters, policy),
-        *study_control_guards(controls_of(study)),
-    ]
-
-
-def _of_check(check: Check) -> Guard:
-    advice = f"{check.message[:1].upper()}{check.message[1:]}."
-    if check.name.startswith("label share"):
-        advice += " The gate let only balanced windows pass: restore the corpus, or prepare the data again."
-    return Guard(check.name, "integrity", check.ok, _plain(check.measured), check.bound, advice)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        nested = any(isinstance(inner, dict) for inner in value.values())
-        return ("; " if nested else ", ").join(
-            f"{key}: {_plain(inner)}" if nested else f"{inner} {key}" for key, inner in value.items()
-        )
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    text = str(value)
-    return text[:12] if len(text) == 64 else text  # a digest
-
-
-def _label_guard(candidate: Candidate, prepared: Prepared) -> Guard:
-    """The label map of the training, wherever it was recorded, against that of now, and the labels against both."""
-    return label_map_guard(
-        dict(_recorded_maps(candidate, prepared)), prepared.label_map.digest, _relabelled(prepared)
-    )
-
-
-def _recorded_maps(candidate: Candidate, prepared: Prepared) -> Iterator[tuple[str, str]]:
-    """What the worker saw, told in the outcome, and what the study's data gate saw."""
-    for member in candidate.subject.members:
-        config = TrialConfig.model_validate(member.config).data
-        if "label_map" in member.outcome and config.digest() == prepared.config.digest():
-            yield f"when {member.label} was trained", str(member.outcome["label_map"])
-    own = prepared.config.model_dump(mode="json")
-    for one in candidate.study.optuna_study.user_attrs.get("audits", []):
-        if one.get("config") == own and "label_map_digest" in one:
-            yield "at the study's data gate", str(one["label_map_digest"])
-
-
-def _relabelled(prepared: Prepared) -> int:
-    """Windows whose label is not their speaker's class; of other tasks labels come from who speaks when."""
-    if prepared.config.task != "pseudo":
-        return 0
-    classes = prepared.label_map.classes
-    windows = (window for part in prepared.splits.values() for window in part.manifest.windows)
-    return sum(window.label != classes.get(window.speaker) for window in windows)
-
-
-def _learning_guards(candidate: Candidate, policy: Policy) -> list[Guard]:
-    """What the run's own predictions say, taken on the weights that are promoted."""
-    with np.load(candidate.folder / "predictions.npz", allow_pickle=False) as stored:
-        train, val = (
-            Predictions(stored[f"{s}_logits"], stored[f"{s}_labels"], list(stored[f"{s}_clusters"]))
-            for s in ("train", "val")
-        )
-    accuracies = [list(member.outcome["val_accuracy"]) for member in candidate.subject.members]
-    return [*prediction_guards(train, val, *accuracies, policy=policy), gap_guard(train, val, policy)]

@@ -1,101 +1,137 @@
-"""Guards: what a model must not be, measured, with the bound beside it. A policy holds the bounds.
-
-Integrity refuses, quality warns or refuses as the policy says, advice is only said.
-"""
+"""Guards of what a network says: on its own windows, through its exported file, and to the frozen test."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.special import stdtrit
 
-from harness.config.policy import Policy, QualityBounds
+from harness.config.policy import QualityBounds
 from harness.metrics.chance_level import judge
 from harness.metrics.classification import binary_metrics, expected_calibration_error, softmax
 from harness.metrics.intervals import ClusteredInterval
 from harness.metrics.predictions import Predictions
-from harness.promotion.guards.guard import Guard, Level
+from harness.promotion.guards.facts import CandidateFacts, FrozenTestFacts
+from harness.promotion.guards.guard import Level
+from harness.promotion.guards.rule import Finding, guard
 
 PLATEAU = 0.002
 
 
-def prediction_guards(
-    train: Predictions, val: Predictions, *val_accuracy: Sequence[float], policy: Policy
-) -> list[Guard]:
-    """Constant predictors, models that never learned, and plateaus at the class share.
-
-    Parameters
-    ----------
-    val_accuracy : accuracy on the validation windows in every epoch, of each network that is in it
-    """
-    bounds = policy.integrity
-    on_val = binary_metrics(val.logits, val.labels)
-    on_train = binary_metrics(train.logits, train.labels)
-    rate, recalls = on_val["predicted_positive"], (on_val["recall_0"], on_val["recall_1"])
-    lower = train.interval("lower")
-    return [
-        Guard(
-            "predicted-positive rate", "integrity",
-            bounds.min_positive_rate <= rate <= bounds.max_positive_rate, f"{rate:.3f}",
-            f"in [{bounds.min_positive_rate}, {bounds.max_positive_rate}]",
-            "It predicts (nearly) one class whatever it hears: look at the labels and the learning rate.",
-        ),
-        Guard(
-            "recall of each class", "integrity", min(recalls) >= bounds.min_recall,
-            f"{recalls[0]:.3f} and {recalls[1]:.3f}", f">= {bounds.min_recall}",
-            "One class is not recognised: train longer, or look at that class's windows.",
-        ),
-        *(_plateau(series, float(val.labels.mean())) for series in val_accuracy),
-        Guard(
-            "train balanced accuracy, lower bound", "integrity", lower.low > bounds.min_train_low, f"{lower.low:.3f}",
-            f"> {bounds.min_train_low}",
-            "It has not learned its own training windows: raise the learning rate, the width or the epochs.",
-        ),
-        Guard(
-            "train cross-entropy", "integrity", on_train["loss"] <= bounds.max_train_loss, f"{on_train['loss']:.4f}",
-            f"<= {bounds.max_train_loss:.4f}",
-            "A coin pays .6931: it has not learned. Check the labels, then train longer.",
-        ),
-    ]  # fmt: skip
+@guard(
+    CandidateFacts,
+    "predicted-positive rate",
+    "integrity",
+    bounds=["integrity.min_positive_rate", "integrity.max_positive_rate"],
+    advice="It predicts (nearly) one class whatever it hears: look at the labels and the learning rate.",
+)
+def positive_rate(seen: CandidateFacts) -> Iterator[Finding]:
+    """Share of validation windows that are called 1."""
+    bounds, rate = seen.policy.integrity, _metrics(seen.val)["predicted_positive"]
+    ok = bounds.min_positive_rate <= rate <= bounds.max_positive_rate
+    yield Finding(ok, f"{rate:.3f}", f"in [{bounds.min_positive_rate}, {bounds.max_positive_rate}]")
 
 
-def _plateau(accuracy: Sequence[float], share_1: float) -> Guard:
-    """Accuracy that stands still exactly where predicting one class would put it."""
+@guard(
+    CandidateFacts,
+    "recall of each class",
+    "integrity",
+    bounds=["integrity.min_recall"],
+    advice="One class is not recognised: train longer, or look at that class's windows.",
+)
+def recall(seen: CandidateFacts) -> Iterator[Finding]:
+    """Recall of each class on validation windows."""
+    bound, found = seen.policy.integrity.min_recall, _metrics(seen.val)
+    recalls = found["recall_0"], found["recall_1"]
+    yield Finding(min(recalls) >= bound, f"{recalls[0]:.3f} and {recalls[1]:.3f}", f">= {bound}")
+
+
+@guard(
+    CandidateFacts,
+    "plateau at the class share",
+    "integrity",
+    advice="That is what always answering one class scores: look at the labels.",
+)
+def plateau(seen: CandidateFacts) -> Iterator[Finding]:
+    """Validation accuracy of each network that stands still exactly where predicting one class would put it."""
+    share_1 = float(seen.val.labels.mean())
+    for accuracy in seen.val_accuracies:
+        yield _plateau(accuracy, share_1)
+
+
+def _plateau(accuracy: Sequence[float], share_1: float) -> Finding:
     last = list(accuracy[-max(3, len(accuracy) // 2) :])
     stuck_at = [
         share for share in (share_1, 1 - share_1) if all(abs(value - share) <= PLATEAU for value in last)
     ]
     stuck = len(last) >= 3 and bool(stuck_at)
-    return Guard(
-        "plateau at the class share", "integrity", not stuck,
-        f"the last {len(last)} epochs lie in [{min(last):.3f}, {max(last):.3f}]",
-        f"not all at {share_1:.3f} or {1 - share_1:.3f}",
-        "That is what always answering one class scores: look at the labels.",
-    )  # fmt: skip
+    measured = f"the last {len(last)} epochs lie in [{min(last):.3f}, {max(last):.3f}]"
+    return Finding(not stuck, measured, f"not all at {share_1:.3f} or {1 - share_1:.3f}")
 
 
-def gap_guard(train: Predictions, val: Predictions, policy: Policy) -> Guard:
+@guard(
+    CandidateFacts,
+    "train balanced accuracy, lower bound",
+    "integrity",
+    bounds=["integrity.min_train_low"],
+    advice="It has not learned its own training windows: raise the learning rate, the width or the epochs.",
+)
+def train_accuracy(seen: CandidateFacts) -> Iterator[Finding]:
+    """Balanced accuracy on training windows: its one-sided 95 % lower bound."""
+    low, bound = seen.train.interval("lower").low, seen.policy.integrity.min_train_low
+    yield Finding(low > bound, f"{low:.3f}", f"> {bound}")
+
+
+@guard(
+    CandidateFacts,
+    "train cross-entropy",
+    "integrity",
+    bounds=["integrity.max_train_loss"],
+    advice="A coin pays .6931: it has not learned. Check the labels, then train longer.",
+)
+def train_loss(seen: CandidateFacts) -> Iterator[Finding]:
+    """Cross-entropy on training windows, in nats."""
+    loss, bound = _metrics(seen.train)["loss"], seen.policy.integrity.max_train_loss
+    yield Finding(loss <= bound, f"{loss:.4f}", f"<= {bound:.4f}")
+
+
+MEMORISED = "It has memorised its training windows: augment, shrink it, or train on more speakers."
+BACKWARDS = (
+    "It does better on what it never saw: train longer, or look for training windows in the validation split."
+)
+
+
+@guard(
+    CandidateFacts,
+    "train - validation gap",
+    "quality",
+    bounds=[
+        "quality.min_gap", "quality.max_gap", "quality.min_hard_gap", "quality.max_hard_gap", "quality.certainty",
+    ],
+    advice=MEMORISED,
+)  # fmt: skip
+def gap(seen: CandidateFacts) -> Iterator[Finding]:
     """Difference of balanced accuracy between training and validation windows, two-sided."""
-    bounds = policy.quality
-    values = [binary_metrics(part.logits, part.labels)["balanced_accuracy"] for part in (train, val)]
+    bounds = seen.policy.quality
+    values = [_metrics(part)["balanced_accuracy"] for part in (seen.train, seen.val)]
     gap = values[0] - values[1]
-    error, clusters = _gap_error(train.interval(), val.interval())
-    ok = bounds.min_gap <= gap <= bounds.max_gap
+    error, clusters = _gap_error(seen.train.interval(), seen.val.interval())
     outside = max(gap - bounds.max_gap, bounds.min_gap - gap)
     hard = not bounds.min_hard_gap <= gap <= bounds.max_hard_gap
     level: Level = "quality" if hard else _level(bounds, outside, error, clusters)
-    advice = (
-        "It has memorised its training windows: augment, shrink it, or train on more speakers."
-        if gap > bounds.max_gap
-        else "It does better on what it never saw: train longer, or look for training windows in the validation split."
+    yield Finding(
+        bounds.min_gap <= gap <= bounds.max_gap,
+        f"{gap:+.3f} (standard error {error:.3f})",
+        f"in [{bounds.min_gap}, {bounds.max_gap}]",
+        (MEMORISED if gap > bounds.max_gap else BACKWARDS) + _within(level, clusters),
+        level,
     )
-    return Guard(
-        "train - validation gap", level, ok,
-        f"{gap:+.3f} (standard error {error:.3f})", f"in [{bounds.min_gap}, {bounds.max_gap}]",
-        advice + _within(level, clusters),
-    )  # fmt: skip
+
+
+def _metrics(one: Predictions) -> dict[str, float]:
+    return binary_metrics(one.logits, one.labels)
 
 
 def _gap_error(train: ClusteredInterval, val: ClusteredInterval) -> tuple[float, int]:
@@ -117,35 +153,69 @@ def _within(level: Level, clusters: int) -> str:
     return said if level == "advice" else ""
 
 
-def frozen_guards(test: Predictions, policy: Policy, *, negative_control: bool = False) -> list[Guard]:
-    """What the frozen test says; of a negative control, that nothing was there to be learned."""
-    if negative_control:
-        return [_control_guard(test)]
-    low, bound = test.interval("lower").low, policy.quality.min_test_low
-    return [
-        Guard(
-            "test balanced accuracy, lower bound", "quality", low > bound, f"{low:.3f}", f"> {bound}",
-            "Nothing shows that it beats chance on the test windows: train on more speakers, or test on more.",
-        ),
-        ece_guard(test, policy),
-    ]  # fmt: skip
+@guard(
+    CandidateFacts,
+    "ONNX against torch",
+    "integrity",
+    bounds=["integrity.max_logit_difference"],
+    advice="The export is broken: report it with the study's sweep file.",
+)
+def parity(seen: CandidateFacts) -> Iterator[Finding]:
+    """Whether the exported file says what the trained network said, on validation windows; NaN does not."""
+    found, bound = seen.parity, seen.policy.integrity.max_logit_difference
+    classes = "same" if found.same_classes else "other"
+    yield Finding(
+        found.windows > 0 and found.same_classes and found.difference <= bound,
+        f"{found.difference:.1e} on the logits of {found.windows} windows, {classes} classes",
+        f"<= {bound:.0e} and the same classes",
+    )
 
 
-def ece_guard(test: Predictions, policy: Policy) -> Guard:
+@guard(
+    FrozenTestFacts,
+    "test balanced accuracy, lower bound",
+    "quality",
+    bounds=["quality.min_test_low"],
+    advice="Nothing shows that it beats chance on the test windows: train on more speakers, or test on more.",
+)
+def frozen_accuracy(seen: FrozenTestFacts) -> Iterator[Finding]:
+    """Balanced accuracy on the frozen test: its one-sided 95 % lower bound."""
+    if not seen.negative_control:
+        low, bound = seen.test.interval("lower").low, seen.policy.quality.min_test_low
+        yield Finding(low > bound, f"{low:.3f}", f"> {bound}")
+
+
+LITERALLY = (
+    "Its probabilities are not to be taken literally: decide by the larger class, or train with more weight decay or "
+    "augmentation."
+)
+
+
+@guard(
+    FrozenTestFacts,
+    "calibration error (ECE)",
+    "quality",
+    bounds=["quality.max_ece", "quality.warn_ece", "quality.certainty"],
+    advice=LITERALLY,
+)
+def calibration(seen: FrozenTestFacts) -> Iterator[Finding]:
     """Whether probabilities may be taken literally: fails above max_ece, is spoken of above warn_ece."""
-    bounds = policy.quality
+    if seen.negative_control:
+        return
+    bounds, test = seen.policy.quality, seen.test
     ece = expected_calibration_error(softmax(test.logits), test.labels)
     error, clusters = _ece_error(test), len(set(test.clusters))
     outside = ece - bounds.max_ece
     level: Level = _level(bounds, outside, error, clusters) if outside > 0 else "advice"
     ok = ece <= min(bounds.warn_ece, bounds.max_ece)
     said = _within(level, clusters) if outside > 0 else ""
-    return Guard(
-        "calibration error (ECE)", "quality" if ok else level, ok, f"{ece:.3f} (standard error {error:.3f})",
+    yield Finding(
+        ok,
+        f"{ece:.3f} (standard error {error:.3f})",
         f"<= {bounds.max_ece}, better <= {bounds.warn_ece}",
-        "Its probabilities are not to be taken literally: decide by the larger class, or train with more weight decay "
-        "or augmentation." + said,
-    )  # fmt: skip
+        LITERALLY + said,
+        "quality" if ok else level,
+    )
 
 
 def _ece_error(test: Predictions) -> float:
@@ -158,11 +228,14 @@ def _ece_error(test: Predictions) -> float:
     return math.sqrt((len(kept) - 1) / len(kept) * float(((without - without.mean()) ** 2).sum()))
 
 
-def _control_guard(test: Predictions) -> Guard:
+@guard(
+    FrozenTestFacts,
+    "negative control at chance",
+    "quality",
+    advice="Something leaks: on this task nothing can be learned. Trust no other study of this corpus.",
+)
+def at_chance(seen: FrozenTestFacts) -> Iterator[Finding]:
     """A control that beats chance beyond doubt has heard the answer somewhere; few clusters say nothing."""
-    judgement = judge(test.correct, test.clusters)
-    return Guard(
-        "negative control at chance", "quality", judgement.verdict != "broken",
-        f"lower bound {judgement.low:.3f} (99.9 %)", "<= .5",
-        "Something leaks: on this task nothing can be learned. Trust no other study of this corpus.",
-    )  # fmt: skip
+    if seen.negative_control:
+        judgement = judge(seen.test.correct, seen.test.clusters)
+        yield Finding(judgement.verdict != "broken", f"lower bound {judgement.low:.3f} (99.9 %)", "<= .5")

@@ -21,13 +21,13 @@ from harness.execution.launch import study_coordinator
 from harness.execution.runs.jobs import Jobs
 from harness.execution.view import View
 from harness.metrics.chance_level import judge
-from harness.promotion.guards.serving_guards import study_control_guards
 from harness.study.controls import Control, controls_left, controls_of, keep_control
 from harness.study.storage.record import Record
 from harness.study.study import load_study, open_study
 from harness.tracking.experiment import connect
 from harness.tracking.server.server import TrackingServer
 from harness.training.job import Job
+from tests.harness.places.asked_guards import study_control_guards
 from tests.harness.places.control_sweep import sweep, windows
 
 # What a study remembers

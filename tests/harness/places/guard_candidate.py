@@ -27,14 +27,9 @@ from harness.execution.data_gate import DataInspection
 from harness.metrics.predictions import Predictions
 from harness.promotion.bundle import latency
 from harness.promotion.bundle.latency import Latency, measure
-from harness.promotion.guards import assessment
-from harness.promotion.guards.assessment import (
-    ParityCheck,
-    compare,
-    post_test_guards,
-    pre_test_guards,
-    waveforms_of,
-)
+from harness.promotion.guards import origin_guards
+from harness.promotion.guards.assessment import compare, post_test_guards, pre_test_guards, waveforms_of
+from harness.promotion.guards.facts import Parity
 from harness.promotion.guards.guard import Guard
 from harness.selection.candidate import Candidate, network_of
 from harness.study.storage.record import Record
@@ -127,7 +122,7 @@ class Case:
     candidate: Candidate
     model: Path
     latency: Latency | str
-    parity: ParityCheck | None = None
+    parity: Parity | None = None
     confirmed: bool = True
     policy: dict[str, Any] | None = None
 
@@ -136,13 +131,13 @@ class Case:
         changed = policy.model_dump() | {"latency": {"device": "cpu", "max_p99_ms": 60_000.0}}
         for section, values in (self.policy or {}).items():
             changed[section] |= values
-        return Policy.model_validate(changed)
+        return type(policy).model_validate(changed)
 
     def before(self, policy: Policy, faster: dict[str, Latency] | None = None) -> list[Guard]:
         subject = self.candidate.subject
         known = confirmed("voices", 5, [(0, subject.fingerprint, 0.9)]) if self.confirmed else None
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(assessment, "audit", audited)
+            patch.setattr(origin_guards, "audit", audited)
             return pre_test_guards(
                 self.candidate, self.model, self.latency, self.of(policy),
                 confirmation=known, parity=self.parity, faster=faster,
@@ -248,7 +243,7 @@ def sound_case(folder: Path) -> Case:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency, "MAX_SECONDS", 0.2)
         case = Case(candidate, model, measure(lambda: open_session(model)))
-    return replace(case, parity=compare(candidate, model, DEFAULT))
+    return replace(case, parity=compare(candidate, model))
 
 
 def shifted(amount: float) -> Callable[[FastDiarizationModel], None]:

@@ -15,12 +15,12 @@ from harness.promotion.evidence import stamp_of
 from harness.promotion.frozen_test_set import baseline_opponent
 from harness.promotion.guards.assessment import GuardRefusedError, require
 from harness.promotion.guards.guard import Guard, refuses
-from harness.promotion.guards.serving_guards import champion_guard, confirmation_guard, no_baseline_guard
 from harness.promotion.registry.champion import ChallengerComparison, contest
 from harness.selection.choose_finalists import confirmable_trials
 from harness.study.confirmation.conclusion import Finalist
 from harness.study.storage.record import Record
 from harness.study.study import Study
+from tests.harness.places.asked_guards import champion_guard, confirmation_guard, no_baseline_guard
 from tests.harness.places.untrained_study import confirmed, finished_study, outcome
 
 DEFAULT, PRODUCTION = load_policy("default"), load_policy("production")

@@ -23,9 +23,14 @@ from harness.metrics.chance_level import judge
 from harness.metrics.classification import expected_calibration_error, softmax
 from harness.metrics.predictions import Predictions
 from harness.promotion.guards.guard import Guard, refuses
-from harness.promotion.guards.prediction_guards import frozen_guards, gap_guard, prediction_guards
-from harness.promotion.guards.serving_guards import cluster_guard, study_control_guards
 from harness.study.controls import Control
+from tests.harness.places.asked_guards import (
+    cluster_guard,
+    frozen_guards,
+    gap_guard,
+    prediction_guards,
+    study_control_guards,
+)
 
 PRODUCTION = load_policy("production")
 TRAIN_SPEAKERS, TRAIN_EACH, EPOCHS = 60, 20, 10

@@ -21,12 +21,12 @@ from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
 from harness.config.trial_config import TrialConfig
 from harness.execution.recovery import settle
-from harness.promotion.guards.serving_guards import promotable_guard
 from harness.study.ask import TrialAsker
 from harness.study.skipped_front_ends import ArmsRefusedError, skip_unavailable_front_ends, skipped_front_ends
 from harness.study.storage.record import Record
 from harness.study.study import Study, open_study
 from models.front_ends.config import XVector
+from tests.harness.places.asked_guards import promotable_guard
 
 
 @pytest.fixture(scope="module")

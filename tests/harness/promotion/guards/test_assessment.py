@@ -22,12 +22,12 @@ from harness.metrics.chance_level import judge
 from harness.metrics.predictions import Predictions
 from harness.promotion.guards.assessment import GuardRefusedError, post_test_guards, require
 from harness.promotion.guards.guard import Guard, refuses
-from harness.promotion.guards.serving_guards import champion_guard
 from harness.promotion.registry.champion import contest
 from harness.study.controls import Control, keep_control
 from models.networks.cnn import FastDiarizationModel
 from models.onnx_io.runtime import ProviderError
 from models.onnx_io.session import open_session
+from tests.harness.places.asked_guards import champion_guard
 from tests.harness.places.guard_candidate import (
     Case,
     scaled,

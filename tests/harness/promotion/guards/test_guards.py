@@ -11,11 +11,14 @@ from harness.config.policy import Policy
 from harness.metrics.predictions import Predictions
 from harness.promotion.bundle.latency import Latency
 from harness.promotion.guards.guard import Guard, refuses
-from harness.promotion.guards.prediction_guards import ece_guard, frozen_guards, gap_guard, prediction_guards
-from harness.promotion.guards.serving_guards import (
+from tests.harness.places.asked_guards import (
     cluster_guard,
+    ece_guard,
+    frozen_guards,
+    gap_guard,
     label_map_guard,
     parity_guard,
+    prediction_guards,
     provider_guard,
     speed_guard,
 )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 LISTED = 12
 
 
 class DataError(ValueError):
     """Data or a data configuration that cannot be used; the message says what to do."""
+
+    exit_code: ClassVar[int] = 2  # of a command that ends with it
 
 
 class AudioError(DataError):

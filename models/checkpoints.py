@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from models.errors import ModelFailedError
 from models.files import write_atomic
 
 
-class WeightsError(ValueError):
+class WeightsError(ModelFailedError):
     """A weights file that cannot be read, or holds something other than named tensors."""
 
 

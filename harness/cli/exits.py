@@ -15,17 +15,14 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from data.errors import DataError
 from harness.core.environment import disable_telemetry
+from harness.core.errors import FailedError, HarnessError, InputError, RefusedError
 from harness.core.file_permissions import private_files
 from harness.core.signals import Stopped
+from models.errors import ModelError
 
-EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED = 1, 2, 3
-# Errors that nothing in the input causes.
-FAILURES = (
-    "OutOfSpaceError", "WorkersFailedError", "PromotionError", "ArtifactError", "ServerError", "ExportError",
-    "WeightsError",
-    "ConfirmationFailedError", "DvcError", "AlteredError", "DatabaseUnreadableError",
-)  # fmt: skip
+EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED = FailedError.exit_code, InputError.exit_code, RefusedError.exit_code
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -113,23 +110,11 @@ def _ending(function: Command) -> Command:
 
 def exit_code_of(error: Exception) -> int | None:
     """Exit code of an error meant for people; None for a bug, which keeps its traceback."""
-    name = type(error).__name__
-    if name in (
-        "GateRefusedError",
-        "ArmsRefusedError",
-        "GuardRefusedError",
-        "DataChangedError",
-        "SeenMeetingsError",
-        "RestoreRefusedError",
-    ):
-        return EXIT_REFUSED
-    if name in FAILURES or _of_mlflow(error) or _disk_is_full(error):
+    if isinstance(error, HarnessError | ModelError | DataError):
+        return error.exit_code
+    if _of_mlflow(error) or _disk_is_full(error):
         return EXIT_FAILED
-    if name in ("DeviceRefusedError", "DeviceError") or _not_permitted(error):
-        return EXIT_INPUT
-    module = type(error).__module__
-    ours = module.split(".")[0] in ("harness", "data", "models")
-    return EXIT_INPUT if ours and isinstance(error, ValueError) else None
+    return EXIT_INPUT if _not_permitted(error) else None
 
 
 def message_of(error: Exception) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from harness.core.errors import FailedError
+
 MIN_FREE_BYTES = 500_000_000
 
 # Less is too little for a checkpoint, a database's page or an artifact.
@@ -19,7 +21,7 @@ DISK_FULL_BELOW_BYTES = 4_000_000
 _WORDS = ("No space left", "disk is full", "Disk quota exceeded")
 
 
-class OutOfSpaceError(OSError):
+class OutOfSpaceError(FailedError, OSError):
     """A disk is full: the loop stops, its trainings are not failed."""
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.sweep import NAME
 from harness.core.atomic_swap import replace_folder
+from harness.core.errors import InputError
 from harness.core.failpoints import failpoint
 from harness.core.file_permissions import to_share
 from harness.promotion.finish import require_output, require_replaceable, staging_folder
@@ -51,7 +52,7 @@ ROLLING_BACK = "harness.rolling_back_to"
 ASIDE = ".rollback-"
 
 
-class RollbackError(ValueError):
+class RollbackError(InputError):
     """There is nothing of this name, or nothing to go back to."""
 
 

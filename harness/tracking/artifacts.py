@@ -6,13 +6,14 @@ import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.core.errors import FailedError
 from harness.core.files import sha256_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-class ArtifactError(RuntimeError):
+class ArtifactError(FailedError, RuntimeError):
     """MLflow does not hold a file that it should, or holds another one."""
 
 

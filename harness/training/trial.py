@@ -15,6 +15,7 @@ import torch
 from data.plugins import load_plugins
 from data.preparation.prepare import Prepared, load_prepared
 from harness.config.trial_config import TrialConfig
+from harness.core.errors import UsageError
 from harness.core.failpoints import failpoint
 from harness.core.files import sync_tree
 from harness.core.seeds import derived_seed
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
-class DeviceError(RuntimeError):
+class DeviceError(UsageError, RuntimeError):
     """The device cannot be used; never answered by a silent day on the CPU."""
 
 

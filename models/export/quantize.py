@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from models.errors import ModelError
 from models.files import write_atomic
 from models.onnx_io.files import parse_onnx, read_onnx
 from models.onnx_io.runtime import session_of
@@ -36,7 +37,7 @@ QUANTIZED = ("Add", "Conv", "Gemm", "MatMul", "MaxPool", "Relu")
 SCOPES = ("/cnn/", "/networks.")  # what torch calls the nodes of Pipeline.cnn and of Ensemble.networks
 
 
-class QuantizeError(ValueError):
+class QuantizeError(ModelError):
     """A graph that cannot be converted, with the reason."""
 
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from models.errors import ModelError
 from models.front_ends.config import XVector
 from models.front_ends.features import FeatureExtractor
 from models.front_ends.kaldi_fbank import BANDS, FRAME_SHIFT, KaldiFbank, library_fbank, num_fbank_frames
@@ -41,7 +42,7 @@ PROBE_BATCH = 3
 PROBE_BOUND = 1e-3  # between an embedding computed alone and among others, relative to the largest
 
 
-class EmbeddingError(ValueError):
+class EmbeddingError(ModelError):
     """An embedding file that is missing, altered, or no network of the stated shape."""
 
 

@@ -16,10 +16,12 @@ from typing import Any
 import onnx
 from onnx import compose, version_converter
 
+from models.errors import ModelFailedError
+
 DOMAIN, OPERATION = "harness", "Network"
 
 
-class ExportError(ValueError):
+class ExportError(ModelFailedError):
     """A network that does not fit its specification, or a graph that does not keep the contract."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.files.yaml_reader import Location, parse_yaml
+from harness.core.errors import InputError
 
 # Ruamel reads about 40 kB a second, and a wrong file is told within one.
 MAX_BYTES = 16_384
@@ -34,7 +35,7 @@ class Problem:
         return f"{place}{where}{_shown(self.message, 600)}"
 
 
-class SweepError(ValueError):
+class SweepError(InputError):
     """A sweep file that cannot be run; `problems` holds every mistake found."""
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:

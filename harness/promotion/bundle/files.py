@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.core.errors import InputError
 from harness.core.files import sha256_of
 
 SUMS = "SHA256SUMS"
@@ -20,7 +21,7 @@ WAVEFORM = "golden/waveform.npy"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
-class NoBundleError(ValueError):
+class NoBundleError(InputError):
     """There is no bundle at this place."""
 
 

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.core.errors import InputError
 from harness.promotion.bundle.files import (
     EVIDENCE,
     MODEL,
@@ -40,7 +41,7 @@ NOT_A_SIGNATURE = (
 )
 
 
-class MissingRuntimeError(ValueError):
+class MissingRuntimeError(InputError):
     """onnxruntime or numpy is not installed."""
 
 

@@ -14,6 +14,7 @@ from data.audit.audit import audit
 from data.audit.check import Check
 from data.tasks import TASKS
 from harness.config.trial_config import TrialConfig
+from harness.core.errors import RefusedError
 from harness.metrics.predictions import Predictions
 from harness.promotion.guards.guard import Guard, refuses
 from harness.promotion.guards.prediction_guards import frozen_guards, gap_guard, prediction_guards
@@ -46,7 +47,7 @@ GOLDEN_WINDOWS = 8
 OTHERWISE = "The confirmation chose it: mend that, or name another with --run."
 
 
-class GuardRefusedError(Exception):
+class GuardRefusedError(RefusedError):
     """A policy refused; `guards` holds every guard that was asked, `opened` whether the test was.
 
     `chosen` says that a confirmation chose the subject, and nobody named it.

@@ -17,7 +17,7 @@ class ModelFailedError(ModelError):
     exit_code = 1
 
 
-def one_line(error: object, limit: int | None = None) -> str:
+def one_line(error: BaseException) -> str:
     """Give the first line of what an error says, or its name."""
     lines = str(error).strip().splitlines()
-    return lines[0][:limit] if lines else type(error).__name__
+    return lines[0] if lines else type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.config.files.yaml_file import nearest
+from data.errors import nearest
 from harness.config.trial_config import TrialConfig
 from harness.core.errors import InputError
 from harness.study.storage.record import Record

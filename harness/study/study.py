@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import BaseFileLock, FileLock
 
-from harness.config.files.yaml_file import nearest
+from data.errors import nearest
 from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
 from harness.core.errors import InputError, RefusedError

@@ -38,6 +38,7 @@ INTERNAL = {
     "HarnessError",  # the base, which is never raised
     "InterruptedTraining",  # a way out of a loop
     "Stopped",  # a KeyboardInterrupt, which has the code of its signal
+    "UnreadableError",  # becomes a SweepError or a PolicyError
     "_TooMuchError",  # becomes a mistake of the file
 }
 

@@ -1,8 +1,7 @@
-"""A persistent worker: `python -m harness.execution.executors.worker FD`, one trial or stack at a time.
+"""A persistent worker, `python -m harness.execution.executors.worker FD`: one trial or stack at a time, one thread.
 
-It has one thread of arithmetic, and talks JSON over one socket. A watcher thread reads it and ends the process, and
-whatever the process forked, when the coordinator is gone, however that died: nobody trains for a coordinator that is
-not there.
+It talks JSON over one socket. A watcher thread reads it and ends the process, and whatever the process forked, when
+the coordinator is gone, however that died: nobody trains for a coordinator that is not there.
 """
 
 from __future__ import annotations

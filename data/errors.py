@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 LISTED = 12
+LOOSE = 0.5  # of names of parts and the like, which are short
 
 
 class DataError(ValueError):
     """Data or a data configuration that cannot be used; the message says what to do."""
+
+    exit_code: ClassVar[int] = 2  # of a command that ends with it
 
 
 class AudioError(DataError):
     """One file whose audio cannot be used; the message is the reason it is set aside."""
 
 
-def nearest(value: str, options: Iterable[str]) -> str | None:
-    """Return the option closest in spelling to ``value``, or None when none is close."""
+def nearest(value: str, options: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the option closest in spelling to ``value``, whatever its case, or None when none is close.
+
+    Parameters
+    ----------
+    cutoff : of difflib, 0 to 1: how much of it must be the same
+    """
     names = sorted(options)
     folded = {name.casefold(): name for name in reversed(names)}
-    close = difflib.get_close_matches(value.casefold(), list(folded), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(value.casefold(), list(folded), n=1, cutoff=cutoff)
     return folded[close[0]] if close else None
 
 
@@ -34,6 +43,6 @@ def listed(values: Iterable[str], limit: int = LISTED) -> str:
 def unknown(what: str, value: str, options: Iterable[str]) -> str:
     """Return the one-line message for a name that is not registered."""
     names = sorted(options)
-    guess = nearest(value, names)
+    guess = nearest(value, names, LOOSE)
     hint = f"; did you mean {guess!r}?" if guess else ""
     return f"unknown {what} {value!r}{hint} (known: {listed(names) or 'none'})"

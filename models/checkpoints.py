@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from models.errors import ModelFailedError, one_line
 from models.files import write_atomic
 
 
-class WeightsError(ValueError):
+class WeightsError(ModelFailedError):
     """A weights file that cannot be read, or holds something other than named tensors."""
 
 
@@ -37,8 +38,7 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for damaged and for refused files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"{path} is not a weights-only state dict: {reason}") from error
+        raise WeightsError(f"{path} is not a weights-only state dict: {one_line(error)}") from error
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items()
     ):

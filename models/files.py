@@ -10,7 +10,8 @@ from pathlib import Path
 def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
     """Write ``parts``, one after the other, beside ``path``, flush to the disk, then rename: never half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # The number of the process says, after a kill, that nobody will finish it.
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}")
     handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # who may read it, the umask says
     try:
         with os.fdopen(handle, "wb") as file:

@@ -8,24 +8,22 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import click
 
+from data.errors import DataError
+from harness.core.disk_space import says_disk_full
 from harness.core.environment import disable_telemetry
+from harness.core.errors import FailedError, HarnessError, InputError, RefusedError
 from harness.core.file_permissions import private_files
-from harness.core.signals import Stopped
+from harness.core.format import one_line
+from harness.core.signals import Stopped, handling_signals
+from models.errors import ModelError
 
-EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED = 1, 2, 3
-# Errors that nothing in the input causes.
-FAILURES = (
-    "OutOfSpaceError", "WorkersFailedError", "PromotionError", "ArtifactError", "ServerError", "ExportError",
-    "WeightsError",
-    "ConfirmationFailedError", "DvcError", "AlteredError", "DatabaseUnreadableError",
-)  # fmt: skip
+EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED = FailedError.exit_code, InputError.exit_code, RefusedError.exit_code
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -56,12 +54,8 @@ def ignore_broken_pipe() -> Iterator[None]:
         silence(sys.stderr)
 
 
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """In this block a signal raises `Stopped`, so that servers are ended; the second one leaves at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _stopper() -> Callable[[int, object], None]:
+    """A handler that raises `Stopped`, so that servers are ended; the second signal leaves at once."""
     seen: list[int] = []
 
     def stop(number: int, frame: object) -> None:
@@ -71,16 +65,7 @@ def _signals_raise() -> Iterator[None]:
         seen.append(number)
         raise Stopped(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        if number != signal.SIGHUP or before[number] != signal.SIG_IGN:  # nohup
-            signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    return stop
 
 
 def _ending(function: Command) -> Command:
@@ -88,7 +73,7 @@ def _ending(function: Command) -> Command:
     def run(*args: Any, **options: Any) -> Any:
         disable_telemetry()
         as_json = bool(options.get("as_json", False))
-        with _signals_raise(), private_files():
+        with handling_signals(_stopper()), private_files():
             try:
                 return function(*args, **options)
             except click.ClickException:
@@ -113,31 +98,18 @@ def _ending(function: Command) -> Command:
 
 def exit_code_of(error: Exception) -> int | None:
     """Exit code of an error meant for people; None for a bug, which keeps its traceback."""
-    name = type(error).__name__
-    if name in (
-        "GateRefusedError",
-        "ArmsRefusedError",
-        "GuardRefusedError",
-        "DataChangedError",
-        "SeenMeetingsError",
-        "RestoreRefusedError",
-    ):
-        return EXIT_REFUSED
-    if name in FAILURES or _of_mlflow(error) or _disk_is_full(error):
+    if isinstance(error, HarnessError | ModelError | DataError):
+        return error.exit_code
+    if _of_mlflow(error) or says_disk_full(error):
         return EXIT_FAILED
-    if name in ("DeviceRefusedError", "DeviceError") or _not_permitted(error):
-        return EXIT_INPUT
-    module = type(error).__module__
-    ours = module.split(".")[0] in ("harness", "data", "models")
-    return EXIT_INPUT if ours and isinstance(error, ValueError) else None
+    return EXIT_INPUT if _not_permitted(error) else None
 
 
 def message_of(error: Exception) -> str:
     """What people read of an error: its own words where they are ours."""
     if _of_mlflow(error):
-        lines = str(error).strip().splitlines()
-        return f"MLflow: {lines[0] if lines else type(error).__name__}"
-    if _disk_is_full(error) and isinstance(error, OSError):
+        return f"MLflow: {one_line(error)}"
+    if says_disk_full(error):
         return (
             f"no space left on {error.filename or 'the disk'}: free some space and run the same command again"
         )
@@ -150,10 +122,6 @@ def _of_mlflow(error: Exception) -> bool:
     """Whether MLflow, or the connection to it, failed; told by names, because importing them takes seconds."""
     known = {("mlflow", "MlflowException"), ("requests", "ConnectionError"), ("requests", "Timeout")}
     return any((kind.__module__.split(".")[0], kind.__name__) in known for kind in type(error).__mro__)
-
-
-def _disk_is_full(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _not_permitted(error: Exception) -> bool:

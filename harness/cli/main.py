@@ -84,10 +84,10 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Name the nearest command where there is none of the name given."""
         if args and args[0] not in FIRST and args[0] not in MORE and not args[0].startswith("-"):
-            import difflib
+            from data.errors import nearest
 
-            near = difflib.get_close_matches(args[0], [*FIRST, *MORE], n=1)
-            hint = f"Did you mean {near[0]}?" if near else "See harness --help."
+            near = nearest(args[0], [*FIRST, *MORE])
+            hint = f"Did you mean {near}?" if near else "See harness --help."
             ctx.fail(f"no such command {args[0]!r}. {hint}")
         return super().resolve_command(ctx, args)
 

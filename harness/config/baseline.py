@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from harness.config.parameters import Choice, Fixed, FloatRange, IntRange, Scalar, places
 from harness.config.search_space import DEFAULT_FEATURE, Form, SearchSpace, Values
+from harness.core.errors import InputError
 from models.front_ends.build import why_unavailable
 
 if TYPE_CHECKING:
     from harness.config.trial_config import TrialConfig
 
 
-class BaselineError(ValueError):
+class BaselineError(InputError):
     """The baseline cannot be trained on this machine."""
 
 

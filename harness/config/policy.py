@@ -18,13 +18,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from data.plugins import load_plugins
+from harness.core.errors import InputError
 
 LN2 = math.log(2)
 POLICIES = ("default", "production")
 FOLDER = Path(__file__).parent / "policies"
 
 
-class PolicyError(ValueError):
+class PolicyError(InputError):
     """A policy that cannot be used; the message holds every mistake, each with its line."""
 
 

@@ -10,6 +10,9 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeGuard
+
+from harness.core.errors import FailedError
 
 MIN_FREE_BYTES = 500_000_000
 
@@ -19,7 +22,7 @@ DISK_FULL_BELOW_BYTES = 4_000_000
 _WORDS = ("No space left", "disk is full", "Disk quota exceeded")
 
 
-class OutOfSpaceError(OSError):
+class OutOfSpaceError(FailedError, OSError):
     """A disk is full: the loop stops, its trainings are not failed."""
 
 
@@ -68,10 +71,15 @@ def first_full_disk(places: Iterable[Path]) -> Path | None:
 def is_disk_full_error(error: BaseException | None) -> bool:
     """Whether an error, or one that it came of, is of a full disk: libraries say so in words of their own."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if says_disk_full(error):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def says_disk_full(error: BaseException) -> TypeGuard[OSError]:
+    """Whether this very error, whatever it came of, is of a full disk."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager

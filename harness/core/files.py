@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from models.files import sync, write_atomic
 
 
 def write_text_atomic(path: Path, text: str) -> None:
     """Write aside, fsync, rename, fsync the folder: a reader sees the old file or the new one, whole."""
     make_folder(path.parent)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    write_atomic(path, text.encode())
     sync_folder(path.parent)
 
 
@@ -36,21 +28,13 @@ def make_folder(folder: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(folder)
 
 
 def sync_tree(folder: Path) -> None:
     """Make all that lies in a folder durable."""
     for path in (*folder.rglob("*"), folder):
-        if path.is_dir():
-            sync_folder(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        sync(path)
 
 
 def sha256_of(path: Path) -> str:

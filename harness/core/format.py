@@ -1,4 +1,4 @@
-"""Durations and sizes as people read them."""
+"""Durations, sizes and errors as people read them."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ def size_text(num_bytes: float) -> str:
     power = min(4, max(0, int(math.log10(max(num_bytes, 1)) / 3)))
     value = num_bytes / 1000**power
     return f"{value:.0f} B" if power == 0 else f"{value:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -32,8 +32,9 @@ def handling_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # `nohup` ignores SIGHUP, and means it.
-    wanted = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    # `nohup` ignores SIGHUP, and means it; a script's shell ignores SIGINT for what it starts in the background.
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    wanted = [number for number in STOPPING if number != signal.SIGHUP or not nohup]
     before = {number: signal.signal(number, handler) for number in wanted}
     try:
         yield

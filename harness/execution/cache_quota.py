@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data.store.eviction import Item, collect, inventory, select_for_eviction
 from data.store.leases import hold
+from harness.core.errors import InputError
 from harness.core.format import size_text
 
 VARIABLE = "HARNESS_CACHE_SIZE"
@@ -18,7 +19,7 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 _SIZE = re.compile(r"(\d+(?:\.\d*)?)\s*([A-Za-z]*)")
 
 
-class SizeError(ValueError):
+class SizeError(InputError):
     """A size that is none."""
 
 

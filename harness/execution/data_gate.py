@@ -11,6 +11,7 @@ from data.errors import DataError
 from harness.config.control_configs import control_configs
 from harness.config.search_space import SearchSpace
 from harness.config.trial_config import ControlName
+from harness.core.errors import RefusedError
 from harness.core.file_permissions import to_share
 from harness.core.settings import Settings
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from data.preparation.prepare import Prepared
 
 
-class GateRefusedError(Exception):
+class GateRefusedError(RefusedError):
     """The data would make every score worthless; no trial was started."""
 
     def __init__(self, inspections: Sequence[DataInspection]) -> None:

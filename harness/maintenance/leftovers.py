@@ -1,8 +1,8 @@
 """What processes that were killed left aside, in the record and in the cache: half-made things that nobody will finish.
 
-RECORD/.creating-*          a database that was being made       under the lock `record.lock`
-RECORD/spool/**/.NAME.PID   a file that was being written        by the process PID, of a study that nobody runs
-CACHE/**/.NAME.aside/       prepared data that was being built   under the lock `.NAME.lock`
+RECORD/.creating-*            a database that was being made       under the lock `record.lock`
+RECORD/spool/**/.NAME.*.PID   a file that was being written        by the process PID, of a study that nobody runs
+CACHE/**/.NAME.aside/         prepared data that was being built   under the lock `.NAME.lock`
 """
 
 from __future__ import annotations

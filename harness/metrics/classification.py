@@ -3,11 +3,13 @@
 import numpy as np
 import numpy.typing as npt
 
+from harness.core.errors import InputError
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
-class MetricsError(ValueError):
+class MetricsError(InputError):
     """Logits or labels that have no metrics; the message says which and why."""
 
 

@@ -23,6 +23,7 @@ from data.audio.format import SAMPLE_RATE, WINDOW_S
 from data.corpora.base import Recording
 from data.corpora.rttm import reference as turns_of
 from data.digests import digest_of
+from harness.core.errors import InputError
 from harness.core.seeds import derived_seed
 from harness.metrics.frame_reference import RULES, window_labels
 from harness.metrics.intervals import FEW_CLUSTERS
@@ -41,7 +42,7 @@ LIMIT = (
 )
 
 
-class ProtocolError(ValueError):
+class ProtocolError(InputError):
     """A protocol that cannot be followed; the message says why."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
+from harness.core.errors import InputError
 from harness.metrics.few_clusters import FEW_CLUSTERS as FEW_CLUSTERS
 from harness.metrics.few_clusters import few_clusters_note
 
@@ -20,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 Clusters = Sequence[str] | npt.NDArray[np.generic]
 
 
-class StatisticsError(ValueError):
+class StatisticsError(InputError):
     """Numbers from which nothing can be concluded; the message says which and why."""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from data.errors import listed
 from harness.core.atomic_swap import replace_folder
+from harness.core.errors import InputError
 from harness.core.failpoints import failpoint
 from harness.metrics.intervals import ClusteredInterval
 from harness.promotion.bundle.files import EVIDENCE, MODEL, SUMS, bundle_digest, names_in
@@ -61,7 +62,7 @@ def place_of(output: Path, study: str, alias: str) -> Path:
     return output / (study if alias == CHAMPION else f"{study}.challenger")
 
 
-class OutputError(ValueError):
+class OutputError(InputError):
     """A folder of bundles that cannot be used, or a place that holds what no promotion wrote."""
 
 

@@ -11,7 +11,6 @@ begun instead of going back one version more.
 
 from __future__ import annotations
 
-import difflib
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -20,8 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.errors import nearest
 from harness.config.sweep import NAME
 from harness.core.atomic_swap import replace_folder
+from harness.core.errors import InputError
 from harness.core.failpoints import failpoint
 from harness.core.file_permissions import to_share
 from harness.promotion.finish import require_output, require_replaceable, staging_folder
@@ -51,7 +52,7 @@ ROLLING_BACK = "harness.rolling_back_to"
 ASIDE = ".rollback-"
 
 
-class RollbackError(ValueError):
+class RollbackError(InputError):
     """There is nothing of this name, or nothing to go back to."""
 
 
@@ -250,8 +251,8 @@ def model_named(client: MlflowClient, word: str | None) -> str:
         return names[0]
     if word in names:
         return word
-    near = difflib.get_close_matches(word, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"registered are: {', '.join(names)}"
+    near = nearest(word, names)
+    hint = f"did you mean {near}?" if near else f"registered are: {', '.join(names)}"
     raise RollbackError(f"no registered model is called {word!r}; {hint}")
 
 

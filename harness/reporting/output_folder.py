@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from harness.core.errors import InputError
 
-class ReportError(ValueError):
+
+class ReportError(InputError):
     """A report that cannot be made or written; the message says why."""
 
 

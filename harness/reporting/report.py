@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.core.file_permissions import to_share
-from harness.core.files import write_json
+from harness.core.files import write_json, write_text_atomic
 from harness.core.format import duration
 from harness.metrics.few_clusters import few_clusters_note
 from harness.reporting.analysis import Answers, analyse
@@ -124,7 +123,7 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for kind, text in texts.items():
-            _write(paths[kind], text)
+            write_text_atomic(paths[kind], text)
         write_json(paths["json"], document(report))
     except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise ReportError(f"{folder} cannot be written ({error.strerror}): give another --output") from error
@@ -182,13 +181,3 @@ def _render(template: str, report: Report, more: Mapping[str, Any]) -> str:
         few_note=few_clusters_note,
         **more,
     )
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise

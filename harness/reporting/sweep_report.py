@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.core.format import one_line
 from harness.study.storage.record import Record
 from harness.study.study import Study
 from harness.tracking.experiment import Tracking
@@ -38,7 +39,6 @@ def publish_report(
                 write_matrix(matrix, Path(scratch), f"{study.name}, validation")
             tracking.client.log_artifacts(tracking.parent, scratch)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        say(f"warning: the report was not written ({reason}); try: harness report {study.name}")
+        say(f"warning: the report was not written ({one_line(error)}); try: harness report {study.name}")
         return None
     return matrix

@@ -8,6 +8,7 @@ from dataclasses import replace
 from harness.config.baseline import baseline_of
 from harness.config.parameters import Scalar
 from harness.config.trial_config import TrialConfig
+from harness.core.errors import InputError
 from harness.study.choose_trial import choose, resolve_subject
 from harness.study.confirmation.definition import Arm
 from harness.study.ensembles import EnsembleSummary
@@ -22,7 +23,7 @@ from harness.tracking.server.server import TrackingServer
 from models.front_ends.build import why_unavailable
 
 
-class ConfirmationError(ValueError):
+class ConfirmationError(InputError):
     """What cannot be confirmed as it was asked for."""
 
 

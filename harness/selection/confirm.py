@@ -10,6 +10,7 @@ from harness.config.cost import Cost, estimate_trainings, window_macs
 from harness.config.files.policy_file import load_policy
 from harness.config.parameters import Scalar
 from harness.core.disk_space import disk_full_as_out_of_space, require_free_space
+from harness.core.errors import FailedError
 from harness.core.file_permissions import to_share
 from harness.core.format import duration
 from harness.core.provenance import provenance
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from data.preparation.prepare import Prepared
 
 
-class ConfirmationFailedError(RuntimeError):
+class ConfirmationFailedError(FailedError, RuntimeError):
     """No configuration has a score on every seed, or none whose median seed answers both classes."""
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.config.files.yaml_file import nearest
+from data.errors import nearest
 from harness.config.trial_config import TrialConfig
+from harness.core.errors import InputError
 from harness.study.storage.record import Record
 from harness.study.study import Study, load_study, study_names
 from harness.study.trials import TrialSummary
@@ -15,7 +16,7 @@ from harness.tracking.run_files import trial_of_run
 WEIGHTS, ONNX = "model/weights.pt", "model/model.onnx"
 
 
-class EnsembleError(ValueError):
+class EnsembleError(InputError):
     """Members that cannot be found, or that do not go together; the message says why."""
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.plugins import load_plugins
+from harness.core.errors import InputError, RefusedError
 from harness.core.files import write_json
 from harness.core.settings import Settings
 from harness.metrics.classification import softmax
@@ -54,11 +55,11 @@ SHA256_TAG = "harness.sha256."
 Progress = Callable[[str], None]
 
 
-class EvaluationError(ValueError):
+class EvaluationError(InputError):
     """A run that cannot be evaluated; the message says why, and what can."""
 
 
-class SeenMeetingsError(ValueError):
+class SeenMeetingsError(RefusedError, ValueError):
     """The model was trained on these meetings or their speakers."""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from harness.config.trial_config import TrialConfig
+from harness.core.errors import RefusedError
 from harness.study.storage.trial_attributes import large
 from models.front_ends.build import why_unavailable
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 SKIPPED = "skipped"  # the state of a trial that was asked of such an arm
 
 
-class ArmsRefusedError(Exception):
+class ArmsRefusedError(RefusedError):
     """No arm of the study can be trained here; no trial was started."""
 
     def __init__(self, reasons: list[str]) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import BaseFileLock, FileLock
 
-from harness.config.files.yaml_file import nearest
+from data.errors import nearest
 from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
+from harness.core.errors import InputError, RefusedError
 from harness.core.failpoints import failpoint
 from harness.study.sampling.samplers import pruner_of
 from harness.study.storage.record import Record, RecordError
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 NOT_RECORDED = "not recorded"
 
 
-class StudyError(ValueError):
+class StudyError(InputError):
     """A study that does not exist, or that cannot go on as it is."""
 
 
-class DataChangedError(StudyError):
+class DataChangedError(RefusedError, StudyError):
     """The windows of a study are no longer the ones its trials were judged on."""
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.core.disk_space import says_disk_full
+from harness.core.errors import FailedError
 from harness.core.files import sha256_of
+from harness.core.format import one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-class ArtifactError(RuntimeError):
+class ArtifactError(FailedError, RuntimeError):
     """MLflow does not hold a file that it should, or holds another one."""
 
 
@@ -42,7 +44,8 @@ def _download(
     try:
         return Path(client.download_artifacts(run_id, name, str(folder)))
     except (MlflowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if says_disk_full(error):
             raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtifactError(f"MLflow does not hold {name} of run {run_id} ({reason}); {advice}") from error
+        raise ArtifactError(
+            f"MLflow does not hold {name} of run {run_id} ({one_line(error)}); {advice}"
+        ) from error

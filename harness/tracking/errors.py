@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from harness.core.errors import InputError
 from harness.tracking.server.server import ServerError
 
 NOT_MLFLOW = "what answers there is not an MLflow server"
@@ -27,11 +28,11 @@ _OF_THE_SERVER = (401, 403, 404, 405, 408, 429)
 MAX_WORDS = 300
 
 
-class TrackingError(ValueError):
+class TrackingError(InputError):
     """MLflow cannot hold this study as it is."""
 
 
-class ForeignServerError(ValueError):
+class ForeignServerError(InputError):
     """What answers at the address of an MLflow server is something else."""
 
 

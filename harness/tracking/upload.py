@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.core.files import make_folder, sync_folder
 from harness.study.storage.trial_spool import TrialSpool
+from models.files import sync
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -91,8 +92,7 @@ def _place(source: Path, target: Path) -> None:
         f".{target.name}.part"
     )  # the same name each time: a kill leaves nothing for good
     shutil.copyfile(source, aside)
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(aside)
     aside.replace(target)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from harness.core.errors import InputError
 from harness.study.storage.trial_spool import CHECKPOINT
 from models.files import write_atomic
 
@@ -27,11 +28,11 @@ _MAGIC = b"harness checkpoint 3\n"
 _HEADER = len(_MAGIC) + 64 + 1
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A checkpoint that belongs to another training."""
 
 
-class DamagedCheckpointError(ValueError):
+class DamagedCheckpointError(InputError):
     """A checkpoint that cannot be used: starting over gives the same numbers, only later."""
 
 

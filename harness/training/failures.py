@@ -35,9 +35,3 @@ def failure_kind(error: BaseException) -> FailureKind:
 def is_fatal_cuda_error(error: BaseException) -> bool:
     """Whether this process can use its GPU no more: an error of CUDA comes again with every later call."""
     return _CUDA in str(error) and failure_kind(error) == "infrastructure"
-
-
-def one_line(error: BaseException) -> str:
-    """Give the first line of what it says, or its name."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:500]

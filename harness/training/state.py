@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from harness.core.errors import InputError
 from harness.metrics.intervals import Score, lower_median, trailing_median_score
 
 SCORED = "val/balanced_accuracy"
@@ -164,7 +165,7 @@ def copy_state(module: torch.nn.Module) -> State:
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
 
 
-class DivergedError(ValueError):
+class DivergedError(InputError):
     """The loss stopped being finite; ``epoch`` and ``step`` (within the epoch) count from 0."""
 
     def __init__(self, epoch: int, step: int, value: float) -> None:

@@ -15,8 +15,10 @@ import torch
 from data.plugins import load_plugins
 from data.preparation.prepare import Prepared, load_prepared
 from harness.config.trial_config import TrialConfig
+from harness.core.errors import UsageError
 from harness.core.failpoints import failpoint
 from harness.core.files import sync_tree
+from harness.core.format import one_line
 from harness.core.seeds import derived_seed
 from harness.metrics.by_subset import scores_by_subset
 from harness.metrics.chance_level import judge
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
-class DeviceError(RuntimeError):
+class DeviceError(UsageError, RuntimeError):
     """The device cannot be used; never answered by a silent day on the CPU."""
 
 
@@ -63,8 +65,9 @@ def open_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device="cuda")
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DeviceError(f"the GPU cannot be used: {reason}. Use --device cpu, or mend it") from error
+        raise DeviceError(
+            f"the GPU cannot be used: {one_line(error)}. Use --device cpu, or mend it"
+        ) from error
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = (

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from harness.core.errors import InputError
+
 # Of a GPU's memory, for windows that nobody trains on at the moment; a worker's next trial mostly wants them again.
 GPU_CACHE_SHARE = 0.25
 
 
-class SplitError(ValueError):
+class SplitError(InputError):
     """Windows that cannot be trained on or scored; the message says why."""
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from models.errors import ModelError, one_line
 from models.files import write_atomic
 from models.onnx_io.files import parse_onnx, read_onnx
 from models.onnx_io.runtime import session_of
@@ -36,7 +37,7 @@ QUANTIZED = ("Add", "Conv", "Gemm", "MatMul", "MaxPool", "Relu")
 SCOPES = ("/cnn/", "/networks.")  # what torch calls the nodes of Pipeline.cnn and of Ensemble.networks
 
 
-class QuantizeError(ValueError):
+class QuantizeError(ModelError):
     """A graph that cannot be converted, with the reason."""
 
 
@@ -115,8 +116,7 @@ def _separate_merged_weights(graph: onnx.GraphProto) -> None:
 
 
 def _failed(source: Path, precision: str, error: Exception) -> QuantizeError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return QuantizeError(f"{source.name} cannot be converted to {precision}: {lines[0][:200]}")
+    return QuantizeError(f"{source.name} cannot be converted to {precision}: {one_line(error)[:200]}")
 
 
 def _in_network(node: onnx.NodeProto) -> bool:

@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from models.errors import ModelError
 from models.front_ends.config import FrontEnd, parse_front_end
 from models.networks.config import CnnConfig
 from models.window import SAMPLE_RATE, WINDOW_SAMPLES
@@ -39,7 +40,7 @@ LATER_FIELDS = (
 )  # fmt: skip
 
 
-class SpecificationError(ValueError):
+class SpecificationError(ModelError):
     """An ONNX file without a specification, or with one that breaks its laws."""
 
 

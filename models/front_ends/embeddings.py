@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from models.errors import ModelError, one_line
 from models.front_ends.config import XVector
 from models.front_ends.features import FeatureExtractor
 from models.front_ends.kaldi_fbank import BANDS, FRAME_SHIFT, KaldiFbank, library_fbank, num_fbank_frames
@@ -41,7 +42,7 @@ PROBE_BATCH = 3
 PROBE_BOUND = 1e-3  # between an embedding computed alone and among others, relative to the largest
 
 
-class EmbeddingError(ValueError):
+class EmbeddingError(ModelError):
     """An embedding file that is missing, altered, or no network of the stated shape."""
 
 
@@ -78,7 +79,7 @@ def open_network(front_end: XVector) -> EmbeddingNetwork:
     try:
         session = session_of(content)
     except Exception as error:  # onnxruntime has a dozen types under Exception
-        raise EmbeddingError(f"{path} cannot be opened by onnxruntime: {_first_line(error)}") from error
+        raise EmbeddingError(f"{path} cannot be opened by onnxruntime: {one_line(error)[:300]}") from error
     frames = embedding_frames(front_end)
     _refuse_signature(session, path, frames)
     network = EmbeddingNetwork(model, session, batched=False)
@@ -86,7 +87,7 @@ def open_network(front_end: XVector) -> EmbeddingNetwork:
     try:
         alone = network.embed(feats)
     except Exception as error:
-        raise EmbeddingError(f"{path} does not run on {frames} frames: {_first_line(error)}") from error
+        raise EmbeddingError(f"{path} does not run on {frames} frames: {one_line(error)[:300]}") from error
     if alone.shape != (PROBE_BATCH, front_end.dim):
         raise EmbeddingError(
             f"{path} gives {OUTPUT} of shape {alone[:1].shape} for one window, but xvector.dim is "
@@ -244,8 +245,3 @@ def networks_in(module: nn.Module) -> dict[str, onnx.ModelProto]:
         for part in module.modules()
         if isinstance(part, ExportableEmbeddings)
     }
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

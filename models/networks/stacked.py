@@ -21,12 +21,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.errors import ModelError
 from models.networks.random_draws import Generators, using_generators
 
 State = dict[str, torch.Tensor]
 
 
-class StackError(ValueError):
+class StackError(ModelError):
     """Networks that cannot be computed as one."""
 
 

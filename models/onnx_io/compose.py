@@ -11,15 +11,16 @@ every runtime removes. Several placeholders (an ensemble's) may stand in one gra
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import onnx
 from onnx import compose, version_converter
 
+from models.errors import ModelFailedError, one_line
+
 DOMAIN, OPERATION = "harness", "Network"
 
 
-class ExportError(ValueError):
+class ExportError(ModelFailedError):
     """A network that does not fit its specification, or a graph that does not keep the contract."""
 
 
@@ -50,7 +51,7 @@ def inline_networks(model: onnx.ModelProto, networks: Mapping[str, onnx.ModelPro
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker and the shape inference have types of their own
         raise ExportError(
-            f"the graph with the embedding network in it is not valid: {_short(error)}"
+            f"the graph with the embedding network in it is not valid: {one_line(error)[:300]}"
         ) from error
     return model
 
@@ -75,7 +76,7 @@ def _at_opset(network: onnx.ModelProto, version: int) -> onnx.ModelProto:
         return version_converter.convert_version(copied, version)
     except Exception as error:
         raise ExportError(
-            f"the embedding network cannot be brought from opset {found} to {version}: {_short(error)}"
+            f"the embedding network cannot be brought from opset {found} to {version}: {one_line(error)[:300]}"
         ) from error
 
 
@@ -103,8 +104,3 @@ def _splice(model: onnx.ModelProto, node: onnx.NodeProto, network: onnx.ModelPro
 
 def _attribute(node: onnx.NodeProto, name: str) -> str:
     return str(onnx.helper.get_node_attr_value(node, name).decode())
-
-
-def _short(error: Any) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

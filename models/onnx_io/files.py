@@ -8,11 +8,13 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from models.errors import ModelError
+
 # No model of ours has a tenth of it; a file is parsed in memory, twice.
 MAX_BYTES = 1_000_000_000
 
 
-class OnnxFileError(ValueError):
+class OnnxFileError(ModelError):
     """A file that is no ONNX model, or refers to data outside itself."""
 
 

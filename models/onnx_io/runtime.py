@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from models.errors import ModelError
+
 if TYPE_CHECKING:
     import onnxruntime
 
@@ -37,11 +39,11 @@ _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14  # of a Tensor
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
 
 
-class ProviderError(ValueError):
+class ProviderError(ModelError):
     """A device that onnxruntime cannot run on here."""
 
 
-class NotOnnxError(ValueError):
+class NotOnnxError(ModelError):
     """Bytes that are not an ONNX model."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config.files.yaml_file import MAX_BYTES
+from harness.config.files.sweep_loader import MAX_BYTES
 
 
 def parameters(text: str) -> str:

@@ -25,7 +25,7 @@ from data.preparation.prepare import prepare
 from data.preparation.prepared import Prepared, load_prepared
 from data.store.content_store import MARKER
 from harness.config.files.sweep_loader import load_sweep, sweep_from
-from harness.config.files.yaml_file import SweepError, SweepFile
+from harness.config.files.yaml_file import SweepError, YamlFile
 from harness.config.parameters import places
 from harness.config.sweep import Sweep
 from harness.study.storage.trial_spool import CHECKPOINT
@@ -170,7 +170,7 @@ def test_any_sweep_file_is_a_sweep_or_refused(
         assert [entry.name for entry in tmp_path.iterdir()] == ["s.yaml"]
 
     def read_values(values: dict[str, Any]) -> None:
-        is_sweep_or_refusal(outcome(lambda: sweep_from(SweepFile("s.yaml", values)), SweepError))
+        is_sweep_or_refusal(outcome(lambda: sweep_from(YamlFile("s.yaml", values)), SweepError))
 
     texts = (LINES | st.text(max_size=50)).map(lambda text: text.encode(errors="replace"))
     count = fuzz(mutated(*valid), read, 0.4) + fuzz(mutated(*nearly_valid), read, 0.2)

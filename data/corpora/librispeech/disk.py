@@ -17,7 +17,7 @@ from data.corpora.base import (
     Segment,
     stamp_of,
 )
-from data.errors import AudioError, DataError, listed, nearest
+from data.errors import LOOSE, AudioError, DataError, listed, nearest
 from data.store.safe_read import read_text
 
 SUFFIXES = (".flac", ".wav")
@@ -146,7 +146,7 @@ def _missing(parts: Sequence[str], candidates: Sequence[Path]) -> str:
     root = max(folders, key=lambda folder: sum((folder / part).is_dir() for part in parts))
     there = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     missing = [part for part in parts if not (root / part).is_dir()]
-    guesses = {part: guess for part in missing if (guess := nearest(part, there))}
+    guesses = {part: guess for part in missing if (guess := nearest(part, there, LOOSE))}
     example = next(iter([*guesses.values(), *there, "test-other"]))
     hint = "; did you mean " + ", ".join(f"{g!r} for {p!r}" for p, g in guesses.items()) if guesses else ""
     return (

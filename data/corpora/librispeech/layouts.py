@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.corpora.base import Request
 from data.corpora.hub import ParquetFile, ParquetSource
-from data.errors import DataError, listed, nearest
+from data.errors import LOOSE, DataError, listed, nearest
 
 REPO = "openslr/librispeech_asr"
 # A commit whose main branch holds parquet, in all/<part>/0000.parquet and so on.
@@ -80,7 +80,7 @@ def _there(source: ParquetSource) -> list[str]:
 
 def _missing_text(source: ParquetSource, part: str) -> str:
     there = _there(source)
-    guess = nearest(part, there)
+    guess = nearest(part, there, LOOSE)
     hint = f"; did you mean {guess!r}?" if guess else "."
     return (
         f"{source.name} has no part {part} in parquet (it holds: {listed(there) or 'none'}){hint} "

@@ -21,9 +21,9 @@ from harness.cli.options import common, home
 def command(bundle: Path, digest: str | None, as_json: bool, quiet: bool) -> None:
     """Check a BUNDLE: digests, golden outputs and latency; exit 3 where it is refused.
 
-    It needs only onnxruntime and numpy: copy the packages harness and models beside them, and
-    `python -m harness.verify BUNDLE` does the same. SHA256SUMS is not a signature: whoever can change
-    the files can change it too. Compare its digest with one that came another way (--digest).
+    It needs only onnxruntime and numpy: `pip install --no-deps` of this package beside them is enough.
+    SHA256SUMS is not a signature: whoever can change the files can change it too. Compare its digest
+    with one that came another way (--digest).
 
     \b
     --json prints: bundle, ok, digest, checks (name, ok, text), notes, latency.

@@ -1,4 +1,4 @@
-"""Pydantic's errors about a sweep file as a person would say them."""
+"""Pydantic's errors about a file as a person would say them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,27 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from harness.config.files.yaml_file import Location, Problem, SweepFile, nearest
+from data.errors import nearest
+from harness.config.files.yaml_file import Location, Problem, YamlFile
 from harness.config.parameters import FORMS, places
 from harness.config.sweep import Sweep
 from models.front_ends.config import FRONT_ENDS
 
 SECTIONS = ("data", "parameters", "sampler", "pruner", "budget", "controls", "baseline")
+WORDS = {
+    "model_type": "must be a mapping of keys to values",
+    "dict_type": "must be a mapping of keys to values",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+}
 
 
-def translated(file: SweepFile, detail: Any, prefix: Location = ()) -> Problem:
+def translated(file: YamlFile, detail: Any, prefix: Location = ()) -> Problem:
     """One of pydantic's errors at its place in the file."""
     location = tuple(detail["loc"])
     if prefix and location and location[0] in FORMS:
@@ -58,21 +70,10 @@ def message_of(detail: Any) -> str:
     if kind == "literal_error" and isinstance(value, str):
         options = re.findall(r"'([^']+)'", detail["ctx"]["expected"])
         return f"no such value: {value!r}{did_you_mean(value, options)}"
-    plain = {
-        "model_type": "must be a mapping of keys to values",
-        "dict_type": "must be a mapping of keys to values",
-        "tuple_type": "must be a list",
-        "list_type": "must be a list",
-        "string_type": "must be text",
-        "int_type": "must be a whole number",
-        "int_from_float": "must be a whole number",
-        "float_type": "must be a number",
-        "bool_type": "must be true or false",
-    }
-    message = plain.get(kind) or re.sub(r"^(Value error, |Input should)", "", detail["msg"]).strip()
+    message = WORDS.get(kind) or re.sub(r"^(Value error, |Input should)", "", detail["msg"]).strip()
     message = f"must {message}" if message.startswith("be ") else message
     message = message[:1].lower() + message[1:]
-    aside = isinstance(value, BaseModel) or (isinstance(value, dict) and kind not in plain)
+    aside = isinstance(value, BaseModel) or (isinstance(value, dict) and kind not in WORDS)
     return message if aside or repr(value) in message else f"{message}; got {shown(value)}"
 
 

@@ -1,8 +1,7 @@
-"""A policy file's text, and every mistake in it as a person would say it."""
+"""A policy file, and every mistake in it as a person would say it."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -11,24 +10,24 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.config.files.yaml_file import Location, Problem, SweepFile, nearest
-from harness.config.files.yaml_reader import parse_yaml
+from data.errors import nearest
+from harness.config.files.messages import WORDS, did_you_mean, shown
+from harness.config.files.yaml_file import (
+    Location,
+    Problem,
+    UnreadableError,
+    YamlFile,
+    mistakes_of,
+    read_yaml_file,
+)
+from harness.config.files.yaml_reader import Document
 from harness.config.policy import FOLDER, POLICIES, Policy, PolicyError, policy_type, sections_of
 
 MAX_BYTES = 65_536
-KINDS = {
-    "model_type": "must be a mapping of keys to values",
-    "string_type": "must be text",
-    "string_too_short": "must not be empty",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-}
+KINDS = WORDS | {"string_too_short": "must not be empty"}
 
 
-def read_policy_file(path: Path) -> SweepFile:
+def read_policy_file(path: Path) -> YamlFile:
     """The plain values of a policy file, with the line of each.
 
     Raises
@@ -36,38 +35,29 @@ def read_policy_file(path: Path) -> SweepFile:
     PolicyError
         The file is absent, not UTF-8, too large, no mapping, or not the strict half of YAML 1.2.
     """
-    document = parse_yaml(_text_of(path))
+    document = _document(path)
     if document.mistakes:
-        file = SweepFile(str(path), {}, document.lines)
-        raise refusal(
-            file,
-            [Problem(".".join(map(str, one.location)), one.message, one.line) for one in document.mistakes],
-        )
+        raise refusal(YamlFile(str(path), {}, document.lines), mistakes_of(document))
     values = {} if document.values is None else document.values  # all of `default`, under another name
     if not isinstance(values, dict):
         known = ", ".join(sections_of(policy_type()))
-        raise PolicyError(f"{path}: a policy is a mapping of sections ({known}), not {_shown(values)}")
-    return SweepFile(str(path), values, document.lines)
+        raise PolicyError(f"{path}: a policy is a mapping of sections ({known}), not {shown(values)}")
+    return YamlFile(str(path), values, document.lines)
 
 
-def _text_of(path: Path) -> str:
+def _document(path: Path) -> Document:
     try:
         if not path.is_file():
             raise PolicyError(_absent(path))
-        with path.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
+        return read_yaml_file(path, "policy", MAX_BYTES)
+    except PolicyError:
+        raise
+    except UnreadableError as error:
+        raise PolicyError(f"{path}: {error}") from None
     except OSError as error:
         raise PolicyError(f"policy {path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:  # of a name with NUL in it
-        raise (
-            error if isinstance(error, PolicyError) else PolicyError(f"policy {str(path)!r}: {error}")
-        ) from None
-    if len(content) > MAX_BYTES:
-        raise PolicyError(f"{path}: more than {MAX_BYTES} bytes: no policy is that large")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PolicyError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+        raise PolicyError(f"policy {str(path)!r}: {error}") from None
 
 
 def _absent(path: Path) -> str:
@@ -81,14 +71,14 @@ def _absent(path: Path) -> str:
     return f"no policy and no file is called {str(path)!r}; {hint}"
 
 
-def refusal(file: SweepFile, problems: Sequence[Problem]) -> PolicyError:
+def refusal(file: YamlFile, problems: Sequence[Problem]) -> PolicyError:
     """All mistakes of a file in one message, in the order of its lines."""
     count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
     ordered = sorted(problems, key=lambda one: (one.line or 0, one.where))
     return PolicyError("\n".join([f"{file.source}: {count}", *(f"  {one}" for one in ordered)]))
 
 
-def name_problems(file: SweepFile, name: Any) -> list[Problem]:
+def name_problems(file: YamlFile, name: Any) -> list[Problem]:
     """Evidence that says `default` means the shipped policy, so no other file may be called that.
 
     Parameters
@@ -99,20 +89,20 @@ def name_problems(file: SweepFile, name: Any) -> list[Problem]:
         return []  # another mistake, which is told besides
     given = file.values.get("name") is not None
     if (name and not name.strip()) or not name.isprintable():
-        return [file.problem(("name",), f"must be one line of printable characters; got {_shown(name)}")]
+        return [file.problem(("name",), f"must be one line of printable characters; got {shown(name)}")]
     if name.strip().casefold() not in POLICIES:
         return []
-    shown = name.strip()
-    taken = f"{shown} is the name of a shipped policy; give yours a name of its own, or leave it out"
+    called = name.strip()
+    taken = f"{called} is the name of a shipped policy; give yours a name of its own, or leave it out"
     if not given:
         taken = (
-            f"the file's own name would call it {shown}, which is the name of a shipped policy; add a `name:` of its "
+            f"the file's own name would call it {called}, which is the name of a shipped policy; add a `name:` of its "
             "own, or rename the file"
         )
     return [file.problem(("name",), taken)]
 
 
-def problems_of(file: SweepFile, error: ValidationError) -> list[Problem]:
+def problems_of(file: YamlFile, error: ValidationError) -> list[Problem]:
     """Every mistake of a file whose values are refused."""
     return [file.problem(tuple(one["loc"]), _said(tuple(one["loc"]), one)) for one in error.errors()]
 
@@ -123,18 +113,15 @@ def _said(location: Location, detail: Any) -> str:
         return f"no such key{_where_it_belongs(location)}"
     if kind == "literal_error":
         options = re.findall(r"'([^']+)'", detail["ctx"]["expected"])
-        near = nearest(str(value), options)
-        return f"no such value: {_shown(value)}; " + (
-            f"did you mean {near}?" if near else f"there is {', '.join(options)}"
-        )
+        return f"no such value: {shown(value)}{did_you_mean(str(value), options)}"
     if location[0] == "integrity" and kind in ("greater_than_equal", "less_than_equal"):
         side, limit = ("at least", "ge") if kind == "greater_than_equal" else ("at most", "le")
         return (
-            f"{_shown(value)} would loosen a bound of integrity (it is {side} {detail['ctx'][limit]:.6g}): policies "
+            f"{shown(value)} would loosen a bound of integrity (it is {side} {detail['ctx'][limit]:.6g}): policies "
             "may tighten these bounds, never loosen them"
         )
     message = KINDS.get(kind) or re.sub(r"^Input should", "must", str(detail["msg"]))
-    return f"{message[:1].lower()}{message[1:]}; got {_shown(value)}"
+    return f"{message[:1].lower()}{message[1:]}; got {shown(value)}"
 
 
 def _where_it_belongs(location: Location) -> str:
@@ -147,11 +134,6 @@ def _where_it_belongs(location: Location) -> str:
     known = list((sections[str(location[0])] if len(location) > 1 else kind).model_fields)
     near = nearest(name, known)
     return f"; did you mean {near}?" if near else f"; there is {', '.join(known)}"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def load_policy(word: str) -> Policy:
@@ -184,7 +166,7 @@ def _read(path: Path, kind: type[Policy]) -> Policy:
     return policy
 
 
-def _merged(file: SweepFile, kind: type[Policy]) -> dict[str, Any]:
+def _merged(file: YamlFile, kind: type[Policy]) -> dict[str, Any]:
     """`default` with the file's keys in their places, section by section; name and description are its own."""
     path, own = Path(file.source), {key: value for key, value in file.values.items() if value is not None}
     if path == FOLDER / "default.yaml":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from harness.config.files.yaml_file import Location, Problem, SweepFile
+from harness.config.files.yaml_file import Location, Problem, YamlFile
 from harness.core.redaction import holds_secret, is_called_secret, redact
 
 _REFUSED = (
@@ -14,7 +14,7 @@ _REFUSED = (
 )
 
 
-def secret_problems(file: SweepFile) -> list[Problem]:
+def secret_problems(file: YamlFile) -> list[Problem]:
     """Every key whose name or value looks like a secret; the value is not repeated."""
     found = dict.fromkeys(_secret_places(file.values, ()))
     return [

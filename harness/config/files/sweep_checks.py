@@ -20,7 +20,7 @@ from harness.config.files.messages import (
     translated,
     where_it_belongs,
 )
-from harness.config.files.yaml_file import Location, Problem, SweepFile
+from harness.config.files.yaml_file import Location, Problem, YamlFile
 from harness.config.parameters import Choice, Parameter, places
 from harness.config.search_space import DEFAULT_FEATURE, SearchSpace, Values
 from harness.config.sweep import Sweep
@@ -35,7 +35,7 @@ def filled(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in SECTIONS or value is not None}
 
 
-def problems_of(file: SweepFile) -> list[Problem]:
+def problems_of(file: YamlFile) -> list[Problem]:
     """What is wrong with a file as it is written, before any configuration of its space is built."""
     values = filled(file.values)
     problems = list(_parameter_problems(file, values.pop("parameters", {})))
@@ -71,7 +71,7 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def space_problems(file: SweepFile, sweep: Sweep) -> list[Problem]:
+def space_problems(file: YamlFile, sweep: Sweep) -> list[Problem]:
     """What is wrong with the space as a whole, so that no trial fails on its own definition."""
     try:
         space = SearchSpace(sweep)
@@ -94,7 +94,7 @@ def space_problems(file: SweepFile, sweep: Sweep) -> list[Problem]:
     ]
 
 
-def _control_problems(file: SweepFile, space: SearchSpace) -> Iterator[Problem]:
+def _control_problems(file: YamlFile, space: SearchSpace) -> Iterator[Problem]:
     """Controls that cannot be made of this corpus; asked once the space itself is right."""
     for index, name in enumerate(space.sweep.controls):
         try:
@@ -108,7 +108,7 @@ def _control_problems(file: SweepFile, space: SearchSpace) -> Iterator[Problem]:
         yield file.problem(("controls", index), f"{name} cannot be made here ({reason}); leave it out")
 
 
-def _warmup_problems(file: SweepFile, space: SearchSpace) -> Iterator[Problem]:
+def _warmup_problems(file: YamlFile, space: SearchSpace) -> Iterator[Problem]:
     """A warm-up that was written down, and that no trial outlives: nothing would ever be pruned."""
     given, pruner = file.values.get("pruner"), space.sweep.pruner
     epochs = space.parameters.get("epochs")
@@ -128,7 +128,7 @@ def _first_of_each(problems: list[Problem]) -> list[Problem]:
     return list({problem.where: problem for problem in reversed(problems)}.values())
 
 
-def _grid_problems(file: SweepFile, space: SearchSpace) -> Iterator[Problem]:
+def _grid_problems(file: YamlFile, space: SearchSpace) -> Iterator[Problem]:
     if space.sweep.sampler.type != "grid" or space.combinations() is not None:
         return
     endless = [name for name, form in space.parameters.items() if form.size is None]
@@ -139,7 +139,7 @@ def _grid_problems(file: SweepFile, space: SearchSpace) -> Iterator[Problem]:
     yield file.problem(("sampler",), reason)
 
 
-def _joint_problem(file: SweepFile, sweep: Sweep, values: Values, detail: Any) -> Problem:
+def _joint_problem(file: YamlFile, sweep: Sweep, values: Values, detail: Any) -> Problem:
     """A law that several values break together, at the first parameter that the message names."""
     if detail["type"] == "missing":  # of a front end, which stands in the file
         kind, field = detail["loc"][-2:]
@@ -157,7 +157,7 @@ def _joint_problem(file: SweepFile, sweep: Sweep, values: Values, detail: Any) -
 # The `parameters` section needs more than types.
 
 
-def _parameter_problems(file: SweepFile, raw: Any) -> Iterator[Problem]:
+def _parameter_problems(file: YamlFile, raw: Any) -> Iterator[Problem]:
     if not isinstance(raw, dict):
         yield file.problem(("parameters",), f"must be a mapping of names to values; got {shown(raw)}")
         return
@@ -179,7 +179,7 @@ def _parameter_problems(file: SweepFile, raw: Any) -> Iterator[Problem]:
     yield from _front_end_problems(file, parsed)
 
 
-def _value_problems(file: SweepFile, name: str, parameter: Any) -> Iterator[Problem]:
+def _value_problems(file: YamlFile, name: str, parameter: Any) -> Iterator[Problem]:
     for index, value in enumerate(parameter.candidates()):
         here = (
             _candidate_location(file, name, index) if isinstance(parameter, Choice) else ("parameters", name)
@@ -187,7 +187,7 @@ def _value_problems(file: SweepFile, name: str, parameter: Any) -> Iterator[Prob
         yield from _single_value_problems(file, name, value, here)
 
 
-def _single_value_problems(file: SweepFile, name: str, value: Any, here: Location) -> Iterator[Problem]:
+def _single_value_problems(file: YamlFile, name: str, value: Any, here: Location) -> Iterator[Problem]:
     if name == "feature":
         if value not in FRONT_ENDS:
             yield file.problem(
@@ -201,7 +201,7 @@ def _single_value_problems(file: SweepFile, name: str, value: Any, here: Locatio
             yield file.problem(here, f"{message_of(detail)} ({about})")
 
 
-def _baseline_problems(file: SweepFile, raw: Any) -> Iterator[Problem]:
+def _baseline_problems(file: YamlFile, raw: Any) -> Iterator[Problem]:
     """Names and values under `baseline:`, each by itself."""
     for name, value in raw.items() if isinstance(raw, dict) else ():
         if name not in places():
@@ -210,7 +210,7 @@ def _baseline_problems(file: SweepFile, raw: Any) -> Iterator[Problem]:
             yield from _single_value_problems(file, name, value, ("baseline", name))
 
 
-def _baseline_space_problems(file: SweepFile, space: SearchSpace) -> Iterator[Problem]:
+def _baseline_space_problems(file: YamlFile, space: SearchSpace) -> Iterator[Problem]:
     """What is wrong with the baseline as a configuration of this space; asked once the space itself is right."""
     given = space.sweep.baseline
     values = baseline_values(space, given)
@@ -236,7 +236,7 @@ def _baseline_space_problems(file: SweepFile, space: SearchSpace) -> Iterator[Pr
         )
 
 
-def _candidate_location(file: SweepFile, name: str, index: int) -> Location:
+def _candidate_location(file: YamlFile, name: str, index: int) -> Location:
     """Where one of the choices stands, which may be written with or without `choice:`."""
     for location in (("parameters", name, index), ("parameters", name, "choice", index)):
         if location in file.lines:
@@ -244,7 +244,7 @@ def _candidate_location(file: SweepFile, name: str, index: int) -> Location:
     return ("parameters", name)
 
 
-def _subset_problems(file: SweepFile, value: Any) -> Iterator[str]:
+def _subset_problems(file: YamlFile, value: Any) -> Iterator[str]:
     """Which subsets there are depends on the rest of the data section."""
     data = file.values.get("data") or {}
     rest = {key: inner for key, inner in data.items() if key != "subset"} if isinstance(data, dict) else {}
@@ -259,7 +259,7 @@ def _subset_problems(file: SweepFile, value: Any) -> Iterator[str]:
 
 
 def _condition_problems(
-    file: SweepFile, name: str, raw: dict[str, Any], parsed: dict[str, Any]
+    file: YamlFile, name: str, raw: dict[str, Any], parsed: dict[str, Any]
 ) -> Iterator[Problem]:
     for parent, wanted in parsed[name].when.items():
         here: Location = ("parameters", name, "when", parent)
@@ -278,7 +278,7 @@ def _condition_problems(
                     yield file.problem(here, f"{value!r} is never a value of {parent} ({listed})")
 
 
-def _twice_problems(file: SweepFile, parsed: dict[str, Any]) -> Iterator[Problem]:
+def _twice_problems(file: YamlFile, parsed: dict[str, Any]) -> Iterator[Problem]:
     """A value given under data and searched as well."""
     data = file.values.get("data")
     for name in parsed:
@@ -287,7 +287,7 @@ def _twice_problems(file: SweepFile, parsed: dict[str, Any]) -> Iterator[Problem
             yield file.problem(("parameters", name), message)
 
 
-def _front_end_problems(file: SweepFile, parsed: dict[str, Any]) -> Iterator[Problem]:
+def _front_end_problems(file: YamlFile, parsed: dict[str, Any]) -> Iterator[Problem]:
     """A front end's parameter is dead weight where that front end is never chosen."""
     feature = parsed.get("feature")
     chosen = feature.candidates() if feature is not None else [DEFAULT_FEATURE]

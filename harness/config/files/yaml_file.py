@@ -1,23 +1,23 @@
-"""Read a sweep file: plain values, the line of every key, overrides, and every mistake at once."""
+"""A YAML file of ours: plain values, the line of every key, overrides, and every mistake at once."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.config.files.yaml_reader import Location, parse_yaml
+from harness.config.files.yaml_reader import Document, Location, parse_yaml
+from harness.core.errors import InputError
 
-# Ruamel reads about 40 kB a second, and a wrong file is told within one.
-MAX_BYTES = 16_384
 MAX_SHOWN = 20  # mistakes in one message
 # These are names, whatever they look like: `--set name=2024`.
 TEXT_KEYS = ("name", "description")
 SHORT_KEYS = ("sampler", "pruner")
 
-__all__ = ["Location", "Problem", "SweepError", "SweepFile", "nearest", "read_sweep_file"]
+__all__ = [
+    "Location", "Problem", "SweepError", "UnreadableError", "YamlFile", "mistakes_of", "read_yaml_file",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Problem:
         return f"{place}{where}{_shown(self.message, 600)}"
 
 
-class SweepError(ValueError):
+class SweepError(InputError):
     """A sweep file that cannot be run; `problems` holds every mistake found."""
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
@@ -54,8 +54,8 @@ def _shown(text: str, limit: int) -> str:
 
 
 @dataclass
-class SweepFile:
-    """The plain values of a sweep file, the line of each, and which came from `--set`."""
+class YamlFile:
+    """The plain values of a file, the line of each, and which came from `--set`."""
 
     source: str
     values: dict[str, Any]
@@ -127,71 +127,41 @@ class SweepFile:
         return []
 
 
-def read_sweep_file(path: Path) -> SweepFile:
-    """Read one YAML file into plain values.
+class UnreadableError(Exception):
+    """The bytes of a file are no text of ours; whoever asked for it says so in an error of its own."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def read_yaml_file(path: Path, what: str, max_bytes: int) -> Document:
+    """Values, lines and mistakes of one YAML file.
+
+    Parameters
+    ----------
+    what : what such a file is called, where this one is larger than any is
 
     Raises
     ------
-    SweepError
-        The file is absent, not UTF-8, too large, not YAML, uses aliases or tags, or repeats a key.
+    UnreadableError
+        It is too large, or not UTF-8.
+    OSError, ValueError
+        It cannot be opened; a ValueError for a name with NUL in it.
     """
-    source = str(path)
-    document = parse_yaml(_text_of(path))
-    if document.mistakes:
-        problems = [
-            Problem(".".join(map(str, mistake.location)), mistake.message, mistake.line)
-            for mistake in document.mistakes
-        ]
-        raise SweepError(source, sorted(problems, key=lambda problem: (problem.line or 0, problem.where)))
-    if not isinstance(document.values, dict):
-        kind = {type(None): "empty", list: "a list"}.get(type(document.values), "a single value")
-        raise SweepError(
-            source, [Problem("", f"the file is {kind}; `harness init` writes one to start from")]
-        )
-    return SweepFile(source, document.values, document.lines)
-
-
-def _text_of(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise UnreadableError(f"more than {max_bytes} bytes: no {what} is that large")
     try:
-        if not path.is_file():
-            raise SweepError(str(path), [Problem("", _absent(path))])
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # a ValueError for a name with NUL in it
-        if isinstance(error, SweepError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise SweepError(str(path), [Problem("", f"cannot be read: {reason}")]) from None
-    if len(content) > MAX_BYTES:
-        raise SweepError(
-            str(path), [Problem("", f"more than {MAX_BYTES} bytes: no sweep file is that large")]
-        )
-    try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise SweepError(
-            str(path), [Problem("", f"not UTF-8 text (byte {error.start}): save it as UTF-8", line)]
-        ) from None
+        raise UnreadableError(f"not UTF-8 text (byte {error.start}): save it as UTF-8", line) from None
+    return parse_yaml(text)
 
 
-def _absent(path: Path) -> str:
-    if path.is_dir():
-        return "a folder; name a sweep file in it"
-    if path.exists():
-        return "a pipe or a device; save the text in a file and name that"
-    if path.is_symlink():
-        return f"a link to {path.readlink()}, which leads to no file"
-    folder = path.parent if path.parent.is_dir() else Path()
-    names = sorted(found.name for found in folder.glob("*.y*ml"))
-    near = nearest(path.name, names)
-    if near:
-        return f"no such file; did you mean {folder / near}?"
-    return "no such file" + (f"; there is {', '.join(names[:8])}" if names else "; `harness init` writes one")
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like the one given, whatever its case, or None."""
-    folded = {option.casefold(): option for option in sorted(known, reverse=True)}
-    matches = difflib.get_close_matches(name.casefold(), sorted(folded), n=1, cutoff=0.6)
-    return folded[matches[0]] if matches else None
+def mistakes_of(document: Document) -> list[Problem]:
+    """What the reader found wrong, in the order of the lines."""
+    found = [Problem(".".join(map(str, one.location)), one.message, one.line) for one in document.mistakes]
+    return sorted(found, key=lambda one: (one.line or 0, one.where))

@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 from data.errors import listed, nearest
 from data.plugins import load_plugins
+from harness.core.errors import InputError
 from harness.execution.executors.protocol import Executor
 
 VARIABLE = "HARNESS_EXECUTOR"
@@ -17,7 +18,7 @@ VARIABLE = "HARNESS_EXECUTOR"
 EXECUTORS: dict[str, str] = {"local": "harness.execution.executors.local:LocalExecutor"}
 
 
-class ExecutorError(ValueError):
+class ExecutorError(InputError):
     """There is no executor of this name."""
 
 

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from harness.core.errors import InputError, UsageError
 from harness.core.file_permissions import user_umask
 from harness.execution.executors.protocol import (
     EpochDone,
@@ -54,11 +55,11 @@ UNWATCHED_S = 1800.0
 MAX_SILENCE_S = 5.0
 
 
-class PatienceError(ValueError):
+class PatienceError(InputError):
     """HARNESS_HANG_S is no number of seconds."""
 
 
-class DeviceRefusedError(RuntimeError):
+class DeviceRefusedError(UsageError, RuntimeError):
     """The device cannot be used on this machine; the message says why."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from harness.core.errors import FailedError
 from harness.training.job import FailureKind, Job
 
 
@@ -48,7 +49,7 @@ class WorkerLost:
     hung: bool = False
 
 
-class WorkersFailedError(RuntimeError):
+class WorkersFailedError(FailedError, RuntimeError):
     """Workers cannot do their work here, whatever the trial; the message says how they end."""
 
 

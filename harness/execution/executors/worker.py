@@ -24,9 +24,10 @@ from typing import Any, NoReturn
 
 from harness.core.failpoints import acknowledged, failpoint
 from harness.core.file_permissions import private_files
+from harness.core.format import one_line
 from harness.core.redaction import redact, redact_output
 from harness.execution.executors.protocol import EpochDone, TrialDone, TrialFailed
-from harness.training.failures import failure_kind, is_fatal_cuda_error, one_line
+from harness.training.failures import failure_kind, is_fatal_cuda_error
 from harness.training.job import Job
 
 # Seconds between two signs of life; every step may give one.
@@ -134,7 +135,7 @@ def _serve(link: Link, jobs: Sequence[Job], device: Any) -> None:
     def on_end(job: Job, how: dict[str, Any] | Exception) -> None:
         del left[job.number]
         if isinstance(how, Exception):
-            told, trace = redact(one_line(how)), redact("".join(traceback.format_exception(how)))
+            told, trace = redact(one_line(how)[:500]), redact("".join(traceback.format_exception(how)))
             failed = TrialFailed(job.number, failure_kind(how), told, trace)
             if failed.kind == "out_of_memory":
                 on_gpu.forget()

@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from harness.core.format import one_line
 from harness.core.settings import Settings
 from harness.maintenance.doctor import machine_checks as machine
 from harness.maintenance.doctor import record_checks as of_record
@@ -76,8 +77,7 @@ def _guarded(subject: str, check: Check) -> Iterator[Finding]:
 
 
 def _broken(subject: str, what: str, error: Exception) -> Finding:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    text = f"this could not be {what}: {type(error).__name__}: {first[:300]}"
+    text = f"this could not be {what}: {type(error).__name__}: {one_line(error)[:300]}"
     return problem(subject, text, "mend the findings before this one, then run doctor again")
 
 

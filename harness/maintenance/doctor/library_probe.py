@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from harness.core.format import one_line
+
 # An import of torch from a cold disk on a busy machine takes most of this.
 TIMEOUT_S = 120.0
 
@@ -101,7 +103,7 @@ def main() -> None:
     try:
         answer = {"ok": PROBES[sys.argv[1]](*sys.argv[2:])}
     except BaseException as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = one_line(error)
         plain = type(error).__name__ in ("DeviceError", "ProviderError", "DataError")
         answer = {"error": first if plain else f"{type(error).__name__}: {first}"}
     print(json.dumps(answer))

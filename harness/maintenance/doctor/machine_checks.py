@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from data.errors import nearest
 from data.plugins import installed_plugins
-from harness.config.files.yaml_file import nearest
 from harness.core.disk_space import MIN_FREE_BYTES
 from harness.core.failpoints import VARIABLE as FAILPOINT
 from harness.core.settings import Settings

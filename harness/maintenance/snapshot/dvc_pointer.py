@@ -17,6 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from harness.config.files.yaml_reader import parse_yaml
+from harness.core.errors import FailedError, InputError
 from harness.core.file_permissions import to_share
 from harness.core.files import write_text_atomic
 from harness.maintenance.snapshot.record_copy import FILES, FOLDERS
@@ -31,11 +32,11 @@ _DIGEST = re.compile(r"[0-9a-f]{32}\.dir")
 _REMOTE = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
-class PointerError(ValueError):
+class PointerError(InputError):
     """A pointer or a manifest that cannot be used, or must not be."""
 
 
-class AlteredError(RuntimeError):
+class AlteredError(FailedError, RuntimeError):
     """An object is not what its name says."""
 
 

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from filelock import FileLock
 
 from harness.core.environment import OFF
+from harness.core.errors import FailedError
 from harness.core.file_permissions import to_share
 
 # What this project asks of DVC; a remote of one's own wants `verify = true` besides.
@@ -44,7 +45,7 @@ except DvcException as error:
 """
 
 
-class DvcError(RuntimeError):
+class DvcError(FailedError, RuntimeError):
     """DVC failed; the message has its own words."""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from harness.core.errors import RefusedError
 from harness.maintenance.snapshot.dvc_pointer import md5_of
 from harness.maintenance.snapshot.record_copy import FILES, FOLDERS
 from harness.maintenance.snapshot.sqlite_copy import DatabaseUnreadableError, rows_lost
@@ -25,7 +26,7 @@ _ASIDE = re.compile(r"\.creating-.*|\.VERSION\..*|mlflow\.db-(wal|shm|journal)")
 ELSEWHERE = "name a new or an empty folder with --record DIR"
 
 
-class RestoreRefusedError(ValueError):
+class RestoreRefusedError(RefusedError, ValueError):
     """What is there would be lost, or is in use, or nothing can be put there."""
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from harness.core.errors import FailedError
+
 BUSY_S = 60.0
 # How a database is opened that nobody else has: no -wal and no -shm appear beside it.
 _ALONE = "immutable=1"
 
 
-class DatabaseUnreadableError(RuntimeError):
+class DatabaseUnreadableError(FailedError, RuntimeError):
     """A record's database cannot be read."""
 
 

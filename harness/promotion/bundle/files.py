@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.core.errors import InputError
 from harness.core.files import sha256_of
 
 SUMS = "SHA256SUMS"
@@ -20,7 +21,7 @@ WAVEFORM = "golden/waveform.npy"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
-class NoBundleError(ValueError):
+class NoBundleError(InputError):
     """There is no bundle at this place."""
 
 
@@ -57,6 +58,7 @@ def require_bundle(folder: Path) -> None:
     reason = "no bundle in it" if folder.is_dir() else "no such folder"
     around = folder if folder.is_dir() else folder.parent
     there = sorted(path.parent.name for path in around.glob(f"*/{SUMS}")) if around.is_dir() else []
+    # By hand: the package `data` is not there where only bundles are verified.
     near = difflib.get_close_matches(folder.name, there, n=1) or there[:1]
     hint = f"did you mean {around / near[0]}?" if near else "`harness promote STUDY` writes one"
     raise NoBundleError(f"{folder}: {reason}; {hint}")

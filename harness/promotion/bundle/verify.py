@@ -1,4 +1,4 @@
-"""Is a bundle what was promoted, and does it do here what it did there? `python -m harness.verify BUNDLE`.
+"""Whether a bundle is what was promoted, and does here what it did there.
 
     files, digests    SHA256SUMS lists every file, no other lies there, none is a link, each has its digest
     documents         specification.json and evidence.json say what is asked of them below
@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.core.errors import InputError, RefusedError
 from harness.promotion.bundle.files import (
     EVIDENCE,
     MODEL,
@@ -32,7 +33,6 @@ from harness.promotion.bundle.files import (
 )
 from harness.promotion.bundle.verify_model import Bundle, included_variants, open_variant, run_variant
 
-EXIT_INPUT, EXIT_REFUSED = 2, 3
 DESCRIPTION = "Check a bundle: digests, golden outputs and latency. Needs only onnxruntime and numpy."
 NOT_A_SIGNATURE = (
     f"{SUMS} is not a signature: whoever can change the files can change it too. Compare its digest with the one "
@@ -40,7 +40,7 @@ NOT_A_SIGNATURE = (
 )
 
 
-class MissingRuntimeError(ValueError):
+class MissingRuntimeError(InputError):
     """onnxruntime or numpy is not installed."""
 
 
@@ -204,7 +204,7 @@ def _latency(
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """`python -m harness.verify`, and `harness verify` where click is not installed; the exit code."""
+    """`harness verify` where click is not installed; the exit code."""
     parser = argparse.ArgumentParser(
         prog="harness verify", description=DESCRIPTION,
         epilog=f"{NOT_A_SIGNATURE} Exit codes: 0 verified, 2 no bundle there, 3 refused.",
@@ -218,15 +218,11 @@ def main(words: Sequence[str] | None = None) -> int:
         result = verify(options.bundle, options.digest)
     except (NoBundleError, MissingRuntimeError) as error:
         if options.json:
-            print(json.dumps({"error": str(error), "exit_code": EXIT_INPUT}, indent=2))
+            print(json.dumps({"error": str(error), "exit_code": error.exit_code}, indent=2))
         else:
             print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
+        return error.exit_code
     lines = [json.dumps(result.as_json(), indent=2)] if options.json else result.lines(quiet=options.quiet)
     for line in lines:
         print(line)
-    return 0 if result.ok else EXIT_REFUSED
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return 0 if result.ok else RefusedError.exit_code

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.core.errors import InputError
 from harness.promotion.bundle.files import EVIDENCE, MODEL, SPECIFICATION, WAVEFORM
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ CANONICAL_TOLERANCE = 1e-4  # on logits, whatever the evidence claims of model.o
 SAME_IN_METADATA = ("task", "variant", "fingerprint", "run_id", "label_map_digest")
 
 
-class BrokenBundleError(ValueError):
+class BrokenBundleError(InputError):
     """A bundle that does not keep a law; the message says which."""
 
 

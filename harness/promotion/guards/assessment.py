@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.plugins import load_plugins
+from harness.core.errors import RefusedError
 from harness.metrics.predictions import Predictions
 from harness.promotion.guards import (
     control_guards,
@@ -42,7 +43,7 @@ GOLDEN_WINDOWS = 8
 OTHERWISE = "The confirmation chose it: mend that, or name another with --run."
 
 
-class GuardRefusedError(Exception):
+class GuardRefusedError(RefusedError):
     """A policy refused; `guards` holds every guard that was asked, `opened` whether the test was.
 
     `chosen` says that a confirmation chose the subject, and nobody named it.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from data.errors import nearest
 from harness.config.control_configs import CONTROLS, control_config
-from harness.config.files.yaml_file import nearest
 from harness.config.trial_config import ControlName
 from harness.reporting.explain.promotion_status import baseline_promotion_status, standing
 from harness.reporting.explain.pruning import pruning_reason

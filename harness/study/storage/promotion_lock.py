@@ -10,10 +10,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from harness.core.errors import FailedError
 from harness.study.storage.record import PROBE_S, Record
 
 
-class PromotionError(RuntimeError):
+class PromotionError(FailedError, RuntimeError):
     """The record lacks something that promotion needs, or somebody else is at it."""
 
 

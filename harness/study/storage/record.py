@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from harness.core.disk_space import MIN_FREE_BYTES
 from harness.core.environment import quiet_environment
+from harness.core.errors import InputError
 from harness.core.failpoints import failpoint
 from harness.core.files import sync_folder, write_text_atomic
 from harness.study.storage.mlflow_database import EmptyDatabase, EmptyDatabaseError
@@ -38,7 +39,7 @@ LAYOUT_VERSION = "1"
 PROBE_S = 0.3
 
 
-class RecordError(ValueError):
+class RecordError(InputError):
     """The record cannot be used as it is; the message says what to do."""
 
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from harness.core.environment import quiet_environment
+from harness.core.errors import FailedError, InputError
 from harness.core.file_permissions import PRIVATE
 from harness.study.storage.record import Record
 from harness.tracking.server.app import PASSWORD
@@ -30,15 +31,15 @@ LOOPBACK = "127.0.0.1"
 PASSWORD_LENGTH = 16
 
 
-class OpenServerError(ValueError):
+class OpenServerError(InputError):
     """A server that would be open to others than its user; the message says what to do."""
 
 
-class TeamServerError(ValueError):
+class TeamServerError(InputError):
     """MLFLOW_TRACKING_URI is not the address of a server."""
 
 
-class ServerError(RuntimeError):
+class ServerError(FailedError, RuntimeError):
     """The MLflow server does not come up; the message names its log."""
 
 

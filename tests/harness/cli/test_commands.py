@@ -12,8 +12,7 @@ import pytest
 
 from harness.cli.main import FIRST, MORE, cli
 from harness.cli.options import settings
-from harness.config.files.sweep_loader import load_sweep
-from harness.config.files.yaml_file import read_sweep_file
+from harness.config.files.sweep_loader import load_sweep, read_sweep_file
 from harness.config.json_schema import json_schema
 from tests.harness.places.command_line import run
 

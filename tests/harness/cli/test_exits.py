@@ -91,24 +91,6 @@ def test_a_bad_study_name_ends_with_2(elsewhere: Path) -> None:
     assert "for example my-study" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "module", "code"),
-    [
-        ("GateRefusedError", "harness.execution.data_gate", 3), ("GuardRefusedError", "harness.promotion.guards.assessment", 3),
-        ("PolicyError", "harness.config.policy", 2),
-        ("DataChangedError", "harness.study", 3), ("OutOfSpaceError", "harness.execution.coordinator", 1),
-        ("SweepError", "harness.config.files.yaml_file", 2), ("DataError", "data.errors", 2), ("Other", "builtins", None),
-        ("ServerError", "harness.tracking.server.server", 1), ("ExportError", "models.export.export", 1),
-        ("WeightsError", "models.checkpoints", 1), ("WorkersFailedError", "harness.execution.executors.protocol", 1),
-        ("PromotionError", "harness.promotion.promote", 1), ("MlflowException", "mlflow.exceptions", 1),
-        ("ConnectionError", "requests.exceptions", 1), ("MlflowException", "elsewhere", None),
-    ],
-)  # fmt: skip
-def test_errors_end_with_their_codes(name: str, module: str, code: int | None) -> None:
-    error = type(name, (ValueError,), {"__module__": module})("x")
-    assert exit_code_of(error) == code
-
-
 def test_mlflows_trouble_is_one_line() -> None:
     base = type("MlflowException", (Exception,), {"__module__": "mlflow.exceptions"})
     error = type("RestException", (base,), {"__module__": "mlflow.exceptions"})(

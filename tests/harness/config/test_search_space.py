@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data.config import DataConfig
 from harness.config.files.sweep_checks import problems_of, space_problems
-from harness.config.files.yaml_file import SweepFile
+from harness.config.files.yaml_file import YamlFile
 from harness.config.parameters import Choice, Fixed, FloatRange, IntRange, Scalar
 from harness.config.search_space import MAX_DATA_CONFIGS, SearchSpace, Values
 from harness.config.sweep import Sweep
@@ -308,7 +308,7 @@ def test_a_sweep_that_is_accepted_never_fails_on_its_own_definition(
         "mfcc.win_length": {"int": win},
         "mfcc.hop_length": 40,
     }
-    file = SweepFile("s.yaml", {"name": "x", "parameters": parameters})
+    file = YamlFile("s.yaml", {"name": "x", "parameters": parameters})
     if problems_of(file):
         return
     sweep = Sweep.model_validate(file.values)

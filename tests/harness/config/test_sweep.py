@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config.files.sweep_loader import load_sweep
-from harness.config.files.yaml_file import SweepError, read_sweep_file
+from harness.config.files.sweep_loader import load_sweep, read_sweep_file
+from harness.config.files.yaml_file import SweepError
 from harness.config.files.yaml_reader import parse_yaml
 from harness.config.json_schema import json_schema
 from harness.config.parameters import places

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config.files.yaml_file import SweepError, SweepFile, nearest, read_sweep_file
+from data.errors import nearest
+from harness.config.files.sweep_loader import read_sweep_file
+from harness.config.files.yaml_file import SweepError, YamlFile
 from harness.config.files.yaml_reader import MAX_DEPTH, parse_yaml
 
 
@@ -208,7 +210,7 @@ def test_names_that_no_file_has_are_refused(tmp_path: Path) -> None:
 
 def overridden(text: str, *assignments: str) -> dict[str, Any]:
     document = parse_yaml(text)
-    file = SweepFile("s.yaml", document.values or {}, document.lines)
+    file = YamlFile("s.yaml", document.values or {}, document.lines)
     file.override(assignments)
     return file.values
 
@@ -265,7 +267,7 @@ def test_every_bad_set_is_told_at_once() -> None:
 
 def test_a_mistake_in_a_set_value_is_not_blamed_on_a_line() -> None:
     document = parse_yaml("name: x\nbudget:\n  trials: 3\n")
-    file = SweepFile("s.yaml", document.values, document.lines)
+    file = YamlFile("s.yaml", document.values, document.lines)
     file.override(["budget.trials=0"])
     assert str(file.problem(("budget", "trials"), "m")) == "--set budget.trials: m"
     assert str(file.problem(("budget", "hours"), "m")) == "line 2: budget.hours: m"

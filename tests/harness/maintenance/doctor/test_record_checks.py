@@ -163,6 +163,19 @@ def test_what_killed_processes_left_is_removed_once_and_nothing_else(record: Rec
     assert all(path.exists() for path in kept)
 
 
+def test_what_a_writer_leaves_when_it_is_killed_is_found(record: Record, tmp_path: Path) -> None:
+    spool = record.spool / "x" / "00003"
+    program = (
+        "import os, signal, sys; from pathlib import Path; from harness.core.files import write_text_atomic\n"
+        "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_text_atomic(Path(sys.argv[1], 'trial.json'), '{}')\n"
+    )
+    spool.mkdir(parents=True)
+    killed = subprocess.run([sys.executable, "-c", program, str(spool)], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert find_leftovers(record, tmp_path / "cache") == list(spool.iterdir()) != []
+
+
 def test_what_a_living_process_makes_is_left(record: Record, tmp_path: Path) -> None:
     (record.root / ".creating-abc").mkdir()
     (tmp_path / "cache" / ".1234.aside").mkdir(parents=True)

@@ -71,7 +71,7 @@ def test_onnxruntime_and_numpy_are_enough(bare: Path, sealed: Path, bundle: Path
     assert "verified, digest " + digest in run(bare, "harness", "verify", str(sealed), "--digest", digest)
     with (bundle / "golden" / "logits.npy").open("ab") as file:
         file.write(b"x")
-    shown = run(bare, "python", "-m", "harness.promotion.bundle.verify", str(bundle), "--json", code=3)
+    shown = run(bare, "harness", "verify", str(bundle), "--json", code=3)
     assert "golden/logits.npy was altered" in json.loads(shown)["checks"][1]["text"]
 
 

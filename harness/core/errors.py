@@ -1,0 +1,37 @@
+"""Errors meant for people: their base class says with which code a command ends.
+
+A builtin stands beside the base class where callers catch by it: `class ServerError(FailedError, RuntimeError)`.
+`models.errors` and `data.errors` have bases of their own, for they know no harness.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HarnessError(Exception):
+    """One clear message for people, without a traceback."""
+
+    exit_code: ClassVar[int]
+
+
+class FailedError(HarnessError):
+    """The work failed, and nothing in the input caused it."""
+
+    exit_code = 1
+
+
+class UsageError(HarnessError):
+    """What was asked for cannot be done."""
+
+    exit_code = 2
+
+
+class InputError(UsageError, ValueError):
+    """A value, a file or a name that cannot be used."""
+
+
+class RefusedError(HarnessError):
+    """A gate or a guard refused."""
+
+    exit_code = 3

@@ -1,0 +1,23 @@
+"""Errors of models meant for people; `exit_code` is the one of a command that ends with them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ModelError(ValueError):
+    """A model, a file or a front end that cannot be used; the message says why."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ModelFailedError(ModelError):
+    """What the program itself made cannot be used: nothing in the input caused it."""
+
+    exit_code = 1
+
+
+def one_line(error: BaseException) -> str:
+    """Give the first line of what an error says, or its name."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -252,7 +252,7 @@ class Coordinator:
             self._retry(run, event)
 
     def _on_epoch(self, run: _Running, event: EpochDone) -> None:
-        stored = self.study.storage.get_trial(run.trial._trial_id).intermediate_values
+        stored = self.study.storage.get_trial(self.study.trial_id(run.trial.number)).intermediate_values
         if event.epoch not in stored and math.isfinite(event.metrics["smoothed"]):
             run.trial.report(event.metrics["smoothed"], event.epoch)
             failpoint("coordinator.reported")
@@ -348,7 +348,8 @@ class Coordinator:
         from optuna.trial import TrialState
 
         for one in (*self.running.values(), *self.interrupted, *self.asked):
-            self.study.storage.set_trial_state_values(one.trial._trial_id, TrialState.WAITING)
-            self.asking.fail_duplicates(one.trial.number)
+            number = one.trial.number
+            self.study.storage.set_trial_state_values(self.study.trial_id(number), TrialState.WAITING)
+            self.asking.fail_duplicates(number)
         for run in self.running.values():
             self.view.finished(run.trial.number, "interrupted", None, "")

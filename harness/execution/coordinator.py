@@ -41,6 +41,7 @@ from harness.execution.stopping import (
 from harness.execution.trial_queue import Begun, TrialQueue, resumed
 from harness.execution.view import View
 from harness.study.ask import BATCH_SIZE, OOM_RETRY_OF, RETRY_BATCH_SIZE, TrialAsker
+from harness.study.sampling.pruning_decision import should_prune
 from harness.study.storage.record import Record
 from harness.study.storage.trial_attributes import set_attributes
 from harness.study.storage.trial_spool import TrialSpool
@@ -260,7 +261,8 @@ class Coordinator:
         # Optuna judges the last epoch that it knows: one that is repeated after a kill was not the trial's end.
         last = event.epoch >= max(stored, default=-1)
         due = last and event.epoch + 1 >= self.study.sweep.pruner.warmup_epochs
-        self.executor.reply(run.trial.number, stop=bool(due and run.trial.should_prune()))
+        stop = due and should_prune(self.study.optuna_study, self.study.sweep.pruner, run.trial)
+        self.executor.reply(run.trial.number, stop=stop)
         self.view.epoch(run.trial.number, event.epoch, event.metrics)
         self.writer.notify(run.spool)
 

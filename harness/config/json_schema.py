@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import typing
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
+from data.plugins import load_plugins
 from harness.config.parameters import FORMS, Parameter, places
-from harness.config.sweep import Pruner, Sampler, Sweep
+from harness.config.search_rules import PRUNERS, SAMPLERS
+from harness.config.sweep import Sweep
 from models.front_ends.config import FRONT_ENDS
 
 _SCALAR = {"type": ["string", "number", "boolean", "null"]}
@@ -16,6 +18,7 @@ _SCALAR = {"type": ["string", "number", "boolean", "null"]}
 
 def json_schema() -> dict[str, Any]:
     """The schema; a file that it refuses, the harness refuses too."""
+    load_plugins()
     schema = Sweep.model_json_schema(by_alias=True)
     forms = TypeAdapter[Any](Parameter).json_schema(by_alias=True, ref_template="#/$defs/{model}")
     schema["$defs"] |= forms.pop("$defs", {})
@@ -27,8 +30,8 @@ def json_schema() -> dict[str, Any]:
     properties = schema["properties"]
     properties["parameters"] = {**properties["parameters"], **_parameters()}
     properties["baseline"] |= {"properties": dict.fromkeys(places(), _SCALAR), "additionalProperties": False}
-    for section, model in (("sampler", Sampler), ("pruner", Pruner)):
-        properties[section] = _named_section(section, model)
+    properties["sampler"] = _named_section("Sampler", SAMPLERS)
+    properties["pruner"] = _named_section("Pruner", PRUNERS)
     parts = {"type": "array", "items": {"type": "string"}, "minItems": 1}
     schema["$defs"]["Parts"] = {"anyOf": [{"type": "string"}, parts, schema["$defs"]["Parts"]]}
     # A section may stand empty.
@@ -57,9 +60,12 @@ def _parameters() -> dict[str, Any]:
     }
 
 
-def _named_section(section: str, model: type[Sampler] | type[Pruner]) -> dict[str, Any]:
-    names = list(typing.get_args(model.model_fields["type"].annotation))
+def _named_section(base: str, rules: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """The rules by name or with the base's fields, and those of plug-ins with their own."""
+    kinds = dict.fromkeys(rules.values())
+    described = next(kind for kind in kinds if kind.__name__ == base)
+    added = [kind.model_json_schema() for kind in kinds if kind is not described]
     return {
-        "anyOf": [{"enum": names}, {"$ref": f"#/$defs/{section.capitalize()}"}],
-        "description": (model.__doc__ or "").strip(),
+        "anyOf": [{"enum": list(rules)}, {"$ref": f"#/$defs/{base}"}, *added],
+        "description": (described.__doc__ or "").strip(),
     }

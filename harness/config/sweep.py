@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator
 
 from data.config import DataConfig
 from data.digests import digest_of
 from harness.config.parameters import AnyScalar, Parameter
+from harness.config.search_rules import PRUNERS, SAMPLERS, Pruner, Sampler, rule_of
 from harness.config.trial_config import ControlName
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -23,48 +24,8 @@ def slug(text: str) -> str:
     return kept.strip("-._")[:80] or "sweep"
 
 
-def _named(raw: Any) -> Any:
-    """`sampler: tpe` is short for `sampler: {type: tpe}`."""
-    return {"type": raw} if isinstance(raw, str) else raw
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Sampler(_Section):
-    """How the next configuration is chosen."""
-
-    type: Literal["tpe", "random", "grid"] = Field(
-        default="tpe",
-        description=(
-            "tpe learns from finished trials (beyond 1,000: from the best and a sample); "
-            "grid walks every combination once."
-        ),
-    )
-    startup_trials: int = Field(default=10, ge=1, description="Random trials before TPE begins to learn.")
-
-
-class Pruner(_Section):
-    """Which trials are stopped early; it sees the median of the last three epochs, never one epoch."""
-
-    type: Literal["median", "patient", "halving", "hyperband", "none"] = Field(
-        default="median",
-        description="The rule. patient: median, for trials that have stopped improving. halving: 1 trial in "
-        "reduction_factor goes on from rung to rung, the first after the warm-up; hyperband: several such brackets.",
-    )
-    startup_trials: int = Field(
-        default=5, ge=0, description="Trials that finish before any is pruned (median, patient)."
-    )
-    warmup_epochs: int = Field(
-        default=3, ge=1, description="Epochs every trial may train before it is judged."
-    )
-    reduction_factor: int = Field(
-        default=3, ge=2, description="Share kept at each rung is 1 in this (halving, hyperband)."
-    )
-    patience: int = Field(
-        default=2, ge=0, description="Epochs without a new best that a trial is forgiven (patient)."
-    )
 
 
 class Budget(_Section):
@@ -91,8 +52,12 @@ class Sweep(_Section):
     parameters: dict[str, Parameter] = Field(
         default_factory=dict, description="What is searched, and fixed values."
     )
-    sampler: Annotated[Sampler, BeforeValidator(_named)] = Field(default_factory=Sampler)
-    pruner: Annotated[Pruner, BeforeValidator(_named)] = Field(default_factory=Pruner)
+    sampler: Annotated[SerializeAsAny[Sampler], BeforeValidator(rule_of(SAMPLERS))] = Field(
+        default_factory=Sampler
+    )
+    pruner: Annotated[SerializeAsAny[Pruner], BeforeValidator(rule_of(PRUNERS))] = Field(
+        default_factory=Pruner
+    )
     budget: Budget = Field(default_factory=Budget)
     controls: tuple[ControlName, ...] = Field(
         default=(),

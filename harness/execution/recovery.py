@@ -191,7 +191,7 @@ def _of_trial(study: Study, frozen: FrozenTrial) -> Iterator[_Repair]:
                 partial(fail_skipped_trial, study, frozen, reason),
             )
         elif running:
-            wait = partial(study.storage.set_trial_state_values, frozen._trial_id, TrialState.WAITING)
+            wait = partial(study.storage.set_trial_state_values, study.trial_id(number), TrialState.WAITING)
             yield _Repair(f"trial {number}: nobody trains it, it waits for the next launch", wait)
     elif running and "duplicate_of" in attributes:
         yield _Repair(
@@ -212,7 +212,7 @@ def _give_up(study: Study, frozen: FrozenTrial) -> None:
     from optuna.trial import TrialState
 
     if "state" not in frozen.user_attrs:  # else an arm that was skipped
-        study.storage.set_trial_user_attr(frozen._trial_id, "state", "abandoned")
+        study.storage.set_trial_user_attr(study.trial_id(frozen.number), "state", "abandoned")
     failpoint("reconciler.given_up")
     study.optuna_study.tell(frozen.number, state=TrialState.FAIL)
 

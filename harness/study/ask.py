@@ -93,7 +93,7 @@ class TrialAsker:
 
     def _ask(self) -> tuple[optuna.Trial, Values, TrialConfig]:
         study = self.study.optuna_study
-        study.sampler = build_sampler(self.study.sweep, self._asked(), self._workers)
+        study.sampler = build_sampler(self.study.sweep, self._asked(), self._workers, self.study.storage)
         trial = study.ask()
         failpoint("coordinator.asked")
         values = self.study.space.suggest(trial)

@@ -74,7 +74,8 @@ def fail_skipped_trial(study: Study, frozen: FrozenTrial, reason: str) -> None:
     """End an interrupted trial of a skipped arm as failed, with the reason."""
     from optuna.trial import TrialState
 
+    trial_id = study.trial_id(frozen.number)
     if frozen.state == TrialState.WAITING:
-        study.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-    study.storage.set_trial_user_attr(frozen._trial_id, "reason", f"skipped: {reason}")
+        study.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+    study.storage.set_trial_user_attr(trial_id, "reason", f"skipped: {reason}")
     study.optuna_study.tell(frozen.number, state=TrialState.FAIL)

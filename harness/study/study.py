@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from filelock import BaseFileLock, FileLock
@@ -22,7 +23,6 @@ from harness.study.trials import TrialSummary, best_of, spent, summary_of
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import BaseStorage
-    from optuna.study._frozen import FrozenStudy
 
 NOT_RECORDED = "not recorded"
 
@@ -86,7 +86,15 @@ class Study:
     @property
     def attributes(self) -> Mapping[str, Any]:
         """What the study remembers. Read it only: it is no copy, which takes 2 ms for each of 10,000 trials."""
-        return self.storage.get_study_user_attrs(self.optuna_study._study_id)
+        return self.storage.get_study_user_attrs(self._id)
+
+    @cached_property
+    def _id(self) -> int:
+        return self.storage.get_study_id_from_name(self.name)
+
+    def trial_id(self, number: int) -> int:
+        """What the storage calls a trial."""
+        return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
     def manifests_of(self, data: str) -> Mapping[str, str]:
         """Digest of each split's manifest under the data configuration of this digest.
@@ -138,9 +146,9 @@ def open_study(record: Record, sweep: Sweep) -> Study:
     digest = sweep.digest()
     with FileLock(record.locks / "studies.lock"):
         storage = record.storage()
-        existing = _summaries(storage)
+        existing = _attributes(storage)
         name, count = sweep.name, 1
-        while name in existing and existing[name].user_attrs.get("sweep_digest", digest) != digest:
+        while name in existing and existing[name].get("sweep_digest", digest) != digest:
             count += 1
             name = f"{sweep.name}-{count}"
         lock = record.lock_study(name)
@@ -171,7 +179,7 @@ def load_study(record: Record, name: str) -> Study:
     import optuna
 
     storage = record.require().storage()
-    names = _complete(_summaries(storage))
+    names = _complete(_attributes(storage))
     if name not in names:
         near = nearest(name, names)
         hint = f"did you mean {near}?" if near else f"there is {', '.join(sorted(names)) or 'none yet'}"
@@ -190,8 +198,8 @@ def study_of(record: Record, sweep: Sweep) -> str:
         No study does: the file was never run, or was edited since.
     """
     digest = sweep.digest()
-    summaries = _summaries(record.require().storage())
-    names = [name for name, study in summaries.items() if study.user_attrs.get("sweep_digest") == digest]
+    studies = _attributes(record.require().storage())
+    names = [name for name, attributes in studies.items() if attributes.get("sweep_digest") == digest]
     if not names:
         raise StudyError(
             f"no study in {record.root} runs this sweep ({sweep.name}) as it stands: run it first"
@@ -206,19 +214,19 @@ def study_names(record: Record) -> list[str]:
 
 def names_in(storage: BaseStorage) -> list[str]:
     """The same of a storage that is open."""
-    return _complete(_summaries(storage))
+    return _complete(_attributes(storage))
 
 
-def _summaries(storage: BaseStorage) -> dict[str, FrozenStudy]:
-    """Every study by its name, without its trials: `optuna.get_all_study_summaries` copies all of them, for seconds."""
+def _attributes(storage: BaseStorage) -> dict[str, dict[str, Any]]:
+    """What each study remembers, by its name: `optuna.get_all_study_summaries` copies all trials, for seconds."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return {study.study_name: study for study in storage.get_all_studies()}
+    return {study.study_name: study.user_attrs for study in storage.get_all_studies()}
 
 
-def _complete(summaries: Mapping[str, FrozenStudy]) -> list[str]:
-    return [name for name, study in summaries.items() if "sweep_digest" in study.user_attrs]
+def _complete(studies: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [name for name, attributes in studies.items() if "sweep_digest" in attributes]
 
 
 __all__ = [

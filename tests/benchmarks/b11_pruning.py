@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.config.sweep import Pruner
+from harness.config.search_rules import Pruner
 from tests.benchmarks.replay import RECORDED, Curves, Recorded, Replayed, replay
 from tests.benchmarks.result import Result, judged
 from tests.benchmarks.rounds import CannotRun, Estimate

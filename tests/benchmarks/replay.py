@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.config.sweep import Pruner
+from harness.config.search_rules import Pruner
 from harness.metrics.intervals import lower_median, trailing_median_score
 from harness.study.sampling.samplers import build_pruner
 from harness.training.state import SCORE_WINDOW

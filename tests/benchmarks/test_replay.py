@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from harness.config.sweep import Pruner
+from harness.config.search_rules import Pruner
 from tests.benchmarks.b11_pruning import Judged, best_of, judge, speedup_of
 from tests.benchmarks.replay import Recorded, Replayed, replay
 from tests.benchmarks.rounds import Estimate

@@ -39,12 +39,14 @@ class PendingTrial:
 
 def resume_trial(study: Study, frozen: optuna.trial.FrozenTrial) -> PendingTrial:
     """Take a trial on that an earlier launch left: it runs again, so that Optuna gives it to nobody."""
-    import optuna
     from optuna.trial import TrialState
 
+    from harness.study.storage.optuna_internals import resumed_trial
+
+    trial_id = study.trial_id(frozen.number)
     if frozen.state == TrialState.WAITING:
-        study.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-    trial = optuna.Trial(study.optuna_study, frozen._trial_id)
+        study.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+    trial = resumed_trial(study.optuna_study, trial_id)
     config = TrialConfig.model_validate(large(frozen.user_attrs, "config"))
     return PendingTrial(trial, config, frozen.user_attrs["name"])
 

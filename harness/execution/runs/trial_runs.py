@@ -21,6 +21,7 @@ from harness.execution.runs.jobs import Jobs
 from harness.execution.runs.run import Failure, Host, Run, RunKind
 from harness.execution.runs.trial_queue import PendingTrial, TrialQueue, resume_trial
 from harness.study.ask import BATCH_SIZE, OOM_RETRY_OF, RETRY_BATCH_SIZE, TrialAsker
+from harness.study.sampling.pruning_decision import should_prune
 from harness.study.storage.trial_attributes import set_attributes
 from harness.tracking.run_header import run_name
 from harness.tracking.run_verdict import verdict_of
@@ -144,7 +145,7 @@ class TrialRuns(RunKind[TrialRun]):
     def epoch_done(self, run: TrialRun, event: EpochDone) -> bool:
         """Report the epoch's smoothed score, once; whether the pruner stops the trial there."""
         smoothed = event.metrics["smoothed"]
-        stored = self.study.storage.get_trial(run.trial._trial_id).intermediate_values
+        stored = self.study.storage.get_trial(self.study.trial_id(run.trial.number)).intermediate_values
         if event.epoch not in stored and math.isfinite(smoothed):
             run.trial.report(smoothed, event.epoch)
             failpoint("coordinator.reported")
@@ -153,7 +154,7 @@ class TrialRuns(RunKind[TrialRun]):
         # Optuna judges the last epoch that it knows: one that is repeated after a kill was not the trial's end.
         last = event.epoch >= max(stored, default=-1)
         due = last and event.epoch + 1 >= self.study.sweep.pruner.warmup_epochs
-        return bool(due and run.trial.should_prune())
+        return due and should_prune(self.study.optuna_study, self.study.sweep.pruner, run.trial)
 
     def completed(self, run: TrialRun, outcome: dict[str, Any]) -> None:
         """Keep the outcome and tell the score; one that is no number fails the trial."""
@@ -218,7 +219,9 @@ class TrialRuns(RunKind[TrialRun]):
 
         running = [run for run in self.host.running.values() if isinstance(run, TrialRun)]
         for one in (*running, *self.interrupted, *self.asked):
-            self.study.storage.set_trial_state_values(one.trial._trial_id, TrialState.WAITING)
+            self.study.storage.set_trial_state_values(
+                self.study.trial_id(one.trial.number), TrialState.WAITING
+            )
             self.asker.fail_duplicates(one.trial.number)
         for run in running:
             self.host.view.finished(run.trial.number, "interrupted", None, "")

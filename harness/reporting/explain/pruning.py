@@ -1,140 +1,96 @@
-"""Why a trial was pruned: the rule's own numbers, found again in Optuna's journal.
+"""Why a trial was pruned: the rule's own numbers, which the trial has kept.
 
-The pruner decides when an epoch is reported, on what others had told by then. The journal keeps that order.
+A trial of an older version has not. The pruner decided when an epoch was reported, on what others had told by then; the
+journal keeps that order, and its lines are walked through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
+from harness.config.search_rules import Pruner
+from harness.study.sampling.pruning_decision import (
+    PRUNED_BY,
+    PruningNumbers,
+    by_halving,
+    by_median,
+    last_rung,
+)
 from harness.study.sampling.samplers import pruner_of
+from harness.study.storage.journal import parsed, whole_lines
+from harness.study.storage.optuna_internals import Operation
 from harness.study.storage.record import Record
 from harness.study.study import Study
 
 if TYPE_CHECKING:
-    import optuna
-    from optuna.pruners import BasePruner
     from optuna.trial import FrozenTrial
 
 
-@dataclass(frozen=True)
-class Pruned:
-    """What the rule compared. `epoch` counts from 1.
+def pruning_reason(record: Record, study: Study, number: int) -> PruningNumbers | None:
+    """The numbers that stopped a trial; None where neither it nor the journal knows them."""
+    trial = study.optuna_study.get_trials(deepcopy=False)[number]
+    if PRUNED_BY in trial.user_attrs:
+        return PruningNumbers(**json.loads(trial.user_attrs[PRUNED_BY]))
+    return replayed_reason(record, study, number) if trial.intermediate_values else None
 
-    value : the trial's smoothed validation score, of median and patient its best until then
-    bound : what it took to go on
-    others : what `value` was held against, highest first
-    """
 
-    rule: Literal["median", "patient", "halving", "hyperband"]
-    epoch: int
-    value: float
-    bound: float
-    others: tuple[float, ...]
-    text: str
-
-    @property
-    def rank(self) -> int:
-        """Place of the trial among the others and itself."""
-        return 1 + sum(other > self.value for other in self.others)
+def pruning_sentence(rule: Pruner, found: PruningNumbers) -> str:
+    """The numbers as a sentence."""
+    if found.rung is None:
+        stale = (
+            f", and not reached again in its last {rule.patience + 1} epochs"
+            if found.rule == "patient"
+            else ""
+        )
+        return (
+            f"rule {found.rule}: its best smoothed validation score in {found.epoch} epochs was {found.value:.3f} "
+            f"({found.at_epoch:.3f} at epoch {found.epoch}{stale}), below {found.bound:.3f}, the median at epoch "
+            f"{found.epoch} of the {found.compared} trials that were complete by then and had trained that long "
+            f"(highest {found.highest:.3f}, lowest {found.lowest:.3f}). The rule judges from epoch "
+            f"{rule.warmup_epochs + 1} on, once {rule.startup_trials} trials are complete"
+        )
+    place, of = f"rung {found.rung}", ""
+    if found.bracket is not None:
+        place, of = f"{place} of bracket {found.bracket}", " of the bracket"
+    return (
+        f"rule {found.rule}: at epoch {found.epoch}, {place}, its smoothed validation score was {found.value:.3f}; "
+        f"{found.compared} trials{of} had reached this rung, 1 in {rule.reduction_factor} goes on, and that took "
+        f"{found.bound:.3f}"
+    )
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """Ids of the trials that counted: complete at the last report, at the end, and past each rung."""
+    """The storage's ids of the trials that counted: complete at the last report, at the end, and past each rung."""
 
     reported: frozenset[int]
     told: frozenset[int]
     rungs: dict[str, frozenset[int]]
 
 
-def pruning_reason(record: Record, study: Study, number: int) -> Pruned | None:
-    """The numbers that stopped a trial; None where the journal does not explain it."""
-    trial = study.optuna_study.get_trials(deepcopy=False)[number]
-    if not trial.intermediate_values:
-        return None
-    seen = _seen(record, trial._trial_id)
-    if study.sweep.pruner.type in ("median", "patient"):
+def replayed_reason(record: Record, study: Study, number: int) -> PruningNumbers | None:
+    """The same of a trial that kept none, by the order of the journal's lines; None where they do not explain it."""
+    rule, trials = study.sweep.pruner, study.optuna_study.get_trials(deepcopy=False)
+    trial, seen = trials[number], _seen(record, study.trial_id(number))
+
+    def known(ids: Container[int]) -> Iterator[FrozenTrial]:
+        return (one for one in trials if study.trial_id(one.number) in ids)
+
+    if rule.type in ("median", "patient"):
         # An epoch that a resumed trial had reported before is judged again, later than the journal has it.
-        found = (_by_median(study, trial, complete) for complete in (seen.reported, seen.told))
+        found = (by_median(rule, trial, known(complete)) for complete in (seen.reported, seen.told))
         return next((one for one in found if one is not None), None)
-    halving = study.sweep.pruner.type in ("halving", "hyperband")
-    return _by_halving(study, trial, seen) if halving else None
-
-
-def _by_median(study: Study, trial: FrozenTrial, complete: frozenset[int]) -> Pruned | None:
-    """Optuna's MedianPruner: the best value so far against the median of the complete trials at this step.
-
-    A PatientPruner asks it only where the best has not been reached again.
-    """
-    step = max(trial.intermediate_values)
-    others = _descending(
-        one.intermediate_values[step] for one in study.optuna_study.get_trials(deepcopy=False)
-        if one._trial_id in complete and step in one.intermediate_values
-    )  # fmt: skip
-    if not others:
+    key = last_rung(seen.rungs)
+    if rule.type not in ("halving", "hyperband") or key is None:
         return None
-    best, bound, rule = max(trial.intermediate_values.values()), float(median(others)), study.sweep.pruner
-    if best >= bound:
-        return None
-    at_step = trial.intermediate_values[step]
-    patient = rule.type == "patient"
-    stale = f", and not reached again in its last {rule.patience + 1} epochs" if patient else ""
-    text = (
-        f"rule {rule.type}: its best smoothed validation score in {step + 1} epochs was {best:.3f} ({at_step:.3f} at "
-        f"epoch {step + 1}{stale}), below {bound:.3f}, the median at epoch {step + 1} of the {len(others)} trials that "
-        f"were complete by then and had trained that long (highest {others[0]:.3f}, lowest {others[-1]:.3f}). The rule "
-        f"judges from epoch {rule.warmup_epochs + 1} on, once {rule.startup_trials} trials are complete"
-    )
-    return Pruned("patient" if patient else "median", step + 1, best, bound, others, text)
-
-
-def _by_halving(study: Study, trial: FrozenTrial, seen: _Seen) -> Pruned | None:
-    """Optuna's SuccessiveHalvingPruner: at each rung 1 in `reduction_factor` goes on; HyperbandPruner: of a bracket."""
-    if not seen.rungs:
-        return None
-    pruner, of = pruner_of(study.sweep), study.optuna_study
-    bracket_of = _brackets(pruner, of)
-    bracket, rung = bracket_of(trial), len(seen.rungs) - 1
-    key, factor = f"completed_rung_{rung}", study.sweep.pruner.reduction_factor
-    value = float(trial.system_attrs[key])
-    others = _descending(
-        float(one.system_attrs[key]) for one in of.get_trials(deepcopy=False)
-        if one._trial_id in seen.rungs[key] and bracket_of(one) == bracket
-    )  # fmt: skip
-    competing = _descending([*others, value])
-    kept = max(1, len(competing) // factor)
-    bound = competing[kept - 1]
-    if value >= bound:
-        return None
-    step = max(trial.intermediate_values)
-    rule: Literal["halving", "hyperband"] = "halving" if bracket is None else "hyperband"
-    place = f"rung {rung}" if bracket is None else f"rung {rung} of bracket {bracket}"
-    text = (
-        f"rule {rule}: at epoch {step + 1}, {place}, its smoothed validation score was {value:.3f}; {len(others)} "
-        f"trials{'' if bracket is None else ' of the bracket'} had reached this rung, 1 in {factor} goes on, and that "
-        f"took {bound:.3f}"
-    )
-    return Pruned(rule, step + 1, value, bound, others, text)
-
-
-def _brackets(pruner: BasePruner, study: optuna.Study) -> Callable[[FrozenTrial], int | None]:
-    """The bracket of a trial; None where there is only one."""
-    from optuna.pruners import HyperbandPruner
-
-    if not isinstance(pruner, HyperbandPruner):
-        return lambda trial: None
-    pruner._try_initialization(study)
-    return lambda trial: pruner._get_bracket_id(study, trial)
+    return by_halving(rule, pruner_of(study.sweep), study.optuna_study, trial, known(seen.rungs[key]))
 
 
 def _seen(record: Record, trial_id: int) -> _Seen:
     """Walk the journal once, in the order in which it was written."""
-    from optuna.storages.journal import JournalFileBackend
-    from optuna.storages.journal._storage import JournalOperation as Operation
     from optuna.trial import TrialState
 
     complete: set[int] = set()
@@ -142,7 +98,7 @@ def _seen(record: Record, trial_id: int) -> _Seen:
     told: frozenset[int] = frozenset()
     passed: dict[str, set[int]] = {}
     rungs: dict[str, frozenset[int]] = {}
-    for log in JournalFileBackend(str(record.journal)).read_logs(0):
+    for log in map(parsed, whole_lines(record.journal)):
         operation, mine = log["op_code"], log.get("trial_id") == trial_id
         if operation == Operation.SET_TRIAL_STATE_VALUES and log["state"] == TrialState.COMPLETE:
             complete.add(log["trial_id"])
@@ -151,17 +107,9 @@ def _seen(record: Record, trial_id: int) -> _Seen:
         elif operation == Operation.SET_TRIAL_INTERMEDIATE_VALUE and mine:
             reported = frozenset(complete)
         elif operation == Operation.SET_TRIAL_SYSTEM_ATTR:
-            for key in _rung_keys(log["system_attr"]):
+            for key in log["system_attr"]:
                 if mine:
                     rungs.setdefault(key, frozenset(passed.get(key, ())))
                 else:
                     passed.setdefault(key, set()).add(log["trial_id"])
     return _Seen(reported, told, rungs)
-
-
-def _rung_keys(attributes: dict[str, Any]) -> list[str]:
-    return [key for key in attributes if key.startswith("completed_rung_")]
-
-
-def _descending(values: Iterable[float]) -> tuple[float, ...]:
-    return tuple(sorted(values, reverse=True))

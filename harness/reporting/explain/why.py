@@ -9,7 +9,7 @@ from data.errors import nearest
 from harness.config.control_configs import CONTROLS, control_config
 from harness.config.trial_config import ControlName
 from harness.reporting.explain.promotion_status import baseline_promotion_status, standing
-from harness.reporting.explain.pruning import pruning_reason
+from harness.reporting.explain.pruning import pruning_reason, pruning_sentence
 from harness.study.choose_trial import available_subjects
 from harness.study.controls import controls_of
 from harness.study.decisions import Decision
@@ -116,8 +116,12 @@ def _pruned(record: Record, study: Study, trial: TrialSummary) -> tuple[str, lis
         f"{trial.label} was pruned by the {found.rule} rule at epoch {found.epoch}: its smoothed validation score, "
         f"{found.value:.3f}, was below {found.bound:.3f}"
     )
-    place = f"it ranked {found.rank} of {len(found.others) + 1} there"
-    return sentence, [found.text, f"{place}; trained {far}{score}", _parameters(study, trial)]
+    place = f"it ranked {found.rank} of {found.compared + 1} there"
+    return sentence, [
+        pruning_sentence(study.sweep.pruner, found),
+        f"{place}; trained {far}{score}",
+        _parameters(study, trial),
+    ]
 
 
 def _failed(study: Study, trial: TrialSummary) -> tuple[str, list[str]]:

@@ -8,9 +8,8 @@ TPE to the last bit.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import optuna
@@ -20,6 +19,7 @@ from optuna.trial import TrialState
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 SHOWN = 1_000
@@ -28,9 +28,12 @@ BEST = 25
 
 
 class BoundedTPE(TPESampler):
-    """Optuna's TPE, of at most SHOWN ended trials; one instance serves one `ask`."""
+    """Optuna's TPE, of at most SHOWN ended trials; one instance serves one `ask` of a study in this storage."""
 
-    _seen: optuna.Study | None = None
+    def __init__(self, storage: BaseStorage, **options: Any) -> None:
+        super().__init__(**options)
+        self._storage = storage
+        self._seen: optuna.Study | None = None
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -52,29 +55,32 @@ class BoundedTPE(TPESampler):
 
     def _view(self, study: optuna.Study) -> optuna.Study:
         if self._seen is None:
-            self._seen = _view(study)
+            trials = study.get_trials(deepcopy=False)
+            self._seen = study if len(trials) <= SHOWN else self._of_few(study, trials)
         return self._seen
 
+    def _of_few(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.Study:
+        shown = few(trials, maximize=study.direction == StudyDirection.MAXIMIZE)
+        storage = cast("BaseStorage", _FewTrials(self._storage, shown))
+        return optuna.load_study(
+            study_name=study.study_name, storage=storage, sampler=self, pruner=study.pruner
+        )
 
-class _View(optuna.Study):
-    """A study as the sampler sees it."""
 
-    shown: list[FrozenTrial]
+class _FewTrials:
+    """A storage whose study has these trials; all else is the other storage's."""
 
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    def __init__(self, storage: BaseStorage, shown: list[FrozenTrial]) -> None:
+        self._storage, self._shown = storage, shown
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        return [trial for trial in self.shown if states is None or trial.state in states]
-
-
-def _view(study: optuna.Study) -> optuna.Study:
-    trials = study.get_trials(deepcopy=False)
-    if len(trials) <= SHOWN:
-        return study
-    view = copy.copy(study)
-    view.__class__ = _View
-    view.shown = few(trials, maximize=study.direction == StudyDirection.MAXIMIZE)  # type: ignore[attr-defined]
-    return view
+        """The shown ones: the sampler, which changes none, reads trials by this call only."""
+        return [trial for trial in self._shown if states is None or trial.state in states]
 
 
 def few(trials: Sequence[FrozenTrial], *, maximize: bool) -> list[FrozenTrial]:

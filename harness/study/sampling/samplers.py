@@ -2,37 +2,59 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harness.config.sweep import Pruner, Sweep
+from harness.config.search_rules import Pruner, Sampler
+from harness.config.sweep import Sweep
 from harness.config.training_config import TrainingConfig
 from harness.core.seeds import derived_seed
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
 
 
-def build_sampler(sweep: Sweep, number: int, workers: int) -> BaseSampler:
+def build_sampler(sweep: Sweep, number: int, workers: int, storage: BaseStorage) -> BaseSampler:
     """The sampler of one trial, seeded from (study seed, trial number): a resumed study repeats nothing."""
+    seed = derived_seed("sampler", sweep.seed, number)
+    sampler: BaseSampler = _builder(sweep.sampler.builder)(sweep.sampler, seed, workers, storage)
+    return sampler
+
+
+def build_pruner(pruner: Pruner, longest: int) -> BasePruner:
+    """The pruner of this rule, where the longest trial trains so many epochs; it is shown smoothed values only."""
+    built: BasePruner = _builder(pruner.builder)(pruner, longest)
+    return built
+
+
+def _builder(reference: str) -> Callable[..., Any]:
+    module, _, name = reference.partition(":")
+    builder: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return builder
+
+
+def optuna_sampler(sampler: Sampler, seed: int, workers: int, storage: BaseStorage) -> BaseSampler:
+    """Optuna's TPE, else its random sampler; of a grid it is asked only for what is not queued."""
     from optuna.samplers import RandomSampler
 
-    seed = derived_seed("sampler", sweep.seed, number)
-    if sweep.sampler.type == "tpe":
-        from harness.study.sampling.bounded_tpe import BoundedTPE
+    if sampler.type != "tpe":
+        return RandomSampler(seed=seed)
+    from harness.study.sampling.bounded_tpe import BoundedTPE
 
-        with _experimental():  # multivariate and group are
-            return BoundedTPE(
-                seed=seed,
-                n_startup_trials=sweep.sampler.startup_trials,
-                multivariate=True,
-                group=True,
-                constant_liar=workers > 1,
-            )
-    return RandomSampler(seed=seed)
+    with _experimental():  # multivariate and group are
+        return BoundedTPE(
+            storage,
+            seed=seed,
+            n_startup_trials=sampler.startup_trials,
+            multivariate=True,
+            group=True,
+            constant_liar=workers > 1,
+        )
 
 
 @contextmanager
@@ -43,8 +65,8 @@ def _experimental() -> Iterator[None]:
         yield
 
 
-def build_pruner(pruner: Pruner, longest: int) -> BasePruner:
-    """Optuna's pruner of this rule; it is shown smoothed values only."""
+def optuna_pruner(pruner: Pruner, longest: int) -> BasePruner:
+    """Optuna's pruner of this rule."""
     from optuna.pruners import (
         HyperbandPruner,
         MedianPruner,

@@ -162,9 +162,7 @@ class Record:
         from harness.study.storage.journal import AtomicJournalBackend
         from harness.study.storage.journal_reader import FastJournalStorage
 
-        return FastJournalStorage(
-            AtomicJournalBackend(str(self.journal), lock_obj=_journal_lock(self.journal_lock))
-        )
+        return FastJournalStorage(AtomicJournalBackend(self.journal, FileLock(self.journal_lock)))
 
     def lock_study(self, study: str) -> FileLock:
         """Take the study's lock for this process, or say who holds it.
@@ -226,21 +224,3 @@ def is_locked(path: Path) -> bool:
         return True
     finally:
         os.close(handle)
-
-
-def _journal_lock(path: Path):  # type: ignore[no-untyped-def]
-    """A journal lock that the kernel releases when its holder dies (Optuna's own blocks 30 s then)."""
-    from optuna.storages.journal._file import BaseJournalFileLock
-
-    class KernelLock(BaseJournalFileLock):
-        def __init__(self) -> None:
-            self._lock = FileLock(path)
-
-        def acquire(self) -> bool:
-            self._lock.acquire()
-            return True
-
-        def release(self) -> None:
-            self._lock.release()
-
-    return KernelLock()

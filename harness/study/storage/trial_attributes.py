@@ -21,26 +21,17 @@ JSON_ATTRIBUTES = frozenset({"config", "outcome"})
 
 
 def set_attributes(storage: BaseStorage, trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
-    """Write them in their order: a kill leaves the first of them, or none; never a later one without those before."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal._storage import JournalOperation
+    """Write them in their order: a kill leaves the first of them, or none; never a later one without those before.
 
-    assert isinstance(storage, JournalStorage)
-    stored = {
-        name: json.dumps(value, separators=(",", ":")) if name in JSON_ATTRIBUTES else value
-        for name, value in attributes.items()
-    }
-    with storage._thread_lock:
-        common = {
-            "op_code": JournalOperation.SET_TRIAL_USER_ATTR,
-            "worker_id": storage._replay_result.worker_id,
-            "trial_id": trial._trial_id,
-        }
-        storage._backend.append_logs(
-            [{**common, "user_attr": {name: value}} for name, value in stored.items()]
-        )
-        storage._sync_with_backend()
-    trial._cached_frozen_trial.user_attrs.update(stored)
+    An error leaves none in the journal; `trial` itself may then have them, and is to be left.
+    """
+    from harness.study.storage.journal_reader import FastJournalStorage
+
+    assert isinstance(storage, FastJournalStorage)
+    with storage.journal.together():
+        for name, value in attributes.items():
+            large = name in JSON_ATTRIBUTES
+            trial.set_user_attr(name, json.dumps(value, separators=(",", ":")) if large else value)
 
 
 def large(attributes: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
+from harness.config.search_rules import Pruner
 from harness.config.search_space import Values
-from harness.config.sweep import Pruner, Sweep
+from harness.config.sweep import Sweep
 from harness.study.sampling.samplers import build_pruner, build_sampler
 from harness.study.storage.record import Record, RecordError
 from harness.study.study import DataChangedError, Study, StudyError, load_study, open_study, study_names
@@ -176,7 +177,7 @@ def run_trials(study: Study, count: int) -> list[Values]:
     found = []
     for _ in range(count):
         number = len(study.optuna_study.get_trials(deepcopy=False))
-        study.optuna_study.sampler = build_sampler(study.sweep, number, workers=1)
+        study.optuna_study.sampler = build_sampler(study.sweep, number, workers=1, storage=study.storage)
         trial = study.optuna_study.ask()
         values = study.space.suggest(trial)
         found.append(values)
@@ -207,7 +208,9 @@ def test_another_seed_asks_other_things(record: Record) -> None:
 
 @pytest.mark.parametrize("kind", ["tpe", "random", "grid"])
 def test_every_sampler_of_the_schema_can_be_built(kind: str) -> None:
-    assert isinstance(build_sampler(sweep(sampler=kind), 0, workers=2), optuna.samplers.BaseSampler)
+    storage = optuna.storages.InMemoryStorage()
+    built = build_sampler(sweep(sampler=kind), 0, workers=2, storage=storage)
+    assert isinstance(built, optuna.samplers.BaseSampler)
 
 
 @pytest.mark.parametrize(

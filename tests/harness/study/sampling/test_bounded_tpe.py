@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import TPESampler
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness.study.sampling import bounded_tpe
@@ -32,8 +35,10 @@ def trial(number: int, state: TrialState, score: float) -> FrozenTrial:
     return made
 
 
-def asked(sampler: TPESampler, trials: list[FrozenTrial]) -> dict[str, object]:
-    study = optuna.create_study(direction="maximize", sampler=sampler)
+def asked(kind: type[TPESampler], told: dict[str, Any], trials: list[FrozenTrial]) -> dict[str, object]:
+    storage = InMemoryStorage()
+    sampler = BoundedTPE(storage, **told) if kind is BoundedTPE else kind(**told)
+    study = optuna.create_study(direction="maximize", sampler=sampler, storage=storage)
     study.add_trials(trials)
     one = study.ask()
     return {name: one._suggest(name, space) for name, space in SPACE.items()}
@@ -44,7 +49,7 @@ def asked(sampler: TPESampler, trials: list[FrozenTrial]) -> dict[str, object]:
 def test_of_a_short_study_it_is_optunas_to_the_last_bit(liar: bool) -> None:
     trials = [trial(number, STATES[number % 3], (number * 37 % 101) / 101) for number in range(60)]
     told = {"seed": 3, "n_startup_trials": 5, "multivariate": True, "group": True, "constant_liar": liar}
-    assert asked(BoundedTPE(**told), trials) == asked(TPESampler(**told), trials)  # type: ignore[arg-type]
+    assert asked(BoundedTPE, told, trials) == asked(TPESampler, told, trials)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -54,8 +59,8 @@ def test_of_a_long_study_it_is_optunas_of_the_few(monkeypatch: pytest.MonkeyPatc
     trials = [trial(number, STATES[number % 3], (number * 37 % 101) / 101) for number in range(300)]
     told = {"seed": 3, "n_startup_trials": 5, "multivariate": True, "group": True, "constant_liar": liar}
     shown = few(trials, maximize=True)
-    assert asked(BoundedTPE(**told), trials) == asked(TPESampler(**told), shown)  # type: ignore[arg-type]
-    assert asked(BoundedTPE(**told), trials) != asked(TPESampler(**told), trials)  # type: ignore[arg-type]
+    assert asked(BoundedTPE, told, trials) == asked(TPESampler, told, shown)
+    assert asked(BoundedTPE, told, trials) != asked(TPESampler, told, trials)
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from optuna.storages import JournalStorage
@@ -10,7 +11,7 @@ from optuna.trial import TrialState
 
 from harness.study.storage.journal import AtomicJournalBackend
 from harness.study.storage.journal_reader import FastJournalStorage
-from harness.study.storage.record import Record, _journal_lock
+from harness.study.storage.record import Record
 
 Operation = tuple[str, int, float]
 OPERATIONS = st.lists(
@@ -25,7 +26,7 @@ OPERATIONS = st.lists(
 
 
 def journal(path: Path) -> AtomicJournalBackend:
-    return AtomicJournalBackend(str(path), lock_obj=_journal_lock(path.with_suffix(".lock")))
+    return AtomicJournalBackend(path, FileLock(path.with_suffix(".lock")))
 
 
 def act(storage: JournalStorage, operations: list[Operation]) -> None:

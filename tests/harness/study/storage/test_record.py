@@ -122,8 +122,8 @@ def test_a_line_that_another_process_tore_is_cut_off_by_who_goes_on(record: Reco
 
 def test_the_journals_lock_dies_with_its_holder(record: Record) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from harness.study.storage.record import Record, _journal_lock\n"
-        "lock = _journal_lock(Record(Path(sys.argv[1])).locks / 'journal.lock'); lock.acquire()\n"
+        "import sys, time; from pathlib import Path; from filelock import FileLock; from harness.study.storage.record import Record\n"
+        "lock = FileLock(Record(Path(sys.argv[1])).locks / 'journal.lock'); lock.acquire()\n"
         "print('held', flush=True); time.sleep(60)\n"
     )
     holder = child(program, record.root)

@@ -70,3 +70,16 @@ def study_again(record: Record):  # type: ignore[no-untyped-def]
     record.database.touch()  # `load_study` wants a complete record; this one's MLflow is not asked
     (record.root / "VERSION").write_text("1")
     return load_study(record, "one")
+
+
+def test_an_error_on_the_way_leaves_none_and_the_journal_goes_on(tmp_path: Path) -> None:
+    record = Record(tmp_path / "mlruns")
+    record.locks.mkdir(parents=True)
+    study = open_study(record, Sweep.model_validate({"name": "one"}))
+    trial = study.optuna_study.ask()
+    with pytest.raises(TypeError):
+        set_attributes(study.storage, trial, {"name": "000", "values": object()})
+    assert study_again(record).optuna_study.get_trials()[0].user_attrs == {}
+    set_attributes(study.storage, trial, {"fingerprint": "f"})
+    assert study_again(record).optuna_study.get_trials()[0].user_attrs == {"fingerprint": "f"}
+    study.release()

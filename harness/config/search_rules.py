@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter
 
 from data.plugins import load_plugins
 
@@ -25,22 +24,21 @@ PRUNERS: dict[str, type[Pruner]] = {}
 
 
 @dataclass(frozen=True)
-class _NameIn:
-    """One of a registry's names, told and described as a `Literal` of them; plug-ins may add to it at any time."""
+class _NamesOf:
+    """Describes a registry's names as a `Literal` of them; plug-ins may add to it at any time."""
 
     registry: Mapping[str, Any]
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self._known)
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
         return {"enum": list(self.registry), "type": "string"}
 
-    def _known(self, value: Any) -> str:
-        if isinstance(value, str) and value in self.registry:
-            return value
-        *names, last = map(repr, self.registry)
-        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(names)} or {last}"})
+
+def _name_in(registry: Mapping[str, Any]) -> PlainValidator:
+    def known(value: Any) -> Any:
+        literal: Any = Literal
+        return TypeAdapter(literal[tuple(registry)]).validate_python(value)
+
+    return PlainValidator(known)
 
 
 class _Rule(BaseModel):
@@ -55,7 +53,7 @@ class Sampler(_Rule):
     # module:function, (rule, seed, workers, storage) -> optuna.samplers.BaseSampler; one is made for each trial.
     builder: ClassVar[str] = "harness.study.sampling.samplers:optuna_sampler"
 
-    type: Annotated[str, _NameIn(SAMPLERS)] = Field(
+    type: Annotated[str, _name_in(SAMPLERS), _NamesOf(SAMPLERS)] = Field(
         default="tpe",
         description=(
             "tpe learns from finished trials (beyond 1,000: from the best and a sample); "
@@ -71,7 +69,7 @@ class Pruner(_Rule):
     # module:function, (rule, epochs of the longest trial) -> optuna.pruners.BasePruner
     builder: ClassVar[str] = "harness.study.sampling.samplers:optuna_pruner"
 
-    type: Annotated[str, _NameIn(PRUNERS)] = Field(
+    type: Annotated[str, _name_in(PRUNERS), _NamesOf(PRUNERS)] = Field(
         default="median",
         description="The rule. patient: median, for trials that have stopped improving. halving: 1 trial in "
         "reduction_factor goes on from rung to rung, the first after the warm-up; hyperband: several such brackets.",

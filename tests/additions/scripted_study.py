@@ -18,7 +18,7 @@ record = empty_record(folder / "mlruns")
 inspections = prepared_for(sweep, folder)
 study = open_study(record, sweep)
 study.check_manifests({one.prepared.config.digest(): one.digests for one in inspections})
-coordinate(study, record, inspections, folder / "cache").run()
+coordinate(study, record, inspections, folder / "cache")[0].run()
 study.release()
 study = load_study(record, sweep.name)  # as it is read again
 trials = study.optuna_study.get_trials(deepcopy=False)

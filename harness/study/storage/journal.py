@@ -49,26 +49,32 @@ class AtomicJournalBackend(BaseJournalBackend):
 
         A kill leaves the first of the lines or none; an append that fails leaves none. One thread writes at a time.
         """
-        self._held = held = []
+        held: list[dict[str, Any]] = []
+        self._held = held
         try:
             yield
         finally:
             self._held = None
-        self.append_logs(held)
+        self._write(held)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append; where that fails, cut off what was written of it.
-
-        A line that another process tore, killed as it wrote, is cut off before: studies share the journal.
+        """Append, at once or at the end of a block of `together`.
 
         Raises
         ------
         OSError
             There is no room; the journal is as it was, and named.
         """
-        if self._held is not None:
+        if self._held is None:
+            self._write(logs)
+        else:
             self._held.extend(logs)
-            return
+
+    def _write(self, logs: list[dict[str, Any]]) -> None:
+        """Write all lines; where that fails, cut off what was written of them.
+
+        A line that another process tore, killed as it wrote, is cut off before: studies share the journal.
+        """
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         with self._lock, self.path.open("rb+", buffering=0) as file:
             _cut_torn_line(file)

@@ -19,13 +19,13 @@ def test_attributes_are_one_append_in_their_order(tmp_path: Path, monkeypatch: p
     trial = study.optuna_study.ask()
     trial.set_user_attr("kept", 1)
     appends: list[list[dict[str, object]]] = []
-    append = AtomicJournalBackend.append_logs
+    append = AtomicJournalBackend._write
 
     def counted(self: AtomicJournalBackend, logs: list[dict[str, object]]) -> None:
         appends.append(logs)
         append(self, logs)
 
-    monkeypatch.setattr(AtomicJournalBackend, "append_logs", counted)
+    monkeypatch.setattr(AtomicJournalBackend, "_write", counted)
     attributes = {"name": "000", "values": {"epochs": 2}, "fingerprint": "f"}
     set_attributes(study.storage, trial, attributes)
     assert [[line["user_attr"] for line in logs] for logs in appends] == [

@@ -18,7 +18,7 @@ from data.errors import DataError
 from harness.core.disk_space import says_disk_full
 from harness.core.environment import disable_telemetry
 from harness.core.errors import FailedError, HarnessError, InputError, RefusedError
-from harness.core.file_permissions import private_files
+from harness.core.files import private_files
 from harness.core.format import one_line
 from harness.core.signals import Stopped, handling_signals
 from models.errors import ModelError

@@ -15,7 +15,7 @@ from harness.core.errors import InputError
 from models.front_ends.build import why_unavailable
 
 if TYPE_CHECKING:
-    from harness.config.trial_config import TrialConfig
+    from harness.config.trial.trial_config import TrialConfig
 
 
 class BaselineError(InputError):

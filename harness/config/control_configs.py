@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from data.config import DataConfig
 from harness.config.cost import SAMPLES, window_macs
-from harness.config.trial_config import ControlName, TrialConfig
+from harness.config.trial.trial_config import ControlName, TrialConfig
 
 if TYPE_CHECKING:
     from harness.config.search_space import SearchSpace

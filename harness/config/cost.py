@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from harness.config.search_space import SearchSpace
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 
 # Multiply-accumulates a second that training reaches, one worker, all overheads in: measured on a 2-core
 # machine for the CPU, conservative for a GPU. Estimates only; the live view goes by the real pace.

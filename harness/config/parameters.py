@@ -34,8 +34,8 @@ from pydantic import (
 
 from data.config import DataConfig
 from data.plugins import load_plugins
-from harness.config.augmentation_config import AugmentationConfig
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.augmentation_config import AugmentationConfig
+from harness.config.trial.training_config import TrainingConfig
 from models.front_ends.config import FRONT_ENDS
 from models.networks.config import CnnConfig
 

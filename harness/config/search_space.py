@@ -12,7 +12,7 @@ from typing import Protocol
 from data.config import DataConfig
 from harness.config.parameters import Choice, Fixed, FloatRange, IntRange, Scalar, Section, places
 from harness.config.sweep import Sweep
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.seeds import derived_seed
 from models.front_ends.config import FRONT_ENDS, FrontEnd, parse_front_end
 

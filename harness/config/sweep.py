@@ -11,7 +11,7 @@ from data.config import DataConfig
 from data.digests import digest_of
 from harness.config.parameters import AnyScalar, Parameter
 from harness.config.search_rules import PRUNERS, SAMPLERS, Pruner, Sampler, rule_of
-from harness.config.trial_config import ControlName
+from harness.config.trial.trial_config import ControlName
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 

@@ -1,13 +1,24 @@
-"""Files that survive a loss of power: a name is durable only when its folder was synced too."""
+"""Files that survive a loss of power, and who may read them.
+
+A name is durable only when its folder was synced too. Files of a record are their user's alone; what is made to be given
+away is not: every command runs under umask 077, and so do the workers and servers that it starts; what others may read
+is written inside `to_share`: prepared data in the cache, bundles, reports, sweep files.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from models.files import sync, write_atomic
+
+PRIVATE = 0o077
+_of_user: list[int] = []
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -46,3 +57,34 @@ def sha256_of(path: Path) -> str:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON aside, fsync, rename: a reader sees the old file or the new one, whole."""
     write_text_atomic(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False))
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """In this block a file that is made is readable by its user alone."""
+    before = os.umask(PRIVATE)
+    _of_user.append(before if not _of_user else _of_user[-1])
+    try:
+        yield
+    finally:
+        _of_user.pop()
+        os.umask(before)
+
+
+@contextmanager
+def to_share() -> Iterator[None]:
+    """In this block files are made as the user's own umask says."""
+    before = os.umask(user_umask())
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def user_umask() -> int:
+    """The umask that the user chose."""
+    if _of_user:
+        return _of_user[-1]
+    current = os.umask(PRIVATE)
+    os.umask(current)
+    return current

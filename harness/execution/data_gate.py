@@ -10,9 +10,9 @@ from data.config import DataConfig
 from data.errors import DataError
 from harness.config.control_configs import control_configs
 from harness.config.search_space import SearchSpace
-from harness.config.trial_config import ControlName
+from harness.config.trial.trial_config import ControlName
 from harness.core.errors import RefusedError
-from harness.core.file_permissions import to_share
+from harness.core.files import to_share
 from harness.core.settings import Settings
 
 if TYPE_CHECKING:

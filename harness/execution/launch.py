@@ -15,7 +15,7 @@ from harness.config.control_configs import control_config
 from harness.config.cost import Cost, estimate
 from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.disk_space import disk_full_as_out_of_space, require_free_space
 from harness.core.files import write_json
 from harness.core.format import duration

@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.config.files.policy_file import load_policy
 from harness.config.policy import Policy
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.metrics.by_subset import scores_by_subset
 from harness.metrics.classification import expected_calibration_error, softmax
 from harness.metrics.predictions import Predictions

@@ -22,7 +22,7 @@ from typing import Any
 from data.preparation.prepare import prepare
 from harness.config.policy import Policy
 from harness.core.failpoints import failpoint
-from harness.core.file_permissions import to_share
+from harness.core.files import to_share
 from harness.core.provenance import Provenance, provenance
 from harness.core.settings import Settings
 from harness.promotion.bundle.card import card_of

@@ -24,7 +24,7 @@ from harness.config.sweep import NAME
 from harness.core.atomic_swap import replace_folder
 from harness.core.errors import InputError
 from harness.core.failpoints import failpoint
-from harness.core.file_permissions import to_share
+from harness.core.files import to_share
 from harness.promotion.finish import require_output, require_replaceable, staging_folder
 from harness.promotion.registry.fetch_bundle import fetch_bundle
 from harness.promotion.registry.model_versions import (

@@ -255,7 +255,7 @@ def _macs(trial: TrialSummary) -> int | None:
     from pydantic import ValidationError
 
     from harness.config.cost import window_macs
-    from harness.config.trial_config import TrialConfig
+    from harness.config.trial.trial_config import TrialConfig
 
     try:
         return window_macs(TrialConfig.model_validate(trial.config))

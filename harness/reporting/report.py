@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.core.file_permissions import to_share
-from harness.core.files import write_json, write_text_atomic
+from harness.core.files import to_share, write_json, write_text_atomic
 from harness.core.format import duration
 from harness.metrics.few_clusters import few_clusters_note
 from harness.reporting.analysis import Answers, analyse

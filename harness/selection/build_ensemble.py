@@ -23,10 +23,9 @@ import numpy as np
 import torch
 
 from data.preparation.prepare import Prepared, prepare
-from harness.config.training_config import TrainingConfig
-from harness.config.trial_config import TrialConfig
-from harness.core.file_permissions import to_share
-from harness.core.files import sha256_of, write_json
+from harness.config.trial.training_config import TrainingConfig
+from harness.config.trial.trial_config import TrialConfig
+from harness.core.files import sha256_of, to_share, write_json
 from harness.core.provenance import provenance
 from harness.core.settings import Settings
 from harness.metrics.by_subset import scores_by_subset

@@ -16,7 +16,7 @@ from data.digests import digest_of
 from data.preparation.prepare import Prepared
 from data.tasks import TASKS
 from harness.config.cost import window_macs
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.study.ensembles import EnsembleSummary
 from harness.study.study import DataChangedError, Study
 from harness.study.trials import TrialSummary

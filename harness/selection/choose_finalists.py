@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from harness.config.baseline import baseline_of
 from harness.config.parameters import Scalar
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.errors import InputError
 from harness.study.choose_trial import choose, resolve_subject
 from harness.study.confirmation.definition import Arm

@@ -11,7 +11,7 @@ from harness.config.files.policy_file import load_policy
 from harness.config.parameters import Scalar
 from harness.core.disk_space import disk_full_as_out_of_space, require_free_space
 from harness.core.errors import FailedError
-from harness.core.file_permissions import to_share
+from harness.core.files import to_share
 from harness.core.format import duration
 from harness.core.provenance import provenance
 from harness.core.settings import Settings

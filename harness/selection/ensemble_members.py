@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from data.errors import nearest
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.errors import InputError
 from harness.study.storage.record import Record
 from harness.study.study import Study, load_study, study_names

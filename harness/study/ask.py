@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.config.search_space import SearchSpace, Values
-from harness.config.training_config import MIN_BATCH_SIZE
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.training_config import MIN_BATCH_SIZE
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.failpoints import failpoint
 from harness.study.sampling.samplers import build_sampler
 from harness.study.skipped_front_ends import SKIPPED

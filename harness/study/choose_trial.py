@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.study.ensembles import EnsembleSummary, ensemble_named, ensembles_of
 from harness.study.study import Study, StudyError
 from harness.study.trials import TrialSummary

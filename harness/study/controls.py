@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.config.control_configs import CONTROLS
-from harness.config.trial_config import ControlName
+from harness.config.trial.trial_config import ControlName
 from harness.metrics.chance_level import ChanceTestResult, Verdict
 
 if TYPE_CHECKING:

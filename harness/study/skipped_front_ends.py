@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.errors import RefusedError
 from harness.study.storage.trial_attributes import large
 from models.front_ends.build import why_unavailable

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.study.confirmation.definition import Arm, results_of
 from harness.study.confirmation.replicate import replicate_of
 from harness.study.controls import Control, controls_left, controls_of
@@ -14,7 +14,7 @@ from harness.study.storage.trial_spool import TrialSpool
 from harness.study.trials import TrialSummary
 
 if TYPE_CHECKING:
-    from harness.config.trial_config import ControlName
+    from harness.config.trial.trial_config import ControlName
     from harness.study.study import Study
 
 

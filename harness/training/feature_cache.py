@@ -27,7 +27,7 @@ from data.preparation.manifest import Manifest
 from data.preparation.prepared import SplitData
 from data.store.content_store import reserve
 from data.store.leases import build_and_lease
-from harness.core.file_permissions import to_share
+from harness.core.files import to_share
 from models.front_ends.build import build_front_end
 from models.front_ends.config import FrontEnd
 

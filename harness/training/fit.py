@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.training_config import TrainingConfig
 from harness.core.seeds import derived
 from harness.metrics.classification import binary_metrics
 from harness.training.checkpoint import (

@@ -14,7 +14,7 @@ import torch
 
 from data.plugins import load_plugins
 from data.preparation.prepare import Prepared, load_prepared
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.errors import UsageError
 from harness.core.failpoints import failpoint
 from harness.core.files import sync_tree

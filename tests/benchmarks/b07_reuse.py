@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data.preparation.prepared import load_prepared
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.study.storage.record import Record
 from harness.study.study import StudyError, load_study
 from harness.training.feature_cache import SOURCE, built, feature_key

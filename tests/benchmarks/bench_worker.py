@@ -127,7 +127,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from harness.core.file_permissions import private_files
+    from harness.core.files import private_files
     from harness.core.redaction import redact_output
 
     redact_output()

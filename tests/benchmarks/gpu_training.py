@@ -13,7 +13,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.training_config import TrainingConfig
 from harness.core.seeds import derived
 from harness.training.fit import EpochReport, FitResult, Split, fit, learning_rate_at, mixed_precision
 from harness.training.stacking.fit_stack import Member, fit_stack

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.training_config import TrainingConfig
 from models.networks.cnn import build_network
 from models.networks.config import CnnConfig
 from tests.benchmarks.gpu_ceilings import Amount, Ceilings, Layer, floor_s, layers_of

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sqlalchemy import create_engine, text
 
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.training_config import TrainingConfig
 from harness.training.fit import Split, fit
 from models.networks.cnn import FastDiarizationModel
 from models.networks.config import CnnConfig

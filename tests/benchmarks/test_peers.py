@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.training_config import TrainingConfig
 from harness.training.fit import Split, fit
 from models.front_ends.build import build_front_end
 from models.networks.cnn import FastDiarizationModel

@@ -9,7 +9,7 @@ import click
 
 from harness.cli.exits import print_json
 from harness.cli.options import common, program
-from harness.core.file_permissions import to_share
+from harness.core.files import to_share
 
 TEMPLATE = """\
 # harness sweep {file}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import InputError, UsageError
-from harness.core.file_permissions import user_umask
+from harness.core.files import user_umask
 from harness.execution.executors.protocol import (
     EpochDone,
     Event,

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.core.failpoints import acknowledged, failpoint
-from harness.core.file_permissions import private_files
+from harness.core.files import private_files
 from harness.core.format import one_line
 from harness.core.redaction import redact, redact_output
 from harness.execution.executors.protocol import EpochDone, TrialDone, TrialFailed

@@ -19,7 +19,7 @@ from harness.study.storage.trial_spool import TrialSpool
 from harness.tracking.run_verdict import verdict_of_control
 
 if TYPE_CHECKING:
-    from harness.config.trial_config import ControlName
+    from harness.config.trial.trial_config import ControlName
 
 
 def number_of(name: ControlName) -> int:

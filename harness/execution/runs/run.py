@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.execution.executors.protocol import EpochDone, Executor, TrialFailed
 from harness.execution.runs.jobs import Retries
 from harness.execution.stopping import RepeatedFailures

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.config.search_space import Values
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.failpoints import failpoint
 from harness.execution.executors.protocol import EpochDone, TrialFailed
 from harness.execution.runs.jobs import Jobs

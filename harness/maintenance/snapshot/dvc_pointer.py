@@ -18,8 +18,7 @@ from ruamel.yaml import YAML
 
 from harness.config.files.yaml_reader import parse_yaml
 from harness.core.errors import FailedError, InputError
-from harness.core.file_permissions import to_share
-from harness.core.files import write_text_atomic
+from harness.core.files import to_share, write_text_atomic
 from harness.maintenance.snapshot.record_copy import FILES, FOLDERS
 
 POINTER = "mlruns.dvc"

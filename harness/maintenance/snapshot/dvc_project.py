@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from harness.core.environment import OFF
 from harness.core.errors import FailedError
-from harness.core.file_permissions import to_share
+from harness.core.files import to_share
 
 # What this project asks of DVC; a remote of one's own wants `verify = true` besides.
 SETTINGS = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from data.audit.audit import audit
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.promotion.guards.facts import CandidateFacts, StudyFacts, SubjectFacts
 from harness.promotion.guards.rule import Finding, guard
 from harness.study.trials import unexportable_reason

@@ -7,7 +7,7 @@ from typing import Any
 
 from data.errors import nearest
 from harness.config.control_configs import CONTROLS, control_config
-from harness.config.trial_config import ControlName
+from harness.config.trial.trial_config import ControlName
 from harness.reporting.explain.promotion_status import baseline_promotion_status, standing
 from harness.reporting.explain.pruning import pruning_reason, pruning_sentence
 from harness.study.choose_trial import available_subjects

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config.files.policy_file import load_policy
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.metrics.seed_ranking import Spread, median_seed, spread_of
 from harness.study.confirmation.replicate import Replicate
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.search_rules import Pruner, Sampler
 from harness.config.sweep import Sweep
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.training_config import TrainingConfig
 from harness.core.seeds import derived_seed
 
 if TYPE_CHECKING:

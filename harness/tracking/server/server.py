@@ -22,7 +22,7 @@ import psutil
 
 from harness.core.environment import quiet_environment
 from harness.core.errors import FailedError, InputError
-from harness.core.file_permissions import PRIVATE
+from harness.core.files import PRIVATE
 from harness.study.storage.record import Record
 from harness.tracking.server.app import PASSWORD
 

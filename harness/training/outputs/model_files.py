@@ -7,7 +7,7 @@ from typing import Any
 
 from data.preparation.prepare import Prepared
 from data.tasks import TASKS
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.files import write_json
 from harness.study.storage.trial_spool import TrialSpool
 from harness.training.fit import FitResult

@@ -10,7 +10,7 @@ import torch
 
 from data.preparation.prepare import Prepared
 from data.tasks import TASKS
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.files import sha256_of, write_json
 from harness.metrics.predictions import Predictions
 from harness.study.storage.trial_spool import TrialSpool

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.config.training_config import PER_MEMBER_FIELDS, TrainingConfig
+from harness.config.trial.training_config import PER_MEMBER_FIELDS, TrainingConfig
 from harness.core.seeds import derived
 from harness.training.checkpoint import CHECKPOINT_S, CheckpointError, Checkpoints, due_after
 from harness.training.fit import DivergedError, InterruptedTraining, Training, Transform

@@ -14,7 +14,7 @@ from harness.config.files.yaml_file import YamlFile
 from harness.config.parameters import Choice, Fixed, FloatRange, IntRange, Scalar
 from harness.config.search_space import MAX_DATA_CONFIGS, SearchSpace, Values
 from harness.config.sweep import Sweep
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.tracking.run_header import run_name
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

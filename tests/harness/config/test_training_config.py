@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.training_config import TrainingConfig
 from harness.training.fit import Split, SplitError, learning_rate_at, mixed_precision
 from tests.harness.places.separable_training import CPU
 
@@ -68,6 +68,6 @@ def test_a_bad_config_is_refused(wrong: dict[str, object]) -> None:
 
 def test_the_config_is_described_and_light() -> None:
     assert all(field.description for field in TrainingConfig.model_fields.values())
-    code = "import sys, harness.config.training_config; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    code = "import sys, harness.config.trial.training_config; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     root = Path(__file__).parents[3]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

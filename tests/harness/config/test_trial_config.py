@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.config.parameters import places
 from harness.config.search_space import SearchSpace, Values
 from harness.config.sweep import Sweep
-from harness.config.trial_config import IRRELEVANT, TrialConfig
+from harness.config.trial.trial_config import IRRELEVANT, TrialConfig
 from harness.core.seeds import derived_seed
 
 
@@ -23,7 +23,7 @@ PINNED = "e7bae5dd0b0fb69ceff5c6c3244edeebff167e083c4156470db4c5e1c21c7a7a"
 
 
 def test_the_fingerprint_is_the_same_in_every_process() -> None:
-    program = "from harness.config.trial_config import TrialConfig; print(TrialConfig().fingerprint())"
+    program = "from harness.config.trial.trial_config import TrialConfig; print(TrialConfig().fingerprint())"
     found = {
         subprocess.run(
             [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed},

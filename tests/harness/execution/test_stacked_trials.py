@@ -13,7 +13,7 @@ import pytest
 
 from data.preparation.prepare import Prepared, prepare
 from harness.config.sweep import Sweep
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.provenance import provenance
 from harness.execution import coordinator
 from harness.execution.executors.local import LocalExecutor

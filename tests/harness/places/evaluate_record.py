@@ -16,7 +16,7 @@ from data.preparation.manifest import Manifest
 from data.preparation.prepared import RECORD, Prepared, SplitData, manifest_path
 from data.store.content_store import build_once
 from harness.cli.main import cli
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.files import sha256_of
 from harness.selection.build_ensemble import LoadedMembers, _header
 from harness.study.ensembles import EnsembleSummary, remember

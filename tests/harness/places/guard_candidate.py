@@ -22,7 +22,7 @@ from data.store.content_store import build_once
 from harness.config.files.policy_file import load_policy
 from harness.config.policy import Policy
 from harness.config.sweep import Sweep
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.execution.data_gate import DataInspection
 from harness.metrics.predictions import Predictions
 from harness.promotion.bundle import latency

@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import TrialState
 
 from harness.config.sweep import Sweep
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.files import sha256_of
 from harness.metrics.intervals import clustered_interval
 from harness.reporting.analysis import Answers, analyse

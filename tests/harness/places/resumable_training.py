@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.training_config import TrainingConfig
 from harness.study.storage.trial_spool import CHECKPOINT
 from harness.training.checkpoint import read_checkpoint
 from harness.training.fit import EpochReport, FitResult, Split, fit

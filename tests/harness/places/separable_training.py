@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.training_config import TrainingConfig
 from harness.training.fit import EpochReport, FitResult, Split, fit
 
 CPU = torch.device("cpu")

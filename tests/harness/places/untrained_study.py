@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from harness.config.sweep import Sweep
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.study.confirmation.conclusion import Confirmation, Finalist, Replicate, concluded
 from harness.study.storage.record import Record
 from harness.study.study import Study, open_study

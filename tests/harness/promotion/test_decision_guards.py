@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness.config.files.policy_file import load_policy
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.promotion.evidence import stamp_of
 from harness.promotion.frozen_test_set import baseline_opponent
 from harness.promotion.guards.assessment import GuardRefusedError, require

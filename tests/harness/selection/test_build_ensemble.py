@@ -17,7 +17,7 @@ from data.config import DataConfig
 from data.preparation.prepare import prepare
 from harness.cli.main import cli
 from harness.config.sweep import Sweep
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.promotion.bundle.card import card_of
 from harness.promotion.evidence import _identity, subject_tags
 from harness.selection.build_ensemble import LoadedMembers, _free_name, _header

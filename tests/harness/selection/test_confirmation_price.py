@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from data.preparation.prepare import prepare
 from harness.cli.main import cli
 from harness.config.cost import estimate_trainings, training_s
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.selection.choose_finalists import choose_finalists
 from harness.study.confirmation.conclusion import start_confirmation
 from harness.study.confirmation.definition import Arm, Result, definition_of, save_result

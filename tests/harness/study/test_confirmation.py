@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from harness.config.cost import estimate_trainings
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.selection.choose_finalists import choose_finalists
 from harness.selection.confirm import Plan, no_winner
 from harness.study.confirmation.conclusion import (

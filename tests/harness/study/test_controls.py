@@ -18,8 +18,8 @@ from harness.config.files.sweep_loader import load_sweep
 from harness.config.files.yaml_file import SweepError
 from harness.config.json_schema import json_schema
 from harness.config.search_space import SearchSpace
-from harness.config.training_config import TrainingConfig
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.training_config import TrainingConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.core.settings import Settings
 from harness.execution.data_gate import audit_data_configs
 from harness.execution.launch import cost_line

@@ -19,7 +19,7 @@ from harness.config.files.sweep_loader import load_sweep
 from harness.config.files.yaml_file import SweepError
 from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.execution.recovery import settle
 from harness.study.ask import TrialAsker
 from harness.study.skipped_front_ends import ArmsRefusedError, skip_unavailable_front_ends, skipped_front_ends

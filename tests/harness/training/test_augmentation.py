@@ -17,12 +17,12 @@ from torch import nn
 
 from data.config import DataConfig
 from data.preparation.prepare import prepare
-from harness.config.augmentation_config import AugmentationConfig
 from harness.config.files.sweep_loader import load_sweep
 from harness.config.parameters import places
 from harness.config.search_space import SearchSpace
-from harness.config.training_config import TrainingConfig
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.augmentation_config import AugmentationConfig
+from harness.config.trial.training_config import TrainingConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.study.storage.trial_spool import TrialSpool
 from harness.training.fit import CheckpointError, FitResult, Split, SplitError, fit
 from harness.training.job import Job
@@ -227,7 +227,9 @@ def test_wrong_values_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_the_configuration_imports_no_torch() -> None:
-    program = "import sys, harness.config.augmentation_config; print({'torch', 'numpy'} & set(sys.modules))"
+    program = (
+        "import sys, harness.config.trial.augmentation_config; print({'torch', 'numpy'} & set(sys.modules))"
+    )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"
 

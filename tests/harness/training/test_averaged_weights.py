@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.training_config import TrainingConfig
 from harness.metrics.classification import binary_metrics
 from harness.training.checkpoint import read_checkpoint
 from harness.training.fit import CheckpointError, EpochReport, FitResult, Split, fit

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.training_config import TrainingConfig
 from harness.training.cuda_graph import WARM_UP, CaptureError, GraphedStep, should_capture, states_match
 from harness.training.failures import failure_kind, is_fatal_cuda_error
 from harness.training.fit import Split, fit

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.training_config import TrainingConfig
 from harness.metrics.classification import binary_metrics
 from harness.training.fit import DivergedError, EpochReport, Split, fit, learning_rate_at
 from tests.harness.places.separable_training import (

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from harness.cli.exits import EXIT_INPUT, EXIT_REFUSED, exit_code_of
 from harness.config.files.sweep_loader import load_sweep
-from harness.core.file_permissions import private_files
+from harness.core.files import private_files
 from harness.maintenance.snapshot import record_copy
 from harness.maintenance.snapshot.dvc_pointer import (
     POINTER,

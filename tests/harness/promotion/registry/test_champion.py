@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.config.cost import window_macs
 from harness.config.policy import ChampionRule
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.promotion.registry.champion import Champion, contest, macs_of
 from harness.promotion.registry.model_versions import RegisteredVersion
 from harness.reporting.analysis import Answers

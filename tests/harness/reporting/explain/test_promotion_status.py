@@ -5,7 +5,7 @@ from dataclasses import replace
 from click.testing import CliRunner
 
 from harness.cli.main import cli
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.study.confirmation.definition import Arm, Result, save_definition, save_result
 from harness.study.decisions import Decision, decisions_of, remember
 from harness.study.ensembles import EnsembleSummary

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.config.training_config import TrainingConfig
+from harness.config.trial.training_config import TrainingConfig
 from harness.training.checkpoint import read_checkpoint
 from harness.training.fit import CheckpointError, DivergedError, EpochReport, FitResult, Split, fit
 from harness.training.stacking.fit_stack import Member, Outcome, fit_stack

@@ -14,7 +14,7 @@ import torch
 
 from data.config import DataConfig
 from data.preparation.prepare import Prepared, prepare
-from harness.config.trial_config import TrialConfig
+from harness.config.trial.trial_config import TrialConfig
 from harness.study.storage.trial_spool import CHECKPOINT, TrialSpool
 from harness.study.trials import TrialSummary
 from harness.tracking.run_verdict import verdict_of

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data.config import DataConfig
 from data.digests import digest_of
-from harness.config.augmentation_config import AugmentationConfig
-from harness.config.training_config import PER_MEMBER_FIELDS, TrainingConfig
+from harness.config.trial.augmentation_config import AugmentationConfig
+from harness.config.trial.training_config import PER_MEMBER_FIELDS, TrainingConfig
 from models.front_ends.config import AnyFrontEnd, Mfcc
 from models.networks.config import CnnConfig
 

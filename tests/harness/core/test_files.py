@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data.store.content_store import build_once
-from harness.core.file_permissions import private_files, to_share, user_umask
+from harness.core.files import private_files, to_share, user_umask
 from models.files import write_atomic
 from tests.harness.conftest import FinishedSweep
 

@@ -22,7 +22,7 @@ from harness.cli.main import cli
 from harness.config.files.sweep_loader import load_sweep
 from harness.config.parameters import Choice, Fixed, FloatRange, IntRange
 from harness.config.search_space import SearchSpace
-from tests.harness.places.workplace import inside
+from tests.harness.places.workplace import run_in_process
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -202,10 +202,12 @@ def test_the_label_rule_of_the_guide_can_be_registered() -> None:
 def test_the_cheap_commands_of_the_readme_do_what_it_says(tmp_path: Path) -> None:
     shown = set(commands_of(README))
     assert {"harness init my.yaml", "harness schema", "harness status"} <= shown
-    inside(tmp_path, tmp_path, "init", "my.yaml")
+    run_in_process(tmp_path, tmp_path, "init", "my.yaml")
     assert load_sweep(tmp_path / "my.yaml").name == "my"
-    assert set(json.loads(inside(tmp_path, tmp_path, "init", "other.yaml", "--json"))) == documented("init")
-    assert json.loads(inside(tmp_path, tmp_path, "schema"))["title"]
+    assert set(json.loads(run_in_process(tmp_path, tmp_path, "init", "other.yaml", "--json"))) == documented(
+        "init"
+    )
+    assert json.loads(run_in_process(tmp_path, tmp_path, "schema"))["title"]
     run(tmp_path, tmp_path, "status", code=2)  # there is no record in this folder
 
 
@@ -239,7 +241,7 @@ def test_json_documents_and_the_example_in_python_are_as_the_readme_has_them(
     (tmp_path / "tiny.yaml").write_text(TINY, "utf-8")
 
     def document(*words: str, code: int = 0) -> dict[str, Any]:
-        return dict(json.loads(inside(tmp_path, demo_cache, *words, "--json", code=code)))
+        return dict(json.loads(run_in_process(tmp_path, demo_cache, *words, "--json", code=code)))
 
     audit = document("data", "audit", "tiny.yaml")
     sweep = json.loads(run(tmp_path, demo_cache, "sweep", "tiny.yaml", "--json"))

@@ -27,7 +27,7 @@ class Speech:
         return [(first, last) for first, last in cut if first < last]
 
 
-def measure(samples: npt.NDArray[np.float32]) -> Speech:
+def measure_speech(samples: npt.NDArray[np.float32]) -> Speech:
     """Return the speech of ``samples`` (sample,) at 16 kHz: 25 ms frames above -40 dB of the loudest one.
 
     The level is the root mean square of the speech alone, in dB of full scale, to .01 dB.

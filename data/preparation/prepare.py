@@ -19,10 +19,10 @@ from data.parts import SPLITS, Split
 from data.preparation.manifest import Manifest, Window
 from data.preparation.manifest import Source as Excerpt
 from data.preparation.prepared import LABEL_MAP, RECORD, Prepared, SplitData, load_prepared, manifest_path
-from data.preparation.sources import Source, described, open_sources, places, scan_all
+from data.preparation.sources import Source, described, open_sources, relative_paths, scan_all
 from data.preparation.windows import RecordingExaminer, WindowMaker
 from data.store.content_store import is_intact
-from data.store.leases import build_and_lease, hold
+from data.store.leases import build_and_lease, lease_folders
 from data.store.safe_read import usable
 from data.tasks import TASKS
 from data.tasks.base import Draw, Plan, PlannedWindow, Pool
@@ -61,9 +61,9 @@ def prepare(
     job = _Preparation(config, sources, cache, progress)
     with usable(f"cache {cache}"):
         if config.voice_variants:
-            hold(cache, [cache / "variants"])
+            lease_folders(cache, [cache / "variants"])
         build_and_lease(cache, folder, job.run, intact=True)
-        hold(cache, job.windows_folders(folder))
+        lease_folders(cache, job.windows_folders(folder))
         gone = [windows for windows in job.windows_folders(folder) if not is_intact(windows)]
         if gone:
             # Somebody cleaned the window store, or altered it: the manifests alone are of no use.
@@ -102,7 +102,7 @@ class _Preparation:
             with usable(f"corpus {source.corpus}"):
                 source.check_unchanged()
         label_map.save(aside / LABEL_MAP)
-        at = places(self.sources, scan)
+        at = relative_paths(self.sources, scan)
         failed = [
             LostRecording(at.get(key.partition("~")[0], key), reason)
             for key, reason in examiner.failures.items()

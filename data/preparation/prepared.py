@@ -18,7 +18,7 @@ from data.labels import LabelMap
 from data.parts import SPLITS, Split
 from data.preparation.manifest import Manifest
 from data.store.content_store import MARKER, altered, is_complete
-from data.store.leases import hold
+from data.store.leases import lease_folders
 from data.store.safe_read import read_json
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def load_prepared(folder: Path) -> Prepared:
     """
     _require_unchanged(folder)
     prepared = _parsed(folder.absolute(), (folder / MARKER).read_bytes())
-    hold(folder.parent.parent, [folder, *(part.folder for part in prepared.splits.values())])
+    lease_folders(folder.parent.parent, [folder, *(part.folder for part in prepared.splits.values())])
     for split, part in prepared.splits.items():
         if not is_complete(part.folder):
             raise DataError(f"the {split} windows are not in {part.folder} any more; prepare the data again")

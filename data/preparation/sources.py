@@ -121,7 +121,7 @@ def scan_all(sources: Sequence[Source]) -> Scan:
     )
 
 
-def places(sources: Sequence[Source], scan: Scan) -> dict[str, str]:
+def relative_paths(sources: Sequence[Source], scan: Scan) -> dict[str, str]:
     """Return recording key -> its path below its corpus, for messages."""
     found = {}
     for recording in (r for recordings in scan.recordings.values() for r in recordings):

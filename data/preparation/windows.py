@@ -24,7 +24,7 @@ from data.audio.decode import (
     read_excerpt,
     to_int16,
 )
-from data.audio.speech_activity import Speech, measure
+from data.audio.speech_activity import Speech, measure_speech
 from data.audio.voice_variants import load_variant
 from data.corpora.base import Progress, Recording
 from data.errors import AudioError, DataError
@@ -106,7 +106,7 @@ def _examined(recording: Recording, cache: Path, speech: bool) -> tuple[str, Spe
         audio = _load(recording, cache)
     except AudioError as error:
         return str(error)
-    return audio.sha256, measure(audio.samples) if speech else None
+    return audio.sha256, measure_speech(audio.samples) if speech else None
 
 
 @contextmanager

@@ -20,14 +20,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from data.store.content_store import MARKER
-from data.store.leases import changing, in_use, leased_folders
+from data.store.leases import exclusive_access, in_use, leased_folders
 
 KINDS = ("prepared", "windows", "features", "variants")
 _PATTERNS = {"variants": "*/[!.]*"}
 
 
 @dataclass(frozen=True)
-class Item:
+class StoredFolder:
     """A stored folder: what it takes, when it was used last (seconds since 1970), whether a process holds it."""
 
     kind: str
@@ -37,7 +37,7 @@ class Item:
     in_use: bool
 
 
-def inventory(cache: Path) -> list[Item]:
+def inventory(cache: Path) -> list[StoredFolder]:
     """Everything stored, what was used longest ago first."""
     held = leased_folders(cache)
     found = []
@@ -47,11 +47,11 @@ def inventory(cache: Path) -> list[Item]:
                 continue
             num_bytes, used_at = _measure(path)
             name = path.relative_to(cache).as_posix()
-            found.append(Item(kind, path, num_bytes, used_at, in_use(name, held)))
+            found.append(StoredFolder(kind, path, num_bytes, used_at, in_use(name, held)))
     return sorted(found, key=lambda item: (item.used_at, item.path))
 
 
-def select_for_eviction(items: Sequence[Item], max_bytes: int) -> list[Item]:
+def select_for_eviction(items: Sequence[StoredFolder], max_bytes: int) -> list[StoredFolder]:
     """Those to delete, in their order, until the rest takes at most ``max_bytes`` or is in use."""
     left = sum(item.num_bytes for item in items)
     chosen = []
@@ -64,7 +64,7 @@ def select_for_eviction(items: Sequence[Item], max_bytes: int) -> list[Item]:
     return chosen
 
 
-def collect(cache: Path, items: Sequence[Item]) -> Iterator[Item]:
+def evict(cache: Path, items: Sequence[StoredFolder]) -> Iterator[StoredFolder]:
     """Delete items and yield each that is gone; one that somebody took or is building meanwhile stays."""
     for item in items:
         aside = _take_aside(cache, item.path)
@@ -76,7 +76,7 @@ def collect(cache: Path, items: Sequence[Item]) -> Iterator[Item]:
 def _take_aside(cache: Path, folder: Path) -> Path | None:
     """Rename a folder that nobody uses, so that it is gone at once and whole."""
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.aside")  # a builder's own is .NAME.aside
-    with changing(cache):
+    with exclusive_access(cache):
         if in_use(folder.relative_to(cache).as_posix(), leased_folders(cache)):
             return None
         try:

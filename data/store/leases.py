@@ -31,7 +31,7 @@ _files: dict[Path, BinaryIO] = {}
 _held: set[Path] = set()
 
 
-def hold(cache: Path, folders: Iterable[Path]) -> bool:
+def lease_folders(cache: Path, folders: Iterable[Path]) -> bool:
     """Keep folders of a cache until this process ends; false where one of them is gone (the others stay held).
 
     A cache that this process may not write is left as it is: who may not write there deletes nothing either.
@@ -41,7 +41,7 @@ def hold(cache: Path, folders: Iterable[Path]) -> bool:
     new = [folder for folder in wanted if folder not in _held and folder.is_relative_to(cache)]
     with _where_it_may_be_written():
         if new:
-            with changing(cache):
+            with exclusive_access(cache):
                 file = _own(cache)
                 file.write("".join(f"{folder.relative_to(cache).as_posix()}\n" for folder in new).encode())
                 file.flush()
@@ -63,7 +63,7 @@ def build_and_lease(
     """Return ``folder`` as `build_once` does, and keep it until this process ends."""
     while True:  # it may be deleted between the two
         build_once(folder, build, waiting, intact=intact)
-        if hold(cache, [folder]):
+        if lease_folders(cache, [folder]):
             return folder
 
 
@@ -78,7 +78,7 @@ def release_all() -> None:
 
 
 @contextmanager
-def changing(cache: Path) -> Iterator[None]:
+def exclusive_access(cache: Path) -> Iterator[None]:
     """In this block nobody takes a lease, and nobody else deletes."""
     (cache / LEASES).mkdir(parents=True, exist_ok=True)
     with FileLock(cache / LEASES / ".lock"):

@@ -120,7 +120,7 @@ def _spoken(piece: Piece, speech: Mapping[str, Speech]) -> Iterable[tuple[str, i
         yield recording.speaker, 0, piece.num_samples
 
 
-def heard_in(recording: Recording, start: int, end: int) -> tuple[str, ...]:
+def active_speakers(recording: Recording, start: int, end: int) -> tuple[str, ...]:
     """Return who speaks in a conversation between two samples, sorted."""
     spoken = _spoken(Piece(recording, start, end - start), {})
     return tuple(sorted({speaker for speaker, _, _ in spoken}))

@@ -16,17 +16,17 @@ from data.tasks.activity import Activity, activity_of_pieces
 from data.tasks.base import Draw, Piece, Plan, PlannedWindow, Pool
 from data.tasks.draws import at_most_each, cap_of, draw_training, evenly, pool_subsets, share_of
 from data.tasks.meetings import Classes, from_meetings
-from data.tasks.mixing import LONE_UTTERANCE, HashedRandom, Shape, SpeakerUtterances, window_of
+from data.tasks.mixing import LONE_UTTERANCE, HashedRandom, SpeakerUtterances, WindowLayout, window_of
 from data.tasks.splits import Assignment, assign_disjoint
 
 # Evaluation windows share no sample; in training, where overlap is scarce, each second begins a window.
 TRAINING_STEP = SAMPLE_RATE
 ATTEMPTS = 12  # at a window of one speaker, before the round goes on without it
-Verdict = int | str  # a class, or why the window is ambiguous
+LabelOrReason = int | str  # a class, or why the window is ambiguous
 
 
 @dataclass(frozen=True)
-class Turn:
+class WindowRequest:
     """Whose window is made, of which class, and how many of that class came before.
 
     The number counts alike in both classes, so that kinds of windows alternate alike.
@@ -38,7 +38,7 @@ class Turn:
 
 
 @dataclass
-class Tally:
+class DrawingNotes:
     """What is noted while windows are drawn."""
 
     dropped: dict[Split, Counter[str]] = field(default_factory=lambda: {s: Counter() for s in SPLITS})
@@ -63,12 +63,12 @@ class DiarizationTask(ABC):
     utterances_a_speaker: int = 1
 
     @abstractmethod
-    def judge(self, activity: Activity) -> Verdict:
+    def judge(self, activity: Activity) -> LabelOrReason:
         """Return the class of a window, or why it is ambiguous."""
 
     @abstractmethod
     def mix(
-        self, shape: Shape, dice: HashedRandom, voices: SpeakerUtterances, who: Turn
+        self, shape: WindowLayout, dice: HashedRandom, voices: SpeakerUtterances, who: WindowRequest
     ) -> tuple[Piece, ...] | None:
         """Return the pieces of a window; None where none can be made of what ``dice`` chose.
 
@@ -109,7 +109,7 @@ class DiarizationTask(ABC):
     def plan(self, pool: Pool, variant: str, draw: Draw, label_map: LabelMap) -> Plan:
         """Return windows of each split, half of each class: training by seed, evaluation by manifest."""
         assignment = assign_disjoint(pool, draw)
-        tally = Tally()
+        tally = DrawingNotes()
         train = self._classes(pool, assignment, pool.subset, "train", draw, tally)
         splits: dict[Split, tuple[PlannedWindow, ...]] = {
             "train": draw_training([w for one in train for w in one], draw.windows["train"], draw.seed)
@@ -132,7 +132,7 @@ class DiarizationTask(ABC):
         )
 
     def _classes(
-        self, pool: Pool, assignment: Assignment, subset: str, split: Split, draw: Draw, tally: Tally
+        self, pool: Pool, assignment: Assignment, subset: str, split: Split, draw: Draw, tally: DrawingNotes
     ) -> Classes:
         """Return windows of class 0 and of class 1, each in an order that uses speakers evenly."""
         recordings = [r for r in pool.of(subset, split) if assignment.split_of(r) == split]
@@ -162,7 +162,7 @@ class DiarizationTask(ABC):
 
     def _mixed(
         self, voices: SpeakerUtterances, subset: str, split: Split, label: int,
-        most: int, rounds: int | None, seed: int, tally: Tally,
+        most: int, rounds: int | None, seed: int, tally: DrawingNotes,
     ) -> list[PlannedWindow]:  # fmt: skip
         """Return at most ``most`` windows of class ``label``: one a speaker and round, in sha256 order."""
         order = sorted(voices.by_speaker, key=lambda speaker: rank(seed, speaker))
@@ -171,7 +171,7 @@ class DiarizationTask(ABC):
         while len(found) < most and (rounds is None or turn < rounds):
             before = len(found)
             for speaker in order[: most - len(found)]:
-                window = self._one(voices, subset, split, seed, Turn(speaker, label, turn), tally)
+                window = self._one(voices, subset, split, seed, WindowRequest(speaker, label, turn), tally)
                 found += [window] if window else []
             if len(found) == before:
                 break
@@ -179,11 +179,17 @@ class DiarizationTask(ABC):
         return found
 
     def _one(
-        self, voices: SpeakerUtterances, subset: str, split: Split, seed: int, who: Turn, tally: Tally
+        self,
+        voices: SpeakerUtterances,
+        subset: str,
+        split: Split,
+        seed: int,
+        who: WindowRequest,
+        tally: DrawingNotes,
     ) -> PlannedWindow | None:
         """Return the first window of a speaker's turn that the rule agrees with."""
         names = (self.name, subset, split, seed, who.speaker, who.number)
-        shape = Shape.drawn(HashedRandom("shape", *names), voices.count)
+        shape = WindowLayout.drawn(HashedRandom("shape", *names), voices.count)
         for attempt in range(ATTEMPTS):
             dice = HashedRandom(*names, who.label, attempt)
             pieces = self.mix(shape, dice, voices, who)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from data.audio.format import SAMPLE_RATE
 from data.corpora.base import Recording
-from data.tasks.activity import Activity, activity_of_pieces, heard_in
+from data.tasks.activity import Activity, active_speakers, activity_of_pieces
 from data.tasks.base import Piece, PlannedWindow
 
 Classes = tuple[list[PlannedWindow], list[PlannedWindow]]
@@ -65,6 +65,6 @@ def _is_scored(pieces: Iterable[Piece]) -> bool:
 
 def _window(pieces: tuple[Piece, ...], label: int, cluster: str, subset: str) -> PlannedWindow:
     recording = pieces[0].recording
-    heard = [heard_in(recording, p.start_sample, p.start_sample + p.num_samples) for p in pieces]
+    heard = [active_speakers(recording, p.start_sample, p.start_sample + p.num_samples) for p in pieces]
     speakers = tuple(sorted({speaker for some in heard for speaker in some}))
     return PlannedWindow(pieces, label, "+".join(speakers), cluster, speakers, subset)

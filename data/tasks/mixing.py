@@ -47,7 +47,7 @@ class HashedRandom:
 
 
 @dataclass(frozen=True)
-class Shape:
+class WindowLayout:
     """How a window is laid out: drawn once for a speaker's turn, and the same for both classes.
 
     ``voice`` says which voice variant everybody in it speaks with: 0 is nobody's own voice changed.
@@ -61,7 +61,7 @@ class Shape:
     voice: int
 
     @classmethod
-    def drawn(cls, dice: HashedRandom, voices: int) -> Shape:
+    def drawn(cls, dice: HashedRandom, voices: int) -> WindowLayout:
         """Draw a shape, one of ``voices`` for everybody in it."""
         samples = round(dice.uniform(*OVERLAY_S) * SAMPLE_RATE)
         return cls(
@@ -140,7 +140,7 @@ class SpeakerUtterances:
         recording = dice.pick(self.of(speaker, voice))
         return Excerpt(recording, dice.below(recording.num_samples - num_samples + 1), num_samples)
 
-    def unheard(
+    def unused_excerpt(
         self, dice: HashedRandom, speaker: str, num_samples: int, voice: int, heard: Sequence[Piece]
     ) -> Excerpt | None:
         """Return a stretch that shares no sample with ``heard``; None where none is found.
@@ -153,7 +153,7 @@ class SpeakerUtterances:
                 return excerpt
         return None
 
-    def another(
+    def other_excerpt(
         self, dice: HashedRandom, of: Excerpt, num_samples: int, voice: int, *, other_chapter: bool = False
     ) -> Excerpt | None:
         """Return a stretch of another utterance of the same speaker, else one of the same beside ``of``.
@@ -238,7 +238,7 @@ def spliced(
     length, rest = splice_lengths(at_s)
     one = voices.excerpt(dice, first, length, voice)
     other = (
-        voices.another(dice, one, rest, voice, other_chapter=other_chapter)
+        voices.other_excerpt(dice, one, rest, voice, other_chapter=other_chapter)
         if first == second
         else voices.excerpt(dice, second, rest, voice)
     )
@@ -248,7 +248,12 @@ def spliced(
 
 
 def window_of(
-    shape: Shape, voices: SpeakerUtterances, pieces: tuple[Piece, ...], label: int, speaker: str, subset: str
+    shape: WindowLayout,
+    voices: SpeakerUtterances,
+    pieces: tuple[Piece, ...],
+    label: int,
+    speaker: str,
+    subset: str,
 ) -> PlannedWindow:
     """Return the planned window of ``pieces``."""
     speakers = tuple(sorted({piece.recording.speaker for piece in pieces}))

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from data.tasks.activity import SHORTEST_S, Activity
 from data.tasks.base import Piece
-from data.tasks.diarization import DiarizationTask, Turn, Verdict
-from data.tasks.mixing import HashedRandom, Shape, SpeakerUtterances, lay, spliced
+from data.tasks.diarization import DiarizationTask, LabelOrReason, WindowRequest
+from data.tasks.mixing import HashedRandom, SpeakerUtterances, WindowLayout, lay, spliced
 
 
 class Overlap(DiarizationTask):
@@ -29,7 +29,7 @@ class Overlap(DiarizationTask):
     label_meaning: Mapping[str, str] = {"0": "no overlap", "1": "overlapped speech"}
     speakers_a_window = 3
 
-    def judge(self, activity: Activity) -> Verdict:
+    def judge(self, activity: Activity) -> LabelOrReason:
         """Any overlap shorter than .5 s is ambiguous, and so is too little speech."""
         if activity.overlap_s >= SHORTEST_S:
             return 1
@@ -38,7 +38,7 @@ class Overlap(DiarizationTask):
         return 0 if activity.speech_s >= SHORTEST_S else "less than 0.5 s of speech"
 
     def mix(
-        self, shape: Shape, dice: HashedRandom, voices: SpeakerUtterances, who: Turn
+        self, shape: WindowLayout, dice: HashedRandom, voices: SpeakerUtterances, who: WindowRequest
     ) -> tuple[Piece, ...] | None:
         """Splice A with A' or B, in turn; class 1 adds C."""
         others = voices.others(who.speaker)

@@ -10,8 +10,8 @@ from data.digests import rank
 from data.errors import DataError
 from data.tasks.activity import SHORTEST_S, Activity, activity_of_pieces
 from data.tasks.base import Piece
-from data.tasks.diarization import DiarizationTask, Turn, Verdict
-from data.tasks.mixing import FADE, HashedRandom, Shape, SpeakerUtterances, spliced
+from data.tasks.diarization import DiarizationTask, LabelOrReason, WindowRequest
+from data.tasks.mixing import FADE, HashedRandom, SpeakerUtterances, WindowLayout, spliced
 
 HALF_S = 1.5
 APART_S = 5.0  # between the halves of one meeting: not two ends of one sentence
@@ -35,7 +35,7 @@ class SameSpeaker(DiarizationTask):
     label_meaning: Mapping[str, str] = {"0": "same speaker", "1": "different speakers"}
     utterances_a_speaker = 2
 
-    def judge(self, activity: Activity) -> Verdict:
+    def judge(self, activity: Activity) -> LabelOrReason:
         """Each half needs one speaker, alone, for at least .5 s."""
         halves = [activity.between(start, start + HALF_S).seconds() for start in (0.0, HALF_S)]
         if any(len(half) > 1 for half in halves):
@@ -45,7 +45,7 @@ class SameSpeaker(DiarizationTask):
         return int(halves[0].keys() != halves[1].keys())
 
     def mix(
-        self, shape: Shape, dice: HashedRandom, voices: SpeakerUtterances, who: Turn
+        self, shape: WindowLayout, dice: HashedRandom, voices: SpeakerUtterances, who: WindowRequest
     ) -> tuple[Piece, ...] | None:
         """Splice A with B, or with A of another chapter, in the middle."""
         others = voices.others(who.speaker)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from data.audio.format import WINDOW_S
 from data.tasks.activity import SHORTEST_S, Activity
 from data.tasks.base import Piece
-from data.tasks.diarization import DiarizationTask, Turn, Verdict
-from data.tasks.mixing import HashedRandom, Shape, SpeakerUtterances, spliced
+from data.tasks.diarization import DiarizationTask, LabelOrReason, WindowRequest
+from data.tasks.mixing import HashedRandom, SpeakerUtterances, WindowLayout, spliced
 
 CHANGE_S = (0.5, 2.5)  # a change nearer to an edge is heard by the neighbouring window
 LONE_SPEECH_S = 1.0
@@ -30,7 +30,7 @@ class SpeakerChange(DiarizationTask):
     name = "speaker_change"
     label_meaning: Mapping[str, str] = {"0": "one speaker", "1": "speaker change"}
 
-    def judge(self, activity: Activity) -> Verdict:
+    def judge(self, activity: Activity) -> LabelOrReason:
         """Everything between one speaker and a clear change is ambiguous."""
         heard = activity.seconds()
         if len(heard) < 2:
@@ -43,7 +43,7 @@ class SpeakerChange(DiarizationTask):
         return "no change with 0.5 s of speech on each side"
 
     def mix(
-        self, shape: Shape, dice: HashedRandom, voices: SpeakerUtterances, who: Turn
+        self, shape: WindowLayout, dice: HashedRandom, voices: SpeakerUtterances, who: WindowRequest
     ) -> tuple[Piece, ...] | None:
         """Splice A with B, or with A'."""
         others = voices.others(who.speaker)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from data.tasks.activity import SHORTEST_S, Activity
 from data.tasks.base import Piece
-from data.tasks.diarization import DiarizationTask, Turn, Verdict
-from data.tasks.mixing import HashedRandom, Shape, SpeakerUtterances, lay, spliced
+from data.tasks.diarization import DiarizationTask, LabelOrReason, WindowRequest
+from data.tasks.mixing import HashedRandom, SpeakerUtterances, WindowLayout, lay, spliced
 
 
 class SpeakerCount(DiarizationTask):
@@ -28,7 +28,7 @@ class SpeakerCount(DiarizationTask):
     name = "speaker_count"
     label_meaning: Mapping[str, str] = {"0": "one speaker", "1": "two or more speakers"}
 
-    def judge(self, activity: Activity) -> Verdict:
+    def judge(self, activity: Activity) -> LabelOrReason:
         """Return 1 for two speakers with .5 s each, 0 for one alone."""
         heard = activity.seconds()
         if sum(seconds >= SHORTEST_S for seconds in heard.values()) >= 2:
@@ -38,7 +38,7 @@ class SpeakerCount(DiarizationTask):
         return 0 if activity.speech_s >= SHORTEST_S else "less than 0.5 s of speech"
 
     def mix(
-        self, shape: Shape, dice: HashedRandom, voices: SpeakerUtterances, who: Turn
+        self, shape: WindowLayout, dice: HashedRandom, voices: SpeakerUtterances, who: WindowRequest
     ) -> tuple[Piece, ...] | None:
         """Splice, or splice and lay a voice over it, in turn."""
         others = voices.others(who.speaker)
@@ -50,5 +50,5 @@ class SpeakerCount(DiarizationTask):
         base = spliced(dice, voices, who.speaker, second, shape.splice_s, shape.voice)
         if base is None or not laid_over:
             return base
-        excerpt = voices.unheard(dice, other, shape.overlay_samples, shape.voice, base)
+        excerpt = voices.unused_excerpt(dice, other, shape.overlay_samples, shape.voice, base)
         return (*base, lay(voices, excerpt, shape.overlay_at, shape.relative_db)) if excerpt else None

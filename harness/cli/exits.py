@@ -44,14 +44,14 @@ def print_error(message: str, code: int, *, as_json: bool) -> None:
 @contextmanager
 def ignore_broken_pipe() -> Iterator[None]:
     """Print in this block; a closed pipe or terminal changes nothing, not the exit code either."""
-    from harness.cli.live_view import silence
+    from harness.cli.live_view import discard_buffer
 
     try:
         yield
         sys.stdout.flush()
     except OSError:
-        silence(sys.stdout)
-        silence(sys.stderr)
+        discard_buffer(sys.stdout)
+        discard_buffer(sys.stderr)
 
 
 def _stopper() -> Callable[[int, object], None]:
@@ -68,7 +68,7 @@ def _stopper() -> Callable[[int, object], None]:
     return stop
 
 
-def _ending(function: Command) -> Command:
+def _handle_errors(function: Command) -> Command:
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> Any:
         disable_telemetry()
@@ -80,18 +80,18 @@ def _ending(function: Command) -> Command:
                 raise
             except KeyboardInterrupt as error:
                 number = error.number if isinstance(error, Stopped) else signal.SIGINT
-                _leave("stopped; the same command goes on", 128 + number, as_json=as_json)
+                _exit_with_error("stopped; the same command goes on", 128 + number, as_json=as_json)
             except BrokenPipeError:
-                from harness.cli.live_view import silence
+                from harness.cli.live_view import discard_buffer
 
-                silence(sys.stdout)
-                silence(sys.stderr)
+                discard_buffer(sys.stdout)
+                discard_buffer(sys.stderr)
                 sys.exit(EXIT_FAILED)
             except Exception as error:
                 code = exit_code_of(error)
                 if code is None:
                     raise
-                _leave(message_of(error), code, as_json=as_json)
+                _exit_with_error(message_of(error), code, as_json=as_json)
 
     return run  # type: ignore[return-value]
 
@@ -130,6 +130,6 @@ def _not_permitted(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in codes and error.filename is not None
 
 
-def _leave(message: str, code: int, *, as_json: bool) -> NoReturn:
+def _exit_with_error(message: str, code: int, *, as_json: bool) -> NoReturn:
     print_error(message, code, as_json=as_json)
     sys.exit(code)

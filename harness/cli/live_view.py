@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from harness.core.format import duration
+from harness.core.format import format_duration
 from harness.execution.view import View
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class _Row:
 
 
 @dataclass
-class Progress:
+class SweepProgress:
     """What both views know: the trials of this launch, the best so far, the time left.
 
     One thread draws while another writes: both come to the rows through `put` and `shown`, under one lock.
@@ -83,7 +83,7 @@ class PlainView(View):
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = BrokenPipeSafeStream(stream)
-        self.progress = Progress()
+        self.progress = SweepProgress()
 
     def _write(self, text: str) -> None:
         self._stream.write(text + "\n")
@@ -95,7 +95,7 @@ class PlainView(View):
 
     def begin(self, study: str, total: int, done: int, best: tuple[int, float] | None = None) -> None:
         """Say where the study stands."""
-        self.progress = Progress(study, total, done, best)
+        self.progress = SweepProgress(study, total, done, best)
         shown = f", best {best[1]:.3f} (trial {best[0]})" if best else ""
         self._write(f"study {study}: {total} trials, {done} done{shown}")
 
@@ -116,7 +116,7 @@ class PlainView(View):
         shown = f"score {score:.3f}" if score is not None else ""
         tail = f"  best {best[1]:.3f} (trial {best[0]})" if best else ""
         tail += f"  {self.progress.spent}/{self.progress.total}"
-        tail += f"  about {duration(left)} left" if left else ""
+        tail += f"  about {format_duration(left)} left" if left else ""
         because = f" ({reason})" if reason else ""
         self._write(f"trial {number:>3} {state:<10} {shown}{because}{tail}")
 
@@ -126,7 +126,7 @@ class LiveView(View):
 
     def __init__(self, console: Any) -> None:
         self.console = console
-        self.progress = Progress()
+        self.progress = SweepProgress()
         self._live: Live | None = None
 
     def message(self, text: str) -> None:
@@ -137,7 +137,7 @@ class LiveView(View):
         """Open the table."""
         from rich.live import Live
 
-        self.progress = Progress(study, total, done, best)
+        self.progress = SweepProgress(study, total, done, best)
         self._live = Live(self, console=self.console, refresh_per_second=4, transient=False)
         self._live.start()
 
@@ -210,7 +210,7 @@ class LiveView(View):
         best, left = progress.best, progress.time_left_s()
         parts = [f"{progress.study}: {progress.spent}/{progress.total} trials"]
         parts += [f"best {best[1]:.3f} (trial {best[0]})"] if best else []
-        parts += [f"about {duration(left)} left"] if left else []
+        parts += [f"about {format_duration(left)} left"] if left else []
         return "   ".join([*parts, "Ctrl-C stops; the same command goes on"])
 
 
@@ -256,10 +256,10 @@ class BrokenPipeSafeStream:
 
     def _give_up(self) -> None:
         self.silent = True
-        silence(self._stream)
+        discard_buffer(self._stream)
 
 
-def silence(stream: IO[str]) -> None:
+def discard_buffer(stream: IO[str]) -> None:
     """Let what a dead stream still buffers run into nothing, else Python's own flush at the end exits with 120."""
     with suppress(OSError, ValueError, AttributeError):
         sink = os.open(os.devnull, os.O_WRONLY)
@@ -269,13 +269,13 @@ def silence(stream: IO[str]) -> None:
             os.close(sink)
 
 
-def _note_epoch(progress: Progress, number: int, epoch: int, metrics: dict[str, float]) -> None:
+def _note_epoch(progress: SweepProgress, number: int, epoch: int, metrics: dict[str, float]) -> None:
     row = progress.rows[number]
     row.done = epoch + 1
     row.val, row.gap, row.score = metrics["val/balanced_accuracy"], metrics["gap"], metrics["score"]
 
 
-def _note_end(progress: Progress, number: int, state: str, score: float | None) -> None:
+def _note_end(progress: SweepProgress, number: int, state: str, score: float | None) -> None:
     row = progress.rows.get(number) or progress.put(number, _Row("", 1))
     row.state = state
     row.score = score if score is not None else row.score

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from harness.cli.exits import Command, _ending
+from harness.cli.exits import Command, _handle_errors
 
 if TYPE_CHECKING:
     from harness.config.parameters import Scalar
@@ -45,11 +45,11 @@ _ALL = {
 }  # fmt: skip
 
 
-def common(*names: str) -> Callable[[Command], Command]:
+def common_options(*names: str) -> Callable[[Command], Command]:
     """Add common options by name, and turn errors meant for people into messages and exit codes."""
 
     def decorate(function: Command) -> Command:
-        wrapped: Any = _ending(function)
+        wrapped: Any = _handle_errors(function)
         for name in reversed(names):
             wrapped = _ALL[name](wrapped)
         return wrapped  # type: ignore[no-any-return]
@@ -63,15 +63,15 @@ def settings(**options: Any) -> Any:
 
     data_root = options.get("data_root")
     return Settings(
-        record=home(Path(options.get("record") or "mlruns")),
-        cache=home(Path(options.get("cache") or default_cache())).absolute(),
-        data_root=home(Path(data_root)).absolute() if data_root else None,
+        record=expand_home(Path(options.get("record") or "mlruns")),
+        cache=expand_home(Path(options.get("cache") or default_cache())).absolute(),
+        data_root=expand_home(Path(data_root)).absolute() if data_root else None,
         workers=options.get("workers"),
         device=options.get("device") or "auto",
     )
 
 
-def home(path: Path) -> Path:
+def expand_home(path: Path) -> Path:
     """A path with its leading ~ replaced, as the shell does (not in `--record=~/x`, nor from the environment)."""
     try:
         return path.expanduser()
@@ -90,7 +90,7 @@ def study_and_baseline(record: Record, word: str) -> tuple[str, Mapping[str, Sca
     return study_of(record, sweep), sweep.baseline
 
 
-def typed(*names: str) -> list[str]:
+def typed_options(*names: str) -> list[str]:
     """The options of these names as given on the command line; what the environment sets stays in force by itself."""
     context = click.get_current_context()
     words: list[str] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from harness.config.parameters import Choice, Fixed, FloatRange, IntRange, Scalar, places
+from harness.config.parameters import Choice, Fixed, FloatRange, IntRange, Scalar, parameter_locations
 from harness.config.search_space import DEFAULT_FEATURE, Form, SearchSpace, Values
 from harness.core.errors import InputError
 from models.front_ends.build import why_unavailable
@@ -49,7 +49,7 @@ def baseline_values(space: SearchSpace, given: Mapping[str, Scalar]) -> Values:
     """The values of all parameters that are active in the baseline, and those given that the sweep fixes nowhere."""
     values: Values = {}
     for name, form in space.parameters.items():
-        if name in given and places()[name].front_end is None:
+        if name in given and parameter_locations()[name].front_end is None:
             values[name] = given[name]
         elif space.is_active(name, values):
             values[name] = given.get(name, admitted(name, form))
@@ -58,7 +58,7 @@ def baseline_values(space: SearchSpace, given: Mapping[str, Scalar]) -> Values:
 
 def admitted(name: str, form: Form) -> Scalar:
     """The default of a parameter's field where its form admits it, else the form's first candidate."""
-    default = DEFAULT_FEATURE if name == "feature" else places()[name].default
+    default = DEFAULT_FEATURE if name == "feature" else parameter_locations()[name].default
     return default if _admits(form, default) else form.candidates()[0]
 
 

@@ -37,7 +37,7 @@ def control_configs(space: SearchSpace) -> dict[ControlName, TrialConfig]:
 
 def control_config(space: SearchSpace, name: ControlName) -> TrialConfig:
     """The cheapest front end that the space holds, a narrow network, default hyper-parameters, few epochs."""
-    cheapest = min(space.samples(SAMPLES), key=window_macs)  # of equals the first
+    cheapest = min(space.random_configs(SAMPLES), key=window_macs)  # of equals the first
     model = {**cheapest.model.model_dump(), "width": min(WIDTH, cheapest.model.width)}
     choices = space.data_configs()
     return TrialConfig.model_validate({

@@ -56,7 +56,7 @@ def estimate(
     ----------
     windows : training and validation windows of each data configuration, by its digest
     """
-    configs = space.samples(SAMPLES)
+    configs = space.random_configs(SAMPLES)
 
     def seconds(config: TrialConfig) -> float:
         return training_s(config, device, windows)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from data.plugins import load_plugins
-from harness.config.parameters import FORMS, Parameter, places
+from harness.config.parameters import FORMS, Parameter, parameter_locations
 from harness.config.search_rules import PRUNERS, SAMPLERS
 from harness.config.sweep import Sweep
 from models.front_ends.config import FRONT_ENDS
@@ -29,7 +29,10 @@ def json_schema() -> dict[str, Any]:
     }
     properties = schema["properties"]
     properties["parameters"] = {**properties["parameters"], **_parameters()}
-    properties["baseline"] |= {"properties": dict.fromkeys(places(), _SCALAR), "additionalProperties": False}
+    properties["baseline"] |= {
+        "properties": dict.fromkeys(parameter_locations(), _SCALAR),
+        "additionalProperties": False,
+    }
     properties["sampler"] = _named_section("Sampler", SAMPLERS)
     properties["pruner"] = _named_section("Pruner", PRUNERS)
     parts = {"type": "array", "items": {"type": "string"}, "minItems": 1}
@@ -46,7 +49,7 @@ def json_schema() -> dict[str, Any]:
 def _parameters() -> dict[str, Any]:
     properties: dict[str, Any] = {
         name: {"$ref": "#/$defs/Parameter", "description": place.description}
-        for name, place in places().items()
+        for name, place in parameter_locations().items()
     }
     kinds = {"enum": list(FRONT_ENDS)}
     either = [kinds, {"type": "array", "items": kinds, "minItems": 1}, {"type": "object"}]

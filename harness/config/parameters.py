@@ -261,7 +261,7 @@ Section = Literal["data", "feature", "model", "training", "augmentation"]
 SEARCHABLE_DATA = ("subset", "train_windows", "voice_variants", "pitch_semitones", "stretch")
 
 
-class Place(BaseModel):
+class ParameterLocation(BaseModel):
     """Where a parameter lives in a `TrialConfig`."""
 
     model_config = ConfigDict(frozen=True)
@@ -311,16 +311,19 @@ class Place(BaseModel):
 
 
 @cache
-def places() -> dict[str, Place]:
+def parameter_locations() -> dict[str, ParameterLocation]:
     """Every searchable parameter's name and place, in the order in which they are sampled."""
     load_plugins()
-    found = {name: Place(section="data", field=name) for name in SEARCHABLE_DATA}
-    found["feature"] = Place(section="feature", field="kind")
+    found = {name: ParameterLocation(section="data", field=name) for name in SEARCHABLE_DATA}
+    found["feature"] = ParameterLocation(section="feature", field="kind")
     for kind in FRONT_ENDS:
         for field in FRONT_ENDS[kind].model_fields:
             if field != "kind":
-                found[f"{kind}.{field}"] = Place(section="feature", field=field, front_end=kind)
-    found |= {name: Place(section="model", field=name) for name in CnnConfig.model_fields}
-    found |= {name: Place(section="training", field=name) for name in TrainingConfig.model_fields}
-    found |= {name: Place(section="augmentation", field=name) for name in AugmentationConfig.model_fields}
+                found[f"{kind}.{field}"] = ParameterLocation(section="feature", field=field, front_end=kind)
+    found |= {name: ParameterLocation(section="model", field=name) for name in CnnConfig.model_fields}
+    found |= {name: ParameterLocation(section="training", field=name) for name in TrainingConfig.model_fields}
+    found |= {
+        name: ParameterLocation(section="augmentation", field=name)
+        for name in AugmentationConfig.model_fields
+    }
     return found

@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from data.config import DataConfig
-from harness.config.parameters import Choice, Fixed, FloatRange, IntRange, Scalar, Section, places
+from harness.config.parameters import (
+    Choice,
+    Fixed,
+    FloatRange,
+    IntRange,
+    Scalar,
+    Section,
+    parameter_locations,
+)
 from harness.config.sweep import Sweep
 from harness.config.trial.trial_config import TrialConfig
 from harness.core.seeds import derived_seed
@@ -63,7 +71,7 @@ class SearchSpace:
         """The frozen configuration of one set of active values."""
         sections: dict[str, Values] = {section: {} for section in typing.get_args(Section)}
         for name, value in values.items():
-            place = places()[name]
+            place = parameter_locations()[name]
             sections[place.section][place.field] = value
         sections["feature"].setdefault("kind", DEFAULT_FEATURE)
         data = self._data(sections.pop("data")).model_dump()
@@ -77,7 +85,7 @@ class SearchSpace:
         ValueError
             There are more of them than anybody would prepare.
         """
-        data = [name for name in self.parameters if places()[name].section == "data"]
+        data = [name for name in self.parameters if parameter_locations()[name].section == "data"]
         found: dict[str, DataConfig] = {}
         for values in self._walk(self._with_parents(data), {}, _grid):
             config = self._data({name: values[name] for name in data if name in values})
@@ -101,10 +109,10 @@ class SearchSpace:
 
     def corners(self) -> Iterator[Values]:
         """The ends of every range of the front ends, whose fields have laws that bind several of them."""
-        names = [name for name in self.parameters if places()[name].section == "feature"]
+        names = [name for name in self.parameters if parameter_locations()[name].section == "feature"]
         return self._walk(self._with_parents(names), {}, lambda form: form.candidates())
 
-    def draws(self, count: int) -> Iterator[Values]:
+    def random_values(self, count: int) -> Iterator[Values]:
         """Random sets of active values, always the same ones."""
         source = _RandomSuggester(random.Random(derived_seed("samples", self.sweep.seed)))
         drawn = (self.suggest(source) for _ in itertools.count())
@@ -125,7 +133,7 @@ class SearchSpace:
 
     def _features(self) -> Iterator[Values]:
         """Walk what decides which front end of files a trial has."""
-        kinds = [name for name in self.parameters if _is_external(places()[name].front_end)]
+        kinds = [name for name in self.parameters if _is_external(parameter_locations()[name].front_end)]
         return self._walk(self._with_parents(["feature", *kinds]), {}, _grid)
 
     def _external(self, values: Values) -> FrontEnd | None:
@@ -135,16 +143,16 @@ class SearchSpace:
         fields = {
             place.field: value
             for name, value in values.items()
-            if (place := places()[name]).front_end == kind
+            if (place := parameter_locations()[name]).front_end == kind
         }
         return parse_front_end({"kind": kind, **fields})
 
     def _skips(self, values: Values) -> bool:
         return bool(self.skipped) and self._external(values) in self.skipped
 
-    def samples(self, count: int) -> list[TrialConfig]:
+    def random_configs(self, count: int) -> list[TrialConfig]:
         """Random configurations, always the same ones, from which the cost of a study is estimated."""
-        return [self.config(values) for values in self.draws(count)]
+        return [self.config(values) for values in self.random_values(count)]
 
     def _walk(
         self, names: list[str], values: Values, options: Callable[[Form], Sequence[Scalar]]
@@ -172,7 +180,7 @@ class SearchSpace:
 
     def is_active(self, name: str, values: Mapping[str, Scalar]) -> bool:
         """Whether a parameter exists in a trial whose parents have these values."""
-        kind = places()[name].front_end
+        kind = parameter_locations()[name].front_end
         if kind is not None and values.get("feature", DEFAULT_FEATURE) != kind:
             return False
         return all(
@@ -232,7 +240,7 @@ def _grid(form: Form) -> Sequence[Scalar]:
 
 
 def _parents(name: str, form: Form) -> set[str]:
-    return {*form.when} | ({"feature"} if places()[name].front_end is not None else set())
+    return {*form.when} | ({"feature"} if parameter_locations()[name].front_end is not None else set())
 
 
 def _parents_first(parameters: Mapping[str, Form]) -> dict[str, Form]:
@@ -244,7 +252,7 @@ def _parents_first(parameters: Mapping[str, Form]) -> dict[str, Form]:
         The conditions go round in a circle.
     """
     ordered: dict[str, Form] = {}
-    waiting = {name: parameters[name] for name in places() if name in parameters}
+    waiting = {name: parameters[name] for name in parameter_locations() if name in parameters}
     while waiting:
         free = next((name for name in waiting if not _parents(name, waiting[name]) & set(waiting)), None)
         if free is None:

@@ -26,7 +26,7 @@ class OutOfSpaceError(FailedError, OSError):
     """A disk is full: the loop stops, its trainings are not failed."""
 
 
-def out_of_space(what: str) -> OutOfSpaceError:
+def out_of_space_error(what: str) -> OutOfSpaceError:
     """The one message about a full disk; `what` says which."""
     return OutOfSpaceError(
         f"{what}: the sweep stops, no trial fails and nothing that was stored is lost; free some space and run the "
@@ -91,4 +91,6 @@ def disk_full_as_out_of_space(places: Iterable[Path]) -> Iterator[None]:
         if not is_disk_full_error(error):
             raise
         place = error.filename or first_full_disk(places)
-        raise out_of_space(f"no space left in {place}" if place else "no space left on a disk") from error
+        raise out_of_space_error(
+            f"no space left in {place}" if place else "no space left on a disk"
+        ) from error

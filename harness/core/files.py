@@ -1,8 +1,8 @@
 """Files that survive a loss of power, and who may read them.
 
-A name is durable only when its folder was synced too. Files of a record are their user's alone; what is made to be given
-away is not: every command runs under umask 077, and so do the workers and servers that it starts; what others may read
-is written inside `to_share`: prepared data in the cache, bundles, reports, sweep files.
+A name is durable only when its folder was synced too. Files of a record are their user's alone; what is made to be
+given away is not: every command runs under umask 077, and so do the workers and servers that it starts. What others
+may read is written inside `to_share`: prepared data in the cache, bundles, reports, sweep files.
 """
 
 from __future__ import annotations

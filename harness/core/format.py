@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """A time span as people say it: 40 s, 12 min, 3.5 h."""
     if seconds is None:
         return "?"
@@ -14,7 +14,7 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def size_text(num_bytes: float) -> str:
+def format_size(num_bytes: float) -> str:
     """Bytes as people read them: `512 B`, `1.5 GB`."""
     power = min(4, max(0, int(math.log10(max(num_bytes, 1)) / 3)))
     value = num_bytes / 1000**power

@@ -12,7 +12,7 @@ def derived_seed(*parts: int | str) -> int:
     return int(digest_of(list(parts))[:8], 16) & 0x7FFF_FFFF
 
 
-def derived(seed: int, epoch: int, purpose: str) -> int:
+def epoch_seed(seed: int, epoch: int, purpose: str) -> int:
     """Seed of one epoch's draws: resuming needs no generator's state."""
     digest = hashlib.sha256(f"{seed}/{epoch}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Container
 from pathlib import Path
 
-from data.store.eviction import Item, collect, inventory, select_for_eviction
-from data.store.leases import hold
+from data.store.eviction import StoredFolder, evict, inventory, select_for_eviction
+from data.store.leases import lease_folders
 from harness.core.errors import InputError
-from harness.core.format import size_text
+from harness.core.format import format_size
 
 VARIABLE = "HARNESS_CACHE_SIZE"
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -59,12 +59,12 @@ def lease_features(cache: Path, manifests: Container[str]) -> None:
     from harness.training.feature_cache import SOURCE
 
     sources = (cache / "features").glob(f"[!.]*/{SOURCE}")
-    hold(
+    lease_folders(
         cache, [one.parent for one in sources if json.loads(one.read_bytes())["manifest_digest"] in manifests]
     )
 
 
-def keep_within_quota(cache: Path, say: Callable[[str], None]) -> list[Item]:
+def keep_within_quota(cache: Path, say: Callable[[str], None]) -> list[StoredFolder]:
     """Delete what was used longest ago where the store takes more than HARNESS_CACHE_SIZE; without it, nothing.
 
     Raises
@@ -76,11 +76,13 @@ def keep_within_quota(cache: Path, say: Callable[[str], None]) -> list[Item]:
     if most is None:
         return []
     items = inventory(cache)
-    gone = list(collect(cache, select_for_eviction(items, most)))
+    gone = list(evict(cache, select_for_eviction(items, most)))
     left = sum(item.num_bytes for item in items) - sum(item.num_bytes for item in gone)
     if gone:
-        freed = size_text(sum(item.num_bytes for item in gone))
-        say(f"store: {len(gone)} folders used longest ago deleted, {freed}, to keep within {size_text(most)}")
+        freed = format_size(sum(item.num_bytes for item in gone))
+        say(
+            f"store: {len(gone)} folders used longest ago deleted, {freed}, to keep within {format_size(most)}"
+        )
     if left > most:
-        say(f"store: {size_text(left)} are in use, more than the {size_text(most)} of {VARIABLE}")
+        say(f"store: {format_size(left)} are in use, more than the {format_size(most)} of {VARIABLE}")
     return gone

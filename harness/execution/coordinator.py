@@ -22,7 +22,7 @@ from harness.execution.executors.protocol import (
     TrialFailed,
     WorkerLost,
 )
-from harness.execution.recovery import ended_spools, settle
+from harness.execution.recovery import ended_spools, reconcile_study
 from harness.execution.runs.jobs import Jobs, count_attempt
 from harness.execution.runs.run import Failure, Run, RunKind
 from harness.execution.stopping import (
@@ -87,7 +87,7 @@ class Coordinator:
 
     def _take_over(self) -> None:
         """Put right what a dead process left, and give MLflow what it lacks of runs that have ended."""
-        settle(self.jobs.study, self.jobs.record)
+        reconcile_study(self.jobs.study, self.jobs.record)
         for spool in ended_spools(self.jobs.study, self.jobs.record):
             if not any(kind.is_left(spool) for kind in self.kinds):
                 self.writer.notify(spool)
@@ -96,7 +96,7 @@ class Coordinator:
 
     def _loop(self) -> None:
         while True:
-            behind = self.writer.behind
+            behind = self.writer.is_backlogged
             if self.signal is None:
                 self._give_again()
                 while not behind and self.executor.idle > 0 and self.signal is None and self._start_next():
@@ -108,7 +108,7 @@ class Coordinator:
             for event in self.executor.poll(POLL_S):
                 self._handle(event)
             self.raise_if_tracking_disk_full()
-            if (news := self.writer.news()) is not None:
+            if (news := self.writer.status_message()) is not None:
                 self.view.message(news)
 
     # Starting

@@ -67,10 +67,10 @@ class DataInspection:
     def described(self) -> dict[str, Any]:
         """What a study remembers of it: the fields of `as_json`, and who the windows of each split are of."""
         splits = sorted(self.prepared.splits.items())
-        return {**self.as_json(), "evidence": {split: evidence(part.manifest) for split, part in splits}}
+        return {**self.as_json(), "evidence": {split: split_counts(part.manifest) for split, part in splits}}
 
 
-def evidence(manifest: Manifest) -> dict[str, dict[str, int]]:
+def split_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
     """Windows, clusters and speakers of each subset of a manifest, and of all as the subset ""."""
     counted = {}
     for subset in ["", *sorted(set(manifest.subsets()))]:
@@ -117,7 +117,7 @@ def _data_configs(space: SearchSpace) -> list[tuple[ControlName | None, DataConf
     return list(found.values())
 
 
-def require(inspections: Sequence[DataInspection]) -> None:
+def require_audits_pass(inspections: Sequence[DataInspection]) -> None:
     """Raise GateRefusedError where any audit refuses."""
     if not all(inspection.audit.ok for inspection in inspections):
         raise GateRefusedError(inspections)

@@ -18,12 +18,12 @@ from harness.config.sweep import Sweep
 from harness.config.trial.trial_config import TrialConfig
 from harness.core.disk_space import disk_full_as_out_of_space, require_free_space
 from harness.core.files import write_json
-from harness.core.format import duration
+from harness.core.format import format_duration
 from harness.core.provenance import Provenance, provenance
 from harness.core.settings import Settings
 from harness.execution.cache_quota import keep_within_quota, lease_features, quota_from_environment
 from harness.execution.coordinator import Coordinator
-from harness.execution.data_gate import DataInspection, audit_data_configs, require
+from harness.execution.data_gate import DataInspection, audit_data_configs, require_audits_pass
 from harness.execution.executors.build import executor_class
 from harness.execution.executors.protocol import Executor
 from harness.execution.recovery import may_show_running, reconcile_runs
@@ -145,7 +145,7 @@ def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[DataI
             view.message(
                 f"  {len(inspection.prepared.lost)} of {inspection.prepared.examined} recordings unusable"
             )
-    require(inspections)
+    require_audits_pass(inspections)
     return inspections
 
 
@@ -191,7 +191,7 @@ def cost_line(cost: Cost) -> str:
     workers = "1 worker" if cost.workers == 1 else f"{cost.workers} workers"
     controls = {0: "", 1: " and 1 control"}.get(cost.controls, f" and {cost.controls} controls")
     return (
-        f"cost: {cost.trials} trials{controls} on {workers}, about {duration(cost.seconds)}, "
+        f"cost: {cost.trials} trials{controls} on {workers}, about {format_duration(cost.seconds)}, "
         f"{max(1, round(cost.disk_bytes / 1e6))} MB of disk (an estimate)"
     )
 

@@ -23,7 +23,7 @@ from harness.study.ask import tell_duplicate
 from harness.study.confirmation.definition import KIND as CONFIRMATION
 from harness.study.ensembles import KIND as ENSEMBLE
 from harness.study.skipped_front_ends import fail_skipped_trial, skip_reason
-from harness.study.storage.mlflow_schema import reading
+from harness.study.storage.mlflow_schema import read_only_connection
 from harness.study.storage.promotion_lock import PromotionError, only_promotion
 from harness.study.storage.record import Record, is_locked
 from harness.study.storage.trial_spool import TrialSpool
@@ -89,7 +89,7 @@ def reconcile(record: Record, name: str) -> list[str]:
     lock = record.lock_study(name)
     try:
         study = load_study(record, name)
-        done = settle(study, record)
+        done = reconcile_study(study, record)
         ended = list(ended_spools(study, record))
         needed = bool(ended) or may_show_running(study, record)
         with TrackingServer(record) if needed else nullcontext() as server:
@@ -101,7 +101,7 @@ def reconcile(record: Record, name: str) -> list[str]:
         lock.release()
 
 
-def settle(study: Study, record: Record) -> list[str]:
+def reconcile_study(study: Study, record: Record) -> list[str]:
     """Put the study and its spool right, and say what was done; call it under the study's lock.
 
     Afterwards every trial is told, or waits with its configuration; `ended_spools` are what MLflow may lack.
@@ -256,6 +256,6 @@ def _shown_running(study: Study, record: Record) -> list[tuple[str, str]]:
     kinds = [*TRAININGS, *OTHERS]
     if not is_locked(record.locks / "promotion.lock"):
         kinds.append(PROMOTION)
-    with suppress(sqlite3.Error), reading(record.database) as database:
+    with suppress(sqlite3.Error), read_only_connection(record.database) as database:
         return [(kind, name) for kind, name in database.execute(query, (study.identity,)) if kind in kinds]
     return []

@@ -59,8 +59,8 @@ def run_session(
             view.close()
             executor.close()
             unstored = writer.finish(view.message, hurried=not ended, stop=coordinator.must_leave)
-            if on_complete is not None and ended and coordinator.signal is None and writer.answers:
-                on_complete(writer.opened)
+            if on_complete is not None and ended and coordinator.signal is None and writer.is_responsive:
+                on_complete(writer.tracking_if_reached)
             waiting = [run.spool for run in coordinator.running.values()]
             waiting += map(TrialSpool, unstored)
 

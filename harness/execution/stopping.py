@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from harness.core.disk_space import disk_full_reason, out_of_space
+from harness.core.disk_space import disk_full_reason, out_of_space_error
 from harness.execution.executors.protocol import Event, Executor, TrialFailed, WorkersFailedError
 from harness.execution.view import View
 from harness.study.storage.record import Record
@@ -93,10 +93,10 @@ def tracking_disk_full_reason(writer: Writer, record: Record) -> str | None:
 def raise_if_tracking_disk_full(writer: Writer, record: Record) -> None:
     """Raise OutOfSpaceError where MLflow does not store because its disk is full: training on would be in vain."""
     if (why := tracking_disk_full_reason(writer, record)) is not None:
-        raise out_of_space(why)
+        raise out_of_space_error(why)
 
 
 def raise_if_trial_out_of_space(event: Event) -> None:
     """Raise OutOfSpaceError where a training failed for want of space: it goes on once there is some."""
     if isinstance(event, TrialFailed) and event.kind == "out_of_space":
-        raise out_of_space(event.reason)
+        raise out_of_space_error(event.reason)

@@ -22,7 +22,7 @@ from data.plugins import load_plugins
 from data.preparation.prepared import WINDOWS_FILE
 from data.preparation.recompute import open_recomputer
 from data.store.content_store import altered, is_complete, missing
-from data.store.eviction import Item, inventory
+from data.store.eviction import StoredFolder, inventory
 from harness.core.settings import Settings
 from harness.training.feature_cache import FEATURE_BATCH, FEATURES_FILE, SOURCE, featurise
 from models.front_ends.build import build_front_end
@@ -68,7 +68,7 @@ def check_store(settings: Settings, sample: int, seed: int) -> Iterator[Checked]
         yield checked
 
 
-def _checked(item: Item, settings: Settings, sample: int, draw: random.Random) -> Checked:
+def _checked(item: StoredFolder, settings: Settings, sample: int, draw: random.Random) -> Checked:
     checked = _digests(item)
     if checked.state == "ok" and item.kind == "prepared":
         checked = _windows(item.path, settings, sample, draw)
@@ -77,7 +77,7 @@ def _checked(item: Item, settings: Settings, sample: int, draw: random.Random) -
     return checked
 
 
-def _digests(item: Item) -> Checked:
+def _digests(item: StoredFolder) -> Checked:
     if not is_complete(item.path):
         return Checked(item.path, "differs", f"it is not whole: {missing(item.path)}")
     if changed := altered(item.path):

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 LEVEL = 0.999  # one-sided, of the bound that decides
-Verdict = Literal["sound", "broken", "uninformative"]
+ChanceVerdict = Literal["sound", "broken", "uninformative"]
 
 
 @dataclass(frozen=True)
 class ChanceTestResult:
     """A score that should be chance: its value, its one-sided 99.9 % lower bound, and what follows."""
 
-    verdict: Verdict
+    verdict: ChanceVerdict
     value: float
     low: float
     windows: int
@@ -30,7 +30,7 @@ class ChanceTestResult:
         return f"{self.value:.3f}, 99.9 % lower bound {self.low:.3f} ({self.windows} windows, K = {self.clusters})"
 
 
-def judge(correct: npt.ArrayLike, clusters: Sequence[str]) -> ChanceTestResult:
+def judge_against_chance(correct: npt.ArrayLike, clusters: Sequence[str]) -> ChanceTestResult:
     """Judge a score that should be chance.
 
     Parameters
@@ -41,7 +41,7 @@ def judge(correct: npt.ArrayLike, clusters: Sequence[str]) -> ChanceTestResult:
     from harness.metrics.intervals import clustered_interval
 
     interval = clustered_interval(correct, clusters, level=LEVEL, side="lower")
-    verdict: Verdict = "broken" if interval.low > 0.5 else "sound"
+    verdict: ChanceVerdict = "broken" if interval.low > 0.5 else "sound"
     if interval.few_clusters:
         verdict = "uninformative"
     return ChanceTestResult(verdict, interval.value, interval.low, interval.windows, interval.clusters)

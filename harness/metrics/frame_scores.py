@@ -211,7 +211,7 @@ class MeetingScores:
 
 
 @dataclass(frozen=True)
-class Result:
+class MeetingResults:
     """All meetings under one protocol."""
 
     protocol: Protocol
@@ -279,10 +279,10 @@ class MeetingEvaluation:
         self._meetings.append(MeetingScores(recording.id, meeting.cluster, found))
         return self._meetings[-1]
 
-    def result(self) -> Result:
+    def result(self) -> MeetingResults:
         """Pool the meetings so far."""
         interval, note = bootstrap(self._meetings, self.protocol)
-        return Result(
+        return MeetingResults(
             self.protocol, self._model.pooled(), tuple(self._meetings),
             self._ideal.pooled().f1, self._all.pooled().f1, interval, note,
         )  # fmt: skip

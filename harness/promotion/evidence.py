@@ -26,7 +26,7 @@ from harness.selection.candidate import Candidate
 from harness.study.choose_trial import Subject
 from harness.study.confirmation.conclusion import Confirmation, Replicate
 from harness.study.ensembles import OPTIMISM, EnsembleSummary
-from harness.study.leaderboard import expected_optimism, rank_of, rivals
+from harness.study.leaderboard import comparable_trials, expected_optimism, rank_of
 from harness.tracking.run_header import external_tags, external_weights
 from models.export.specification import Specification
 from models.onnx_io.session import open_session, run_onnx
@@ -77,7 +77,7 @@ def golden_outputs(
     return windows, {file: run_onnx(open_session(folder / file), windows) for file in files}
 
 
-def stamp_of(subject: Subject, confirmation: Confirmation | None) -> str:
+def confirmation_stamp(subject: Subject, confirmation: Confirmation | None) -> str:
     """One line on what the choice rests on."""
     if confirmation is None:
         return UNCONFIRMED
@@ -100,7 +100,7 @@ def _identity(
     candidate: Candidate, confirmation: Confirmation | None, opponent: Opponent | None
 ) -> dict[str, Any]:
     study, subject = candidate.study, candidate.subject
-    others = rivals(study, subject)
+    others = comparable_trials(study, subject)
     ensemble = isinstance(subject, EnsembleSummary)
     external = external_weights(TrialConfig.model_validate(member.config) for member in subject.members)
     # A confirmed seed was not chosen among trials, only as the median of a few: there is no curse to predict.
@@ -109,7 +109,7 @@ def _identity(
     return {
         "study": study.name,
         "registered_name": candidate.registered_name,
-        "stamp": stamp_of(subject, confirmation),
+        "stamp": confirmation_stamp(subject, confirmation),
         "confirmed": confirmation is not None,
         "promoted": datetime.now(UTC).isoformat(timespec="seconds"),
         "subject": subject.label,

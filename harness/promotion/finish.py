@@ -24,7 +24,7 @@ from harness.promotion.bundle.files import EVIDENCE, MODEL, SUMS, bundle_digest,
 from harness.promotion.bundle.verify import verify
 from harness.promotion.registry.model_registry import Registration, register
 from harness.promotion.registry.model_versions import CHALLENGER, CHAMPION
-from harness.study.decisions import Decision, Verdict, decisions_of, remember
+from harness.study.decisions import Decision, Verdict, add_decision, decisions_of
 from harness.study.storage.promotion_lock import PromotionError
 from harness.study.study import Study
 from harness.tracking.experiment import Tracking
@@ -57,7 +57,7 @@ def staging_folder(output: Path, study: str) -> Path:
     return output / f".{study}.aside"
 
 
-def place_of(output: Path, study: str, alias: str) -> Path:
+def bundle_folder(output: Path, study: str, alias: str) -> Path:
     """Where a bundle goes; who does not take the champion's alias does not take its place either."""
     return output / (study if alias == CHAMPION else f"{study}.challenger")
 
@@ -76,7 +76,7 @@ def require_bundle_folders(output: Path, study: str) -> None:
     """
     require_output(output)
     for alias in (CHAMPION, CHALLENGER):
-        require_replaceable(place_of(output, study, alias))
+        require_replaceable(bundle_folder(output, study, alias))
 
 
 def require_output(output: Path) -> None:
@@ -123,7 +123,7 @@ def foreign_files(final: Path) -> list[str]:
     return sorted(name for name in names_in(final) if name not in own)
 
 
-def complete(study: Study, tracking: Tracking, output: Path, tags: Mapping[str, str]) -> Promotion:
+def finish_promotion(study: Study, tracking: Tracking, output: Path, tags: Mapping[str, str]) -> Promotion:
     """Register the sealed bundle of a study, remember the decision, put it in place.
 
     Raises
@@ -135,7 +135,7 @@ def complete(study: Study, tracking: Tracking, output: Path, tags: Mapping[str, 
     evidence = _evidence(sealed)
     if _replaced(evidence, study, output):
         shutil.rmtree(sealed)
-        return _in_place(study, place_of(output, study.name, evidence["alias"]))
+        return _in_place(study, bundle_folder(output, study.name, evidence["alias"]))
     try:
         version = register(
             tracking, _registration(evidence, sealed, tags), wins=evidence["alias"] == CHAMPION,
@@ -147,13 +147,13 @@ def complete(study: Study, tracking: Tracking, output: Path, tags: Mapping[str, 
     failpoint("promotion.registered")
     _add_decision_once(study, evidence, version)
     failpoint("promotion.remembered")
-    final = place_of(output, study.name, evidence["alias"])
+    final = bundle_folder(output, study.name, evidence["alias"])
     replace_folder(sealed, final)
     failpoint("promotion.placed")
     return Promotion(study.name, version, final, evidence)
 
 
-def unfinished(study: Study, tracking: Tracking, output: Path) -> bool:
+def has_unfinished_promotion(study: Study, tracking: Tracking, output: Path) -> bool:
     """Whether a killed promotion left a whole bundle; anything less is removed, and so is another record's."""
     aside = staging_folder(output, study.name)
     whole = (aside / SUMS).is_file() and verify(aside, latency=False).ok
@@ -165,7 +165,7 @@ def unfinished(study: Study, tracking: Tracking, output: Path) -> bool:
 
 def _replaced(evidence: Mapping[str, Any], study: Study, output: Path) -> bool:
     """Whether it is of what stood in the place before: killed between the exchange and its removal."""
-    final = place_of(output, study.name, evidence["alias"])
+    final = bundle_folder(output, study.name, evidence["alias"])
     if not (final / EVIDENCE).is_file():
         return False
     order = [one.time for one in decisions_of(study) if one.version]  # not the clock: that may be set back
@@ -213,4 +213,4 @@ def _add_decision_once(study: Study, evidence: Mapping[str, Any], version: str) 
         time=evidence["promoted"], policy=evidence["policy"]["name"], subject=evidence["subject"], verdict=verdict,
         registered_name=name, version=version, note=note, fingerprint=evidence["trial"]["fingerprint"],
     )  # fmt: skip
-    remember(study, decision)
+    add_decision(study, decision)

@@ -13,7 +13,7 @@ from harness.metrics.predictions import Predictions
 from harness.promotion.bundle.files import MODEL
 from harness.promotion.bundle.model_variants import Variant, score_variants
 from harness.promotion.guards.assessment import waveforms_of
-from harness.promotion.registry.champion import ChallengerComparison, contest, fetch_champion
+from harness.promotion.registry.champion import ChallengerComparison, compare_challenger, fetch_champion
 from harness.selection.candidate import Candidate
 from harness.selection.ensemble_members import ONNX
 from harness.study.confirmation.conclusion import Confirmation, Finalist, Replicate
@@ -125,7 +125,7 @@ def open_frozen_test(
     met: ChallengerComparison | None = None
     if opponent is not None and theirs is not None:
         answers = Predictions(run_onnx(theirs, windows), labels, clusters)
-        met = contest(
+        met = compare_challenger(
             predictions.correct, answers.correct, clusters, candidate.macs, opponent.macs, policy.champion,
             opponent=opponent.label, subsets=manifest.subsets(), same_source=opponent.run_id == candidate.run_id,
             incomparable=opponent.incomparable, notes=opponent.notes,

@@ -31,27 +31,33 @@ from harness.promotion.bundle.model_variants import Variant, make_variants, meas
 from harness.promotion.bundle.verify import verify
 from harness.promotion.bundle.write import write_bundle
 from harness.promotion.evidence import evidence_of, golden_outputs
-from harness.promotion.finish import Promotion, complete, require_bundle_folders, staging_folder, unfinished
+from harness.promotion.finish import (
+    Promotion,
+    finish_promotion,
+    has_unfinished_promotion,
+    require_bundle_folders,
+    staging_folder,
+)
 from harness.promotion.frozen_test_set import FrozenTest, open_frozen_test, opponent_of
 from harness.promotion.guards.assessment import (
     GuardRefusedError,
     ask,
     post_test_guards,
     pre_test_guards,
-    require,
+    require_guards_pass,
     waveforms_of,
 )
 from harness.promotion.guards.facts import ContestFacts, SubjectFacts
 from harness.promotion.guards.guard import Guard, refuses
 from harness.selection.candidate import Candidate, data_configs, fetch_candidate
-from harness.study.choose_trial import Subject, choose, resolve_subject
+from harness.study.choose_trial import Subject, choose_trial, resolve_subject
 from harness.study.confirmation.conclusion import (
     Confirmation,
     Replicate,
     confirmation_of,
     confirmation_progress,
 )
-from harness.study.decisions import Decision, remember
+from harness.study.decisions import Decision, add_decision
 from harness.study.ensembles import EnsembleSummary
 from harness.study.storage.promotion_lock import PromotionError, only_promotion
 from harness.study.storage.record import Record
@@ -138,7 +144,7 @@ def promote(
         if run is None and confirmation is None:
             for line in confirmation_progress(study):
                 progress(line)
-        subject = named or choose(study, trial_of_run(tracking, str(run)))
+        subject = named or choose_trial(study, trial_of_run(tracking, str(run)))
         if finished is not None and _is_about(finished, subject, policy, tracking):
             return finished
         progress(
@@ -156,10 +162,10 @@ def promote(
 def _finish(study: Study, place: _PromotionContext) -> Promotion | None:
     """End what a killed promotion of this study began; None where there is nothing of the kind."""
     place.tracking.end_orphans("promotion")
-    if not unfinished(study, place.tracking, place.output):
+    if not has_unfinished_promotion(study, place.tracking, place.output):
         return None
     place.progress("finishing the promotion that was stopped; the test is not opened again")
-    return complete(study, place.tracking, place.output, place.code.tags)
+    return finish_promotion(study, place.tracking, place.output, place.code.tags)
 
 
 def _is_about(finished: Promotion, subject: Subject, policy: Policy, tracking: Tracking) -> bool:
@@ -198,7 +204,7 @@ def _refusals_remembered(study: Study, policy: Policy, *, dry_run: bool) -> Iter
             failed = tuple(guard.as_json() for guard in refusal.refused)
             with suppress(OSError):  # a full disk must not hide the refusal
                 refused = Decision(now, policy.name, refusal.subject, "refused", guards=failed)
-                remember(study, replace(refused, fingerprint=refusal.fingerprint))
+                add_decision(study, replace(refused, fingerprint=refusal.fingerprint))
         raise
 
 
@@ -276,14 +282,16 @@ def _promote(
     evidence = evidence_of(candidate, confirmation, policy, guards, test, specification)
     _write_bundle(draft, test, evidence)
     failpoint("promotion.sealed")
-    return complete(study, place.tracking, place.output, place.code.tags)
+    return finish_promotion(study, place.tracking, place.output, place.code.tags)
 
 
 def _require(
     study: Study, subject: Subject, guards: list[Guard], policy: Policy, *, opened: bool = False
 ) -> None:
     chosen, fingerprint = isinstance(subject, Replicate), subject.fingerprint
-    require(study.name, subject.label, guards, policy, opened=opened, chosen=chosen, fingerprint=fingerprint)
+    require_guards_pass(
+        study.name, subject.label, guards, policy, opened=opened, chosen=chosen, fingerprint=fingerprint
+    )
 
 
 def _write_bundle(draft: _Draft, test: FrozenTest, evidence: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from harness.reporting.learning_curves import learning_curve_of
 from harness.reporting.train_test_matrix import Matrix, matrix_of
 from harness.study.controls import controls_of
 from harness.study.ensembles import ensembles_of
-from harness.study.leaderboard import expected_optimism, rivals
+from harness.study.leaderboard import comparable_trials, expected_optimism
 from harness.study.skipped_front_ends import SKIPPED
 from harness.study.study import NOT_RECORDED, Study, audit_of, manifests_of
 from harness.study.trials import TrialSummary
@@ -29,7 +29,7 @@ MAX_COMPARED = 20
 
 
 @dataclass(frozen=True)
-class Answers:
+class WindowCorrectness:
     """Which validation windows a trial got right, (window,), with their clusters and, if known, subsets.
 
     ``speakers`` counts the people in the windows of each subset, and of all as "".
@@ -40,14 +40,14 @@ class Answers:
     subsets: npt.NDArray[np.str_] | None = None
     speakers: Mapping[str, int] = field(default_factory=dict)
 
-    def minus(self, other: Answers) -> Difference | None:
+    def difference_from(self, other: WindowCorrectness) -> Difference | None:
         """How much more often these are right; None where the windows are not the same ones."""
         if not np.array_equal(self.clusters, other.clusters):
             return None
         found = paired_cluster_bootstrap(self.correct, other.correct, self.clusters)
         return replace(found, speakers=self.speakers.get(""), columns=self._columns(other))
 
-    def _columns(self, other: Answers) -> tuple[tuple[str, Difference], ...]:
+    def _columns(self, other: WindowCorrectness) -> tuple[tuple[str, Difference], ...]:
         """The difference on each evaluation subset; none where there is but one."""
         names = [] if self.subsets is None else sorted(set(self.subsets.tolist()))
         if len(names) < 2:
@@ -55,16 +55,16 @@ class Answers:
         parts = ((name, _minus(self.of(name), other.of(name))) for name in names)
         return tuple((name, part) for name, part in parts if part)
 
-    def of(self, subset: str) -> Answers | None:
+    def of(self, subset: str) -> WindowCorrectness | None:
         """Those on the windows of one evaluation subset; None where windows do not know theirs."""
         if self.subsets is None or not (self.subsets == subset).any():
             return None
         chosen = self.subsets == subset
         speakers = {"": self.speakers[subset]} if subset in self.speakers else {}
-        return Answers(self.correct[chosen], self.clusters[chosen], self.subsets[chosen], speakers)
+        return WindowCorrectness(self.correct[chosen], self.clusters[chosen], self.subsets[chosen], speakers)
 
 
-CorrectnessOf = Callable[[TrialSummary], Answers | None]
+CorrectnessOf = Callable[[TrialSummary], WindowCorrectness | None]
 
 
 def analyse(
@@ -116,7 +116,7 @@ def analyse(
 def with_speakers(study: Study, answers: CorrectnessOf) -> CorrectnessOf:
     """The same answers, which know how many speakers the validation windows are of, where the study does."""
 
-    def known(trial: TrialSummary) -> Answers | None:
+    def known(trial: TrialSummary) -> WindowCorrectness | None:
         found, counted = answers(trial), audit_of(study, trial).get("evidence", {}).get("val", {})
         speakers = {name: int(of["speakers"]) for name, of in counted.items()}
         return replace(found, speakers=speakers) if found else None
@@ -127,9 +127,9 @@ def with_speakers(study: Study, answers: CorrectnessOf) -> CorrectnessOf:
 def _board(study: Study, trials: list[TrialSummary], digest: str, answers: CorrectnessOf) -> Leaderboard:
     complete = [trial for trial in trials if trial.state == "complete" and trial.outcome]
     ranked = sorted(complete, key=lambda trial: (-(trial.score or 0.0), trial.number))
-    held: dict[int, Answers | None] = {}
+    held: dict[int, WindowCorrectness | None] = {}
 
-    def answered(trial: TrialSummary) -> Answers | None:
+    def answered(trial: TrialSummary) -> WindowCorrectness | None:
         if trial.number not in held:
             held[trial.number] = answers(trial)
         return held[trial.number]
@@ -140,8 +140,8 @@ def _board(study: Study, trials: list[TrialSummary], digest: str, answers: Corre
     for rank, trial in enumerate(ranked, 1):
         row = _row(study, trial, rank, times.get(trial.number))
         theirs = answered(trial) if 1 < rank <= MAX_COMPARED else None
-        rows.append(replace(row, to_best=theirs.minus(first) if theirs and first else None))
-    compared = len(rivals(study, ranked[0]))
+        rows.append(replace(row, to_best=theirs.difference_from(first) if theirs and first else None))
+    compared = len(comparable_trials(study, ranked[0]))
     grouped = _groups(study, trials, rows)
     by_number = {trial.number: trial for trial in ranked}
     for at, table in enumerate(grouped):  # the best of a group may rank below those compared above
@@ -165,8 +165,8 @@ def _board(study: Study, trials: list[TrialSummary], digest: str, answers: Corre
     )
 
 
-def _minus(ours: Answers | None, theirs: Answers | None) -> Difference | None:
-    return ours.minus(theirs) if ours and theirs else None
+def _minus(ours: WindowCorrectness | None, theirs: WindowCorrectness | None) -> Difference | None:
+    return ours.difference_from(theirs) if ours and theirs else None
 
 
 def _row(study: Study, trial: TrialSummary, rank: int, seconds: float | None) -> Row:
@@ -219,7 +219,7 @@ def _is_small(form: Any) -> bool:
     return isinstance(form, Choice) and form.size is not None and form.size <= MAX_GROUPS
 
 
-def _transfers(matrix: Matrix, answers: Callable[[int], Answers | None]) -> tuple[Transfer, ...]:
+def _transfers(matrix: Matrix, answers: Callable[[int], WindowCorrectness | None]) -> tuple[Transfer, ...]:
     """In each column the best training subset against the next one, window by window."""
     found = []
     for at, column in enumerate(matrix.columns):

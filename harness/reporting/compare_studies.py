@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.reporting.analysis import CorrectnessOf, with_speakers
-from harness.reporting.document import Against, Report
+from harness.reporting.document import Report, StudyComparison
 from harness.study.study import NOT_RECORDED, Study, manifests_of
 from harness.study.trials import TrialSummary
 
@@ -17,7 +17,7 @@ ADVICE = (
 )
 
 
-def compare(
+def compare_studies(
     report: Report, study: Study, answers: CorrectnessOf,
     other: Report, other_study: Study, other_answers: CorrectnessOf,
 ) -> Report:  # fmt: skip
@@ -31,7 +31,7 @@ def compare(
     differing: tuple[tuple[str, str, str], ...] = ()
     if same:
         left, right = answers(ours), other_answers(theirs)
-        difference = left.minus(right) if left and right else None
+        difference = left.difference_from(right) if left and right else None
         if difference is None:
             refusal = "The windows are the same, but the answers to them are not both in the record."
             advice = "Run both sweeps again: a launch stores in MLflow what is left of its trials."
@@ -43,7 +43,7 @@ def compare(
         advice = ADVICE
         differing = tuple(_differences(digests, ours.config.get("data", {}), theirs.config.get("data", {})))
     scores = (f"{names[0]}: {ours.score or 0:.3f}", f"{names[1]}: {theirs.score or 0:.3f}")
-    against = Against(other.study, scores[0], scores[1], difference, refusal, advice, differing)
+    against = StudyComparison(other.study, scores[0], scores[1], difference, refusal, advice, differing)
     return replace(report, against=against)
 
 

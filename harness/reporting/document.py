@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.metrics.few_clusters import FEW_CLUSTERS
 from harness.metrics.paired_comparison import Difference
-from harness.reporting.learning_curves import Finding, LearningCurve
+from harness.reporting.learning_curves import CurveFinding, LearningCurve
 from harness.reporting.train_test_matrix import Matrix
 
 # Parameters that a study is about: each value has a table row and a learning curve, however many there are.
@@ -35,7 +35,7 @@ class Row:
     final_train: float | None
     final_val: float | None
     gap: float | None
-    findings: tuple[Finding, ...]
+    findings: tuple[CurveFinding, ...]
     to_best: Difference | None
     curve: LearningCurve | None
 
@@ -101,7 +101,7 @@ class Leaderboard:
 
 
 @dataclass(frozen=True)
-class Against:
+class StudyComparison:
     """The bests of two studies: a difference where they saw the same windows, else what differs and advice."""
 
     other: str
@@ -134,7 +134,7 @@ class Report:
     controls: tuple[Mapping[str, Any], ...]
     evaluations: Mapping[str, Sequence[Mapping[str, Any]]]
     notes: tuple[str, ...]
-    against: Against | None = None
+    against: StudyComparison | None = None
 
     def with_notes(self, notes: Sequence[str]) -> Report:
         """The report with more notes."""

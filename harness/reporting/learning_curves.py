@@ -24,7 +24,7 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class CurveFinding:
     """A rule that a training falls under, with the numbers that say so."""
 
     rule: str
@@ -46,7 +46,7 @@ class LearningCurve:
         """Trailing median of validation at each epoch; of the first ones over what there is."""
         return tuple(trailing_medians(self.val))
 
-    def findings(self, n_eff: float, predicted_positive: float | None = None) -> tuple[Finding, ...]:
+    def findings(self, n_eff: float, predicted_positive: float | None = None) -> tuple[CurveFinding, ...]:
         """The rule that holds, if any; of a course, none where there are fewer than `FEWEST_EPOCHS` epochs.
 
         One standard error is ``sqrt(p (1 - p) / n_eff)`` at the best trailing median p::
@@ -63,7 +63,7 @@ class LearningCurve:
         """
         if predicted_positive in (0, 1):
             numbers = f"{predicted_positive:.0%} of the validation windows are answered with 1"
-            return (Finding("constant predictor", numbers),)
+            return (CurveFinding("constant predictor", numbers),)
         medians = self.smoothed
         if len(medians) < FEWEST_EPOCHS:
             return ()
@@ -73,16 +73,16 @@ class LearningCurve:
         found = self._overfitting(medians, first, error) or self._plateau(medians, error)
         return (found,) if found else ()
 
-    def _plateau(self, medians: Sequence[float], error: float) -> Finding | None:
+    def _plateau(self, medians: Sequence[float], error: float) -> CurveFinding | None:
         third = max(WINDOW, math.ceil(len(medians) / 3))
         early, late = max(medians[FULL:third]), max(medians[third:])
         if late > early + error:
             return None
         reached = f"{early:.3f} at epoch {medians.index(early, FULL) + 1} of {len(medians)}"
         numbers = f"{reached}, {late:.3f} at best after epoch {third} (s.e. {error:.3f})"
-        return Finding("early plateau", numbers)
+        return CurveFinding("early plateau", numbers)
 
-    def _overfitting(self, medians: Sequence[float], first: int, error: float) -> Finding | None:
+    def _overfitting(self, medians: Sequence[float], first: int, error: float) -> CurveFinding | None:
         if len(self.train) != len(medians) or medians[-1] >= medians[first] - error:
             return None
         train = trailing_medians(self.train)
@@ -92,7 +92,7 @@ class LearningCurve:
             f"validation {medians[first]:.3f} at epoch {first + 1}, {medians[-1]:.3f} at the end (s.e. {error:.3f}); "
             f"train {train[first]:.3f}, then {train[-1]:.3f}"
         )
-        return Finding("late overfitting", numbers)
+        return CurveFinding("late overfitting", numbers)
 
 
 def trailing_medians(values: Sequence[float]) -> list[float]:

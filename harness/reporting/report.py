@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.core.files import to_share, write_json, write_text_atomic
-from harness.core.format import duration
+from harness.core.format import format_duration
 from harness.metrics.few_clusters import few_clusters_note
-from harness.reporting.analysis import Answers, analyse
-from harness.reporting.compare_studies import compare
+from harness.reporting.analysis import WindowCorrectness, analyse
+from harness.reporting.compare_studies import compare_studies
 from harness.reporting.document import Report
 from harness.reporting.learning_curves import RULES
 from harness.reporting.meeting_tables import evaluations_of, tables_of
 from harness.reporting.output_folder import ReportError, require_folder
 from harness.reporting.page.charts import curves_figure, drawn_rows, image, matrix_figure, svg
 from harness.reporting.page.wording import (
-    big,
     brief,
     cell,
     claim,
     digest,
     effective,
     flags_once,
+    format_count,
     interval,
     plain,
     share,
@@ -64,7 +64,7 @@ def make_report(
     if against is None:
         return report
     with open_run_files(record, study, client) as ours, open_run_files(record, against, client) as theirs:
-        return compare(
+        return compare_studies(
             report, study, _Reader(ours), _read(record, against, created, client), against, _Reader(theirs)
         )
 
@@ -88,7 +88,7 @@ class _Reader:
         self.files = files
         self.problems: list[str] = []
 
-    def __call__(self, trial: TrialSummary) -> Answers | None:
+    def __call__(self, trial: TrialSummary) -> WindowCorrectness | None:
         """The answers of a trial on its validation windows."""
         try:
             wanted = trial.outcome.get("sha256", {}).get(PREDICTIONS)
@@ -100,11 +100,11 @@ class _Reader:
             return None
 
 
-def load_correctness(path: Path) -> Answers:
+def load_correctness(path: Path) -> WindowCorrectness:
     """What a trial's predictions.npz says of its validation windows."""
     with np.load(path, allow_pickle=False) as stored:
         correct = stored["val_logits"].argmax(axis=1) == stored["val_labels"]
-        return Answers(correct, stored["val_clusters"], stored.get("val_subsets"))
+        return WindowCorrectness(correct, stored["val_clusters"], stored.get("val_subsets"))
 
 
 @to_share()
@@ -165,7 +165,7 @@ def _render(template: str, report: Report, more: Mapping[str, Any]) -> str:
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= {
-        "share": share, "signed": signed, "interval": interval, "duration": duration, "big": big,
+        "share": share, "signed": signed, "interval": interval, "duration": format_duration, "big": format_count,
         "digest": digest, "cell": cell, "plain": plain, "claim": claim, "brief": brief,
         "effective": effective,
     }  # fmt: skip

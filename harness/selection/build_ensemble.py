@@ -49,7 +49,7 @@ from harness.selection.ensemble_members import (
     require_alike,
     study_of_members,
 )
-from harness.study.ensembles import KIND, OPTIMISM, EnsembleSummary, ensembles_of, remember
+from harness.study.ensembles import KIND, OPTIMISM, EnsembleSummary, ensembles_of, save_ensemble
 from harness.study.storage.record import Record
 from harness.study.storage.trial_spool import TrialSpool
 from harness.study.study import Study
@@ -128,7 +128,7 @@ def make_ensemble(
             runs, networks = _networks(members, connected(), Path(scratch))
             averaged = LoadedMembers(study, chosen, tuple(members), runs, tuple(prepared), networks)
             ensemble = _store(averaged, connected(), settings, Path(scratch) / "spool", progress)
-            remember(study, ensemble)
+            save_ensemble(study, ensemble)
     finally:
         lock.release()
     return study, ensemble

@@ -9,10 +9,10 @@ from harness.config.baseline import baseline_of
 from harness.config.parameters import Scalar
 from harness.config.trial.trial_config import TrialConfig
 from harness.core.errors import InputError
-from harness.study.choose_trial import choose, resolve_subject
-from harness.study.confirmation.definition import Arm
+from harness.study.choose_trial import choose_trial, resolve_subject
+from harness.study.confirmation.definition import ConfirmedConfig
 from harness.study.ensembles import EnsembleSummary
-from harness.study.leaderboard import expected_optimism, rank_of, rivals
+from harness.study.leaderboard import comparable_trials, expected_optimism, rank_of
 from harness.study.storage.record import Record
 from harness.study.study import Study
 from harness.study.trials import TrialSummary, unexportable_reason
@@ -29,7 +29,7 @@ class ConfirmationError(InputError):
 
 def choose_finalists(
     study: Study, record: Record, run: str | None, count: int, baseline: Mapping[str, Scalar] | None
-) -> tuple[list[Arm], list[str]]:
+) -> tuple[list[ConfirmedConfig], list[str]]:
     """What is trained on fresh seeds, best score first, the baseline among it; and a line for each that is left out.
 
     Raises
@@ -58,7 +58,9 @@ def choose_finalists(
     return with_baseline(study, arms, baseline), notes
 
 
-def with_baseline(study: Study, arms: list[Arm], given: Mapping[str, Scalar] | None) -> list[Arm]:
+def with_baseline(
+    study: Study, arms: list[ConfirmedConfig], given: Mapping[str, Scalar] | None
+) -> list[ConfirmedConfig]:
     """The arms with the baseline marked where it is one of them, else added: as the trial that it is, if any."""
     values, config = baseline_of(study.space, given)
     if _val_windows(study, config) != _val_windows(
@@ -72,21 +74,21 @@ def with_baseline(study: Study, arms: list[Arm], given: Mapping[str, Scalar] | N
     if known is not None:
         return [*arms, replace(_arm(study, known), is_baseline=True, is_added=True)]
     name = f"baseline {run_name(0, values, study.space.searched).partition(' ')[2]}"
-    return [*arms, Arm(name, config, values, is_baseline=True, is_added=True)]
+    return [*arms, ConfirmedConfig(name, config, values, is_baseline=True, is_added=True)]
 
 
-def _arm(study: Study, trial: TrialSummary) -> Arm:
+def _arm(study: Study, trial: TrialSummary) -> ConfirmedConfig:
     """A trial's configuration; only a trial that is complete has a score to compare with."""
     config, score, luck = TrialConfig.model_validate(trial.config), None, None
     if trial.state == "complete":
-        others = rivals(study, trial)
+        others = comparable_trials(study, trial)
         score, luck = trial.score, expected_optimism(trial, len(others), rank_of(trial, others))
-    return Arm(trial.name, config, trial.values, trial.number, score, luck)
+    return ConfirmedConfig(trial.name, config, trial.values, trial.number, score, luck)
 
 
 def _best(study: Study, count: int) -> list[TrialSummary]:
     """The complete trials from best to worst, as far as `count` of them can be confirmed."""
-    choose(study, None, "confirm")  # refuses where they do not compare
+    choose_trial(study, None, "confirm")  # refuses where they do not compare
     distinct = _distinct(study)
     able = [one for one in distinct if _cannot(one) is None][:count]
     last = distinct.index(able[-1]) + 1 if able else len(distinct)
@@ -116,7 +118,7 @@ def _named(study: Study, record: Record, run: str) -> TrialSummary:
         return subject
     with TrackingServer(record) as server:
         tracking = Tracking(connect(server.uri), study.name, identity=study.identity)
-        return choose(study, trial_of_run(tracking, run), "confirm")
+        return choose_trial(study, trial_of_run(tracking, run), "confirm")
 
 
 def _cannot(trial: TrialSummary) -> str | None:

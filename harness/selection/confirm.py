@@ -12,13 +12,13 @@ from harness.config.parameters import Scalar
 from harness.core.disk_space import disk_full_as_out_of_space, require_free_space
 from harness.core.errors import FailedError
 from harness.core.files import to_share
-from harness.core.format import duration
+from harness.core.format import format_duration
 from harness.core.provenance import provenance
 from harness.core.settings import Settings
 from harness.core.signals import Stopped
 from harness.execution.coordinator import Coordinator
 from harness.execution.executors.build import executor_class
-from harness.execution.recovery import reconcile_runs, settle
+from harness.execution.recovery import reconcile_runs, reconcile_study
 from harness.execution.runs.jobs import Jobs
 from harness.execution.session import run_session
 from harness.execution.view import View
@@ -34,7 +34,7 @@ from harness.study.confirmation.conclusion import (
     start_confirmation,
     unfinished_confirmation,
 )
-from harness.study.confirmation.definition import Arm, ConfirmationDefinition, results_of
+from harness.study.confirmation.definition import ConfirmationDefinition, ConfirmedConfig, results_of
 from harness.study.storage.record import Record
 from harness.study.study import Study, load_study
 from harness.tracking.experiment import Tracking, connect
@@ -58,7 +58,7 @@ class Plan:
 
     study: Study
     definition: ConfirmationDefinition
-    left: Sequence[tuple[Arm, int]]
+    left: Sequence[tuple[ConfirmedConfig, int]]
     cost: Cost
     notes: Sequence[str]
     prepared: Mapping[str, Prepared]
@@ -84,7 +84,9 @@ class Plan:
         price = ": nothing to train"
         if self.left:
             disk = max(1, round(self.cost.disk_bytes / 1e6))
-            price = f" on {workers}, about {duration(self.cost.seconds)}, {disk} MB of disk (an estimate)"
+            price = (
+                f" on {workers}, about {format_duration(self.cost.seconds)}, {disk} MB of disk (an estimate)"
+            )
         return f"confirmation: {who} x {seeds} fresh seeds = {self.trainings} trainings{already}{price}"
 
     def as_json(self) -> dict[str, Any]:
@@ -108,7 +110,7 @@ class Plan:
         }  # fmt: skip
 
 
-def _arm_line(arm: Arm) -> str:
+def _arm_line(arm: ConfirmedConfig) -> str:
     score = "" if arm.sweep_score is None else f", score {arm.sweep_score:.3f} in the sweep"
     luck = "" if arm.optimism is None else f" (predicted optimism at its rank {arm.optimism:.3f})"
     also = ", the baseline" if arm.is_baseline and arm.trial is not None else ""
@@ -202,7 +204,7 @@ def make_plan(
     else:
         definition, notes = _asked(study, record, run, finalists, seeds, baseline)
     arms = definition.arms
-    left = definition.left(results_of(study), again=True)
+    left = definition.unfinished_trainings(results_of(study), again=True)
     configs = {arm.config.data.digest(): arm.config.data for arm in arms}
     with to_share():
         prepared = {
@@ -251,7 +253,7 @@ def _train(plan: Plan, record: Record, settings: Settings, view: View) -> None:
         A signal; the same call goes on.
     """
     study, device = plan.study, settings.resolved_device
-    settle(study, record)
+    reconcile_study(study, record)
     if not plan.left and not any(record.spooled(study.name)):
         return  # all is trained, and stored
     jobs = Jobs(study, record, plan.prepared, provenance(device), settings.cache)

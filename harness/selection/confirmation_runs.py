@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.trial.trial_config import TrialConfig
 from harness.core.failpoints import failpoint
-from harness.core.format import duration
+from harness.core.format import format_duration
 from harness.execution.runs.jobs import Jobs
 from harness.execution.runs.run import Failure, Host, Run, RunKind
-from harness.study.confirmation.definition import KIND, Arm, Result, folder_of, save_result
+from harness.study.confirmation.definition import (
+    KIND,
+    ConfirmedConfig,
+    ReplicateResult,
+    folder_of,
+    save_result,
+)
 from harness.study.confirmation.replicate import Replicate, replicate_of
 from harness.study.storage.trial_spool import TrialSpool
 from harness.tracking.run_header import trial_header
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 class ReplicateRun(Run):
     """A configuration under way on a fresh seed."""
 
-    arm: Arm
+    arm: ConfirmedConfig
     seed: int
 
 
@@ -44,7 +50,9 @@ class ReplicateRuns(RunKind[ReplicateRun]):
     total : trainings of the confirmation in all, done or not
     """
 
-    def __init__(self, host: Host, jobs: Jobs, left: Sequence[tuple[Arm, int]], total: int) -> None:
+    def __init__(
+        self, host: Host, jobs: Jobs, left: Sequence[tuple[ConfirmedConfig, int]], total: int
+    ) -> None:
         super().__init__(host)
         self.jobs, self.study = jobs, jobs.study
         self._left = list(left)
@@ -73,11 +81,11 @@ class ReplicateRuns(RunKind[ReplicateRun]):
         self._left = [one for one in self._left if one not in alike]
         return [self._run_of(arm, seed) for arm, seed in alike]
 
-    def _run_of(self, arm: Arm, seed: int) -> ReplicateRun:
+    def _run_of(self, arm: ConfirmedConfig, seed: int) -> ReplicateRun:
         spool = self.jobs.spool(folder_of(arm.fingerprint, seed))
         if spool.read("verdict") is not None:  # it failed in an earlier launch, and is tried again
             spool.remove()
-        replicate = replicate_of(self.study, arm, seed, Result({}))
+        replicate = replicate_of(self.study, arm, seed, ReplicateResult({}))
         job = self.jobs.make(
             next(self._numbers), replicate.label, arm.config, spool,
             replicate=seed, subject="baseline" if arm.trial is None else str(arm.trial),
@@ -89,16 +97,16 @@ class ReplicateRuns(RunKind[ReplicateRun]):
 
     def completed(self, run: ReplicateRun, outcome: dict[str, Any]) -> None:
         """Keep the score."""
-        self._keep(run, Result(outcome))
+        self._keep(run, ReplicateResult(outcome))
         self.host.failures.clear()
 
     def failed(self, run: ReplicateRun, failure: Failure) -> None:
         """Keep the reason; where the machine was at fault, the next `harness confirm` tries again."""
         again = failure.kind in ("infrastructure", "out_of_memory")
-        self._keep(run, Result({}, failure.reason, again=again))
+        self._keep(run, ReplicateResult({}, failure.reason, again=again))
         self.host.failures.add(failure.kind, failure.reason)
 
-    def _keep(self, run: ReplicateRun, result: Result) -> None:
+    def _keep(self, run: ReplicateRun, result: ReplicateResult) -> None:
         save_result(self.study, run.arm.fingerprint, run.seed, result)
         failpoint("confirmation result kept")
         replicate = replicate_of(self.study, run.arm, run.seed, result)
@@ -112,7 +120,7 @@ class ReplicateRuns(RunKind[ReplicateRun]):
         how = (
             f"score {replicate.score:.3f}" if replicate.score is not None else f"failed ({replicate.reason})"
         )
-        about = f", about {duration(pace * left)} left" if left else ""
+        about = f", about {format_duration(pace * left)} left" if left else ""
         return f"{run.label}: {how}  {self._total - left}/{self._total}{about}"
 
 

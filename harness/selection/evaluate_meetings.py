@@ -24,15 +24,15 @@ from harness.metrics.classification import softmax
 from harness.metrics.frame_reference import RULES
 from harness.metrics.frame_scores import (
     MeetingEvaluation,
+    MeetingResults,
     Protocol,
     ProtocolError,
-    Result,
     check_step,
     reference_digest,
 )
 from harness.metrics.sliding_window import FrameScores, read_windows
 from harness.selection.ensemble_members import ONNX
-from harness.selection.meeting_corpus import MeetingSet, TrainingSpeakers, heard_in, load_meetings
+from harness.selection.meeting_corpus import MeetingSet, TrainingSpeakers, load_meetings, training_speakers_of
 from harness.study.choose_trial import available_subjects
 from harness.study.ensembles import ensemble_named
 from harness.study.storage.frozen_test_log import OpeningCounts, record_test_opening
@@ -64,7 +64,7 @@ class SeenMeetingsError(RefusedError, ValueError):
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluationRequest:
     """What is asked of a run: on which meetings, and how they are scored."""
 
     part: str = "dev"
@@ -82,7 +82,7 @@ class EvaluatedRun:
     study: str
     trial: str
     artifact: str
-    result: Result
+    result: MeetingResults
     flags: tuple[str, ...]
     openings: OpeningCounts | None
 
@@ -98,7 +98,7 @@ class EvaluatedRun:
         }  # fmt: skip
 
 
-def evaluate(run: str, asked: Asked, settings: Settings, progress: Progress) -> EvaluatedRun:
+def evaluate(run: str, asked: EvaluationRequest, settings: Settings, progress: Progress) -> EvaluatedRun:
     """Slide the model of a run (`RUN id`, `STUDY/TRIAL` or `STUDY/ENSEMBLE`) over meetings; store the result in it.
 
     The study's lock is held meanwhile, as a sweep holds it: what belongs to a study has one writer.
@@ -135,7 +135,7 @@ def evaluate(run: str, asked: Asked, settings: Settings, progress: Progress) -> 
         task = _sliding_task(Specification.from_onnx(model).task)
         meetings = load_meetings(asked.part, asked.partition, settings, progress)
         protocol = _protocol(task, meetings, asked)
-        heard = heard_in(settings.cache, found.data.params)
+        heard = training_speakers_of(settings.cache, found.data.params)
         if heard is None or not heard.whole:
             stored = _stored_clusters(client, found, digests, folder)
             heard = heard | stored if heard and stored else heard or stored
@@ -149,7 +149,7 @@ def evaluate(run: str, asked: Asked, settings: Settings, progress: Progress) -> 
             found.info.run_id, str(found.info.run_name), study, tags.get("harness.trial") or tags.get(ENSEMBLE, ""),
             f"evaluate/{protocol.digest()[:12]}/result.json", result, flags, openings,
         )  # fmt: skip
-        store(client, evaluated, folder)
+        store_evaluation(client, evaluated, folder)
     return evaluated
 
 
@@ -227,7 +227,7 @@ def _sliding_task(task: str) -> str:
     return task
 
 
-def _protocol(task: str, meetings: MeetingSet, asked: Asked) -> Protocol:
+def _protocol(task: str, meetings: MeetingSet, asked: EvaluationRequest) -> Protocol:
     return Protocol(
         task=task, rule=RULES[task].text, part=asked.part, partition=asked.partition,
         meetings=tuple(sorted(one.recording.id for one in meetings.meetings)),
@@ -280,7 +280,7 @@ def _open(record: Record, run: Run, protocol: Protocol) -> OpeningCounts:
     )
 
 
-def _slide(model: Path, meetings: MeetingSet, protocol: Protocol, progress: Progress) -> Result:
+def _slide(model: Path, meetings: MeetingSet, protocol: Protocol, progress: Progress) -> MeetingResults:
     session = open_session(model)
     evaluation = MeetingEvaluation(protocol)
     progress(str(protocol))
@@ -301,7 +301,7 @@ def _slide(model: Path, meetings: MeetingSet, protocol: Protocol, progress: Prog
     return evaluation.result()
 
 
-def store(client: MlflowClient, evaluated: EvaluatedRun, folder: Path) -> None:
+def store_evaluation(client: MlflowClient, evaluated: EvaluatedRun, folder: Path) -> None:
     """Write the result into its run: the document first, then metrics and tags that carry the protocol's digest."""
     from mlflow.entities import Metric, RunTag
 

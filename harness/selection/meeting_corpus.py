@@ -126,7 +126,7 @@ class TrainingSpeakers:
         return TrainingSpeakers(self.train | other.train, self.val | other.val, self.whole or other.whole)
 
 
-def heard_in(cache: Path, params: Mapping[str, str]) -> TrainingSpeakers | None:
+def training_speakers_of(cache: Path, params: Mapping[str, str]) -> TrainingSpeakers | None:
     """Whom the manifests of a run's digests hold, from the prepared data in the cache; None if none is there.
 
     A run has one digest of training windows a data configuration that it was trained on: a trial `digest.train`,

@@ -37,9 +37,9 @@ class TrialAsker:
         self._numbers: dict[str, int] = {}  # fingerprint -> the trial that runs or ran it
         self._duplicates: dict[int, list[optuna.Trial]] = {}  # duplicates of trials that still run
         self._unseen = study.space.combinations()
-        self._tally = Tally()
+        self._counts = TrialCounts()
 
-    def remember(self, fingerprint: str, number: int) -> None:
+    def record_fingerprint(self, fingerprint: str, number: int) -> None:
         """A configuration that this trial runs or ran."""
         self._numbers.setdefault(fingerprint, number)
 
@@ -61,13 +61,13 @@ class TrialAsker:
                 continue
             known = self._numbers.get(config.fingerprint())
             if known is None:
-                self.remember(config.fingerprint(), trial.number)
+                self.record_fingerprint(config.fingerprint(), trial.number)
                 return trial, values, config
             self._tell_duplicate(trial, known, values)
             repeats += 1
         return None
 
-    def smaller(self, trial: optuna.Trial, config: TrialConfig, windows: int) -> int | None:
+    def reduced_batch_size(self, trial: optuna.Trial, config: TrialConfig, windows: int) -> int | None:
         """The batch size with which a trial that ran out of memory is tried once more, as a trial of its own.
 
         None where it cannot be halved, where that was done already, or where another trial ran that configuration.
@@ -79,7 +79,7 @@ class TrialAsker:
         known = self.study.space.config(values).fingerprint() in self._numbers
         return None if known else batch_size
 
-    def ended(self, first: TrialSummary) -> None:
+    def tell_duplicates(self, first: TrialSummary) -> None:
         """Tell the duplicates of a trial that has ended."""
         for twin in self._duplicates.pop(first.number, []):
             tell_duplicate(self.study, twin.number, first)
@@ -105,9 +105,12 @@ class TrialAsker:
         """Queue the next trial that ran out of memory, smaller; whether one is queued."""
         study = self.study.optuna_study
         trials = study.get_trials(deepcopy=False)
-        if any(is_queued(trial) and OOM_RETRY_OF in trial.user_attrs for trial in self._tally.rest(trials)):
+        if any(
+            is_queued(trial) and OOM_RETRY_OF in trial.user_attrs
+            for trial in self._counts.skip_finished(trials)
+        ):
             return True
-        number = self._tally.next_oom_retry(trials)
+        number = self._counts.next_oom_retry(trials)
         if number is None:
             return False
         trial = trials[number]
@@ -119,12 +122,12 @@ class TrialAsker:
         return True
 
     def _asked(self) -> int:
-        return self._tally.number_asked(self.study.optuna_study.get_trials(deepcopy=False))
+        return self._counts.number_asked(self.study.optuna_study.get_trials(deepcopy=False))
 
     def _enqueue_unseen(self) -> None:
         """Queue the next configuration of a finite space that nobody ran, unless one is queued still."""
         trials = self.study.optuna_study.get_trials(deepcopy=False)
-        if any(is_queued(trial) for trial in self._tally.rest(trials)):
+        if any(is_queued(trial) for trial in self._counts.skip_finished(trials)):
             return
         if self._unseen is None:
             return  # an infinite space: the sampler will come to something else
@@ -176,7 +179,7 @@ def tell_duplicate(study: Study, twin: int, first: TrialSummary) -> None:
 
 
 @dataclass
-class Tally:
+class TrialCounts:
     """Counts of a study's trials.
 
     counted : the first so many trials have ended, and are in the other fields
@@ -189,7 +192,7 @@ class Tally:
     smaller: list[int] = field(default_factory=list)
     begun: set[int] = field(default_factory=set)
 
-    def rest(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+    def skip_finished(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
         """Count what has ended at the front of all trials of the study; those behind it."""
         while self.counted < len(trials) and trials[self.counted].state.is_finished():
             trial = trials[self.counted]
@@ -203,12 +206,12 @@ class Tally:
 
     def number_asked(self, trials: Sequence[FrozenTrial]) -> int:
         """Trials asked for before, less those given up before they began: the next one stands for such a one."""
-        rest = self.rest(trials)
+        rest = self.skip_finished(trials)
         return self.asked + sum(not is_abandoned(trial) for trial in rest if not is_queued(trial))
 
     def next_oom_retry(self, trials: Sequence[FrozenTrial]) -> int | None:
         """Number of the first trial that is to be tried once more, smaller, and was not asked for yet."""
-        rest = self.rest(trials)
+        rest = self.skip_finished(trials)
         begun = self.begun.union(*(_oom_retry_of(trial) for trial in rest if not is_abandoned(trial)))
         waiting = [*self.smaller, *(trial.number for trial in rest if RETRY_BATCH_SIZE in trial.user_attrs)]
         return next((number for number in waiting if number not in begun), None)

@@ -14,7 +14,7 @@ Subject = TrialSummary | EnsembleSummary
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
-def choose(study: Study, run: str | None, to: str = "promote") -> TrialSummary:
+def choose_trial(study: Study, run: str | None, to: str = "promote") -> TrialSummary:
     """The trial of this number, else the best by score; `to` says what for.
 
     Raises
@@ -60,7 +60,7 @@ def resolve_subject(
         As `choose`, or no ensemble of this name.
     """
     if run is None or (run.isdecimal() and not RUN_ID.fullmatch(run)):
-        return choose(study, run, to)
+        return choose_trial(study, run, to)
     found = ensemble_named(study, run)
     if found is None and not RUN_ID.fullmatch(run):
         raise StudyError(f"study {study.name} has no trial or ensemble {run!r}; {available_subjects(study)}")

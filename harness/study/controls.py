@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.control_configs import CONTROLS
 from harness.config.trial.trial_config import ControlName
-from harness.metrics.chance_level import ChanceTestResult, Verdict
+from harness.metrics.chance_level import ChanceTestResult, ChanceVerdict
 
 if TYPE_CHECKING:
     from harness.study.study import Study
@@ -33,7 +33,7 @@ class Control:
     fingerprint: str = ""
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ChanceVerdict:
         """What the study is told; a control that failed says nothing."""
         return self.judgement.verdict if self.judgement else "uninformative"
 

@@ -64,7 +64,7 @@ def decisions_of(study: Study) -> list[Decision]:
     return [Decision(**{**one, "guards": tuple(one["guards"])}) for one in stored]
 
 
-def remember(study: Study, decision: Decision) -> None:
+def add_decision(study: Study, decision: Decision) -> None:
     """Append a decision; call it under the lock of promotions."""
     stored = study.optuna_study.user_attrs.get(ATTRIBUTE, [])
     study.optuna_study.set_user_attr(ATTRIBUTE, [*stored, decision.as_json()])

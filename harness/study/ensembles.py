@@ -82,7 +82,7 @@ def ensemble_named(study: Study, word: str | None) -> EnsembleSummary | None:
     return found[0] if found else None
 
 
-def remember(study: Study, ensemble: EnsembleSummary) -> None:
+def save_ensemble(study: Study, ensemble: EnsembleSummary) -> None:
     """Store an ensemble, in the place of one of the same name; call it under the study's lock."""
     others = [one for one in study.optuna_study.user_attrs.get(ATTRIBUTE, []) if one["name"] != ensemble.name]
     row = {

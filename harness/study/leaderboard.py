@@ -10,7 +10,7 @@ from harness.study.study import NOT_RECORDED, Study, manifests_of
 from harness.study.trials import TrialSummary
 
 
-def rivals(study: Study, subject: TrialSummary | EnsembleSummary) -> list[TrialSummary]:
+def comparable_trials(study: Study, subject: TrialSummary | EnsembleSummary) -> list[TrialSummary]:
     """The complete and pruned trials that were judged on the same validation windows; each was a look at them."""
     digest = manifests_of(study, subject.members[0]).get("val", NOT_RECORDED)
     return [

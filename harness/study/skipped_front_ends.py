@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.config.trial.trial_config import TrialConfig
 from harness.core.errors import RefusedError
-from harness.study.storage.trial_attributes import large
+from harness.study.storage.trial_attributes import json_attribute
 from models.front_ends.build import why_unavailable
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def skipped_front_ends(space: SearchSpace) -> list[dict[str, str]]:
 
 def skip_reason(study: Study, frozen: FrozenTrial) -> str | None:
     """Why nobody can go on with an interrupted trial; None where its arm was not taken out."""
-    return study.space.reason_to_skip(TrialConfig.model_validate(large(frozen.user_attrs, "config")))
+    return study.space.reason_to_skip(TrialConfig.model_validate(json_attribute(frozen.user_attrs, "config")))
 
 
 def fail_skipped_trial(study: Study, frozen: FrozenTrial, reason: str) -> None:

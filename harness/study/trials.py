@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.study.storage.trial_attributes import large
+from harness.study.storage.trial_attributes import json_attribute
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -58,7 +58,7 @@ def summary_of(trial: FrozenTrial) -> TrialSummary:
     states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
     state = states.get(trial.state.name, "interrupted")
     state = "duplicate" if "duplicate_of" in attrs else attrs.get("state", state)
-    outcome = large(attrs, "outcome")
+    outcome = json_attribute(attrs, "outcome")
     score = trial.value if trial.state.name == "COMPLETE" else attrs.get("score")
     return TrialSummary(
         number=trial.number,
@@ -69,7 +69,7 @@ def summary_of(trial: FrozenTrial) -> TrialSummary:
         reason=attrs.get("reason", ""),
         values=attrs.get("values", {}),
         outcome=outcome,
-        config=large(attrs, "config"),
+        config=json_attribute(attrs, "config"),
         fingerprint=attrs.get("fingerprint", ""),
     )
 

@@ -15,7 +15,7 @@ RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 Made = TypeVar("Made")
 
 
-def once(create: Callable[[], Made], find: Callable[[], Made | None]) -> Made:
+def create_once(create: Callable[[], Made], find: Callable[[], Made | None]) -> Made:
     """Create a thing; where no answer came, look whether it is there before it is created again.
 
     MLflow's client repeats a request whose answer it did not get, also one that creates something, which

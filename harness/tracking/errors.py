@@ -36,7 +36,7 @@ class ForeignServerError(InputError):
     """What answers at the address of an MLflow server is something else."""
 
 
-def explain(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What is wrong, in one line; it names no address, which may carry a password."""
     status = _status(error)
     if status in (401, 403):

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from harness.core.failpoints import failpoint
 from harness.study.storage.trial_spool import TrialSpool
 from harness.tracking.client import connect as connect
-from harness.tracking.create_once import once
+from harness.tracking.create_once import create_once
 from harness.tracking.errors import ForeignServerError, TrackingError
 from harness.tracking.upload import folder_of, place_outputs, upload_outputs
 
@@ -76,7 +76,9 @@ class Tracking:
         for name in (self.study, f"{self.study} ({self.identity[:8]})"):
             found = self.client.get_experiment_by_name(name)
             if found is None:
-                return once(partial(self._create_experiment, name, tags), partial(self._own_experiment, name))
+                return create_once(
+                    partial(self._create_experiment, name, tags), partial(self._own_experiment, name)
+                )
             if found.name != name:
                 raise ForeignServerError(f"asked for the experiment {name!r}, it names {found.name!r}")
             if found.tags.get("harness.identity") == self.identity:
@@ -194,7 +196,7 @@ class Tracking:
                 lost = True  # and what was asked for may still come
                 return self.find(key)
 
-            run_id = once(create, find)
+            run_id = create_once(create, find)
             if first and not lost:
                 self._only.add(run_id)
             failpoint("tracking.run_created")

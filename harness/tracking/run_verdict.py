@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.config.trial.trial_config import TrialConfig
-from harness.study.confirmation.definition import Arm, results_of
+from harness.study.confirmation.definition import ConfirmedConfig, results_of
 from harness.study.confirmation.replicate import replicate_of
 from harness.study.controls import Control, controls_left, controls_of
 from harness.study.storage.trial_spool import TrialSpool
@@ -27,7 +27,7 @@ def verdict_of_left_replicate(study: Study, header: Mapping[str, Any]) -> dict[s
     result = results_of(study).get((fingerprint, seed))
     if result is None:
         return None
-    arm = Arm(header["run_name"], TrialConfig.model_validate(header["config"]), {})
+    arm = ConfirmedConfig(header["run_name"], TrialConfig.model_validate(header["config"]), {})
     return verdict_of(replicate_of(study, arm, seed, result), header)
 
 

@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.core.failpoints import failpoint
-from harness.core.format import duration
+from harness.core.format import format_duration
 from harness.study.storage.trial_spool import TrialSpool
 from harness.tracking.create_once import without_http_retries
-from harness.tracking.errors import explain, is_server_error
+from harness.tracking.errors import describe_error, is_server_error
 from harness.tracking.experiment import Tracking
 from harness.tracking.server.server import ServerError, TrackingServer
 
@@ -93,7 +93,7 @@ class Writer:
             self._changed.notify_all()
 
     @property
-    def behind(self) -> bool:
+    def is_backlogged(self) -> bool:
         """Whether MLflow takes trials more slowly than they come; of a server that is away this says nothing."""
         with self._changed:
             return self.unreachable_since is None and len(self._dirty) > MAX_BACKLOG
@@ -153,7 +153,7 @@ class Writer:
                 self._tracking.served = self._server.record.artifacts
         return self._tracking
 
-    def news(self) -> str | None:
+    def status_message(self) -> str | None:
         """One line when MLflow takes nothing any more, answers again, or refuses a trial, since the last call."""
         away = self.unreachable_since
         if away is not None and self._told_away is None:
@@ -165,8 +165,8 @@ class Writer:
             )
         if away is None and self._told_away is not None:
             gone, self._told_away = time.time() - self._told_away, None
-            return f"MLflow answers again, after {duration(gone)}"
-        if self.behind and not self._told_behind:
+            return f"MLflow answers again, after {format_duration(gone)}"
+        if self.is_backlogged and not self._told_behind:
             self._told_behind = True
             return (
                 f"MLflow stores more slowly than trials end: the next begins when at most {MAX_BACKLOG} wait"
@@ -190,12 +190,12 @@ class Writer:
         return self.problem if since is None else f"{self.problem or 'no answer'}, since {clock(since)}"
 
     @property
-    def opened(self) -> Tracking | None:
+    def tracking_if_reached(self) -> Tracking | None:
         """The study's tracking, if the server was ever reached."""
         return self._tracking
 
     @property
-    def answers(self) -> bool:
+    def is_responsive(self) -> bool:
         """Whether MLflow can be asked now without a long wait."""
         return self._tracking is not None and self._failing_since is None and self._at is None
 
@@ -255,7 +255,7 @@ class Writer:
             failpoint("writer.removed")
 
     def _requeue(self, folder: Path, error: Exception) -> None:
-        self.problem = explain(error)
+        self.problem = describe_error(error)
         if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
             self._tracking = None  # somebody deleted it, or restored another database: look again
         if not is_server_error(error) or self._only_this_one(folder):

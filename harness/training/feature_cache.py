@@ -117,7 +117,7 @@ def _log(cache: Path, line: dict[str, Any]) -> None:
         os.close(handle)
 
 
-def built(cache: Path) -> list[dict[str, Any]]:
+def build_log(cache: Path) -> list[dict[str, Any]]:
     """What the log says of a cache: key, windows, s, pid and time of every building, in its order."""
     path = cache / "features" / LOG
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from harness.config.trial.training_config import TrainingConfig
-from harness.core.seeds import derived
+from harness.core.seeds import epoch_seed
 from harness.metrics.classification import binary_metrics
 from harness.training.checkpoint import (
     CHECKPOINT_S,
@@ -34,17 +34,17 @@ from harness.training.checkpoint import (
 from harness.training.learner import Learner, learning_rate_at, mixed_precision
 from harness.training.state import (
     DivergedError,
+    EpochPosition,
     EpochReport,
     FitResult,
-    Place,
-    Progress,
     Snapshot,
-    Stopped,
+    StopReason,
+    TrainingProgress,
     copy_state,
     fit_result,
     require_finite,
 )
-from harness.training.window_split import Split, SplitError, resident, scored_windows
+from harness.training.window_split import Split, SplitError, cache_on_gpu, scored_windows
 from models.augmentation import Augmentation, EpochAugmentation
 from models.networks.random_draws import Generators, default_generators
 
@@ -127,7 +127,7 @@ def fit(
     )
     kept = Checkpoints(checkpoints, checkpoint_s)
     progress, begun = run.resume(kept, on_restart)
-    stopped: Stopped = ""
+    stopped: StopReason = ""
     cuda = list(range(torch.cuda.device_count())) if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), closing(run):
         for epoch in range(len(progress.reports), config.epochs):
@@ -137,7 +137,7 @@ def fit(
                 for _ in run.steps_of(place, augmented):
                     if kept.due:
                         kept.write(run.content(progress, place))
-                report = progress.add(*run.judge(place, augmented))
+                report = progress.add(*run.evaluate_epoch(place, augmented))
             except InterruptedTraining:
                 if progress.reports or place.step:
                     kept.write(run.content(progress, place))
@@ -176,12 +176,12 @@ class Training:
             raise SplitError(f"noise, gain and reverb need int16 waveforms, not {train.features.dtype}")
         self.model, self.config, self.seed, self.device = model, config, seed, device
         self.transform, self.augmentation, self.should_stop = transform, augmentation, should_stop
-        self.train, self.val = resident(train, device), resident(val, device)
+        self.train, self.val = cache_on_gpu(train, device), cache_on_gpu(val, device)
         self.scored = scored_windows(train.labels.cpu(), config.train_score_windows)
         self.batch = min(config.batch_size, len(train))
         self.steps = len(train) // self.batch
         self.learner = Learner(model, config, config.epochs * self.steps, device, record=record)
-        self.judged = self.learner.judged
+        self.eval_model = self.learner.eval_model
 
     def close(self) -> None:
         """Give back the memory that recorded steps hold on a GPU: they and the learner hold each other."""
@@ -194,27 +194,27 @@ class Training:
         identity = {"seed": self.seed, "config": config, "windows": [len(self.train), len(self.val)]}
         return identity | ({"augmentation": asdict(self.augmentation)} if self.augmentation else {})
 
-    def content(self, progress: Progress, place: Place | None = None) -> dict[str, Any]:
+    def content(self, progress: TrainingProgress, place: EpochPosition | None = None) -> dict[str, Any]:
         """What a checkpoint holds, between two epochs or at a place within one."""
         last = None if place else progress.recent[-1].state
         return {
             "identity": self.identity,
-            **progress.kept(),
-            **self.learner.kept(last),
-            "place": place.kept() if place else None,
+            **progress.state_dict(),
+            **self.learner.state_dict(last),
+            "place": place.state_dict() if place else None,
         }
 
     def resume(
         self, kept: Checkpoints, on_restart: Callable[[str], None]
-    ) -> tuple[Progress, dict[str, Any] | None]:
+    ) -> tuple[TrainingProgress, dict[str, Any] | None]:
         """Take the checkpoint on; the epochs so far, and the place in the one that is begun."""
         try:
             content = kept.read(self.identity)
         except DamagedCheckpointError as damaged:
             on_restart(f"{damaged}; the training begins again from its start")
-            return Progress(), None
+            return TrainingProgress(), None
         if content is None:
-            return Progress(), None
+            return TrainingProgress(), None
         try:
             return self._restored(content)
         except torch.OutOfMemoryError:
@@ -225,33 +225,35 @@ class Training:
                 f"the checkpoint in {kept.folder} does not fit this training ({why}); remove it to start over"
             ) from error
 
-    def _restored(self, content: dict[str, Any]) -> tuple[Progress, dict[str, Any] | None]:
-        progress, begun = Progress.of(content), content["place"]
-        self.learner.restore(content, len(progress.reports) * self.steps + (begun["step"] if begun else 0))
+    def _restored(self, content: dict[str, Any]) -> tuple[TrainingProgress, dict[str, Any] | None]:
+        progress, begun = TrainingProgress.of(content), content["place"]
+        self.learner.load_state_dict(
+            content, len(progress.reports) * self.steps + (begun["step"] if begun else 0)
+        )
         return progress, begun
 
     def begin(
         self, epoch: int, begun: dict[str, Any] | None, own: Generators = ()
-    ) -> tuple[Place, EpochAugmentation | None]:
+    ) -> tuple[EpochPosition, EpochAugmentation | None]:
         """Draw what happens to each window of an epoch, in their order; its start, or the place where it stopped.
 
         `own` are the generators of the steps, one of each device, where they are not torch's.
         """
         steps = own or default_generators(self.device)
         for generator in steps:
-            generator.manual_seed(derived(self.seed, epoch, "draws"))
+            generator.manual_seed(epoch_seed(self.seed, epoch, "draws"))
         generators = {f"steps, {generator.device.type}": generator for generator in steps}
         augmented = None
         if self.augmentation is not None:
-            seed = derived(self.seed, epoch, "augmentation")
+            seed = epoch_seed(self.seed, epoch, "augmentation")
             augmented = EpochAugmentation(self.augmentation, self.steps * self.batch, seed, self.device)
             generators[f"augmentation, {self.device.type}"] = augmented.generator
-        place = Place(epoch, torch.zeros(self.steps, device=self.device), generators)
+        place = EpochPosition(epoch, torch.zeros(self.steps, device=self.device), generators)
         if begun is not None:
-            place.restore(begun)
+            place.load_state_dict(begun)
         return place, augmented
 
-    def steps_of(self, place: Place, augmented: EpochAugmentation | None) -> Iterator[None]:
+    def steps_of(self, place: EpochPosition, augmented: EpochAugmentation | None) -> Iterator[None]:
         """Take the steps that are left of an epoch, and pause before each."""
         self.model.train()
         order = self.order(place.epoch)
@@ -274,19 +276,21 @@ class Training:
 
     def order(self, epoch: int) -> torch.Tensor:
         """Draw the order (window,) in which an epoch sees the training windows."""
-        generator = torch.Generator().manual_seed(derived(self.seed, epoch, "order"))
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch, "order"))
         return torch.randperm(len(self.train), generator=generator).to(self.train.labels.device)
 
-    def judge(self, place: Place, augmented: EpochAugmentation | None) -> tuple[Snapshot, dict[str, float]]:
+    def evaluate_epoch(
+        self, place: EpochPosition, augmented: EpochAugmentation | None
+    ) -> tuple[Snapshot, dict[str, float]]:
         """Score the weights after an epoch; its snapshot and its metrics."""
-        torch.manual_seed(derived(self.seed, place.epoch, "scores"))  # wherever the epoch was interrupted
+        torch.manual_seed(epoch_seed(self.seed, place.epoch, "scores"))  # wherever the epoch was interrupted
         train_logits = self.logits(self.train, self.scored, place.epoch)
         val_logits = self.logits(self.val, torch.arange(len(self.val)), place.epoch)
         return self.scores(place, augmented, train_logits, val_logits)
 
     def scores(
         self,
-        place: Place,
+        place: EpochPosition,
         augmented: EpochAugmentation | None,
         train_logits: torch.Tensor,
         val_logits: torch.Tensor,
@@ -306,17 +310,17 @@ class Training:
         }
         if augmented is not None:
             metrics |= {f"augment/{name}": value for name, value in augmented.means.items()}
-        return Snapshot(epoch, copy_state(self.judged), val_logits, train_logits), metrics
+        return Snapshot(epoch, copy_state(self.eval_model), val_logits, train_logits), metrics
 
     def logits(self, split: Split, index: torch.Tensor, epoch: int) -> torch.Tensor:
         """Logits (window, 2) in evaluation mode and fp32, as the exported model will give them."""
-        self.judged.eval()
+        self.eval_model.eval()
         parts = []
         with torch.no_grad():
             for part in torch.split(index.to(split.labels.device), self.config.batch_size):
                 if self.should_stop():
                     raise InterruptedTraining
-                parts.append(self.judged(self.features(split, part)[0]).float())
+                parts.append(self.eval_model(self.features(split, part)[0]).float())
         return self.finite(torch.cat(parts).cpu(), epoch)
 
     def finite(self, logits: torch.Tensor, epoch: int) -> torch.Tensor:

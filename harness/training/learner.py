@@ -50,7 +50,7 @@ class Learner:
         self._tune()
 
     @property
-    def judged(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """What is scored, kept and exported."""
         return self.average.module if self.average else self.model
 
@@ -102,9 +102,9 @@ class Learner:
             for group in self.optimizer.param_groups:
                 group["lr"], group["capturable"] = self.rate, True
 
-    def kept(self, judged: State | None = None) -> dict[str, Any]:
+    def state_dict(self, judged: State | None = None) -> dict[str, Any]:
         """Give it as plain values and tensors; `judged` is a copy of the judged weights where there is one already."""
-        judged = copy_state(self.judged) if judged is None else judged
+        judged = copy_state(self.eval_model) if judged is None else judged
         return {
             "weights": copy_state(self.model) if self.average else judged,
             "average": judged if self.average else None,
@@ -119,7 +119,7 @@ class Learner:
             group["lr"], group["capturable"] = float(group["lr"]), False
         return kept
 
-    def restore(self, kept: Mapping[str, Any], steps: int) -> None:
+    def load_state_dict(self, kept: Mapping[str, Any], steps: int) -> None:
         """Go on from what `kept` gave after so many steps."""
         self.model.load_state_dict(kept["weights"])
         self.optimizer.load_state_dict(kept["optimizer"])
@@ -128,7 +128,7 @@ class Learner:
         self._tune()
         self._recorded = None  # what it recorded were other tensors
         if self.average:
-            self.average.restore(kept["average"], steps)
+            self.average.load_state_dict(kept["average"], steps)
 
 
 def learning_rate_at(step: int, steps: int, config: TrainingConfig) -> float:
@@ -184,7 +184,7 @@ class WeightAverage:
                 torch._foreach_lerp_(own_ones, others, 1 - decay_at(step, self.decay))
         self._begun = True
 
-    def restore(self, state: dict[str, torch.Tensor], steps: int) -> None:
+    def load_state_dict(self, state: dict[str, torch.Tensor], steps: int) -> None:
         """Go on from the average after so many steps."""
         self.module.load_state_dict(state)
         self._begun = steps > 0

@@ -19,7 +19,7 @@ SCORED = "val/balanced_accuracy"
 SCORE_WINDOW = 3  # epochs
 
 State = dict[str, torch.Tensor]
-Stopped = Literal["", "pruned", "interrupted"]
+StopReason = Literal["", "pruned", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Snapshot:
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Reports so far, the last three snapshots, and the one that holds the score."""
 
     reports: list[EpochReport] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Progress:
     best: Snapshot | None = None
 
     @classmethod
-    def of(cls, kept: Mapping[str, Any]) -> "Progress":
+    def of(cls, kept: Mapping[str, Any]) -> "TrainingProgress":
         """What `kept` gave."""
         best = kept["best"]
         return cls(
@@ -60,7 +60,7 @@ class Progress:
             None if best is None else Snapshot(**best),
         )  # fmt: skip
 
-    def kept(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Give it as plain values and tensors; tensors that are shared (best is mostly one of recent) stay shared."""
         return {
             "reports": [{"epoch": one.epoch, "metrics": one.metrics} for one in self.reports],
@@ -87,7 +87,7 @@ class Progress:
 
 
 @dataclass
-class Place:
+class EpochPosition:
     """How far the training pass of an epoch has come.
 
     step : steps done, of this epoch; losses : (steps,) float32 on the device, of those done
@@ -101,14 +101,14 @@ class Place:
     step: int = 0
     seconds: float = 0.0
 
-    def kept(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Give it as plain values and tensors on the CPU."""
         return {
             "epoch": self.epoch, "step": self.step, "seconds": self.seconds, "losses": self.losses.cpu().clone(),
             "draws": {name: generator.get_state() for name, generator in self.generators.items()},
         }  # fmt: skip
 
-    def restore(self, kept: Mapping[str, Any]) -> None:
+    def load_state_dict(self, kept: Mapping[str, Any]) -> None:
         """Go on from what `kept` gave, for the same epoch."""
         self.step, self.seconds = int(kept["step"]), float(kept["seconds"])
         self.losses.copy_(kept["losses"])
@@ -133,11 +133,11 @@ class FitResult:
     val_logits: torch.Tensor
     train_logits: torch.Tensor
     train_index: torch.Tensor
-    stopped: Stopped
+    stopped: StopReason
     last: Snapshot | None = None
 
 
-def fit_result(progress: Progress, scored: torch.Tensor, stopped: Stopped) -> FitResult:
+def fit_result(progress: TrainingProgress, scored: torch.Tensor, stopped: StopReason) -> FitResult:
     """Sum a training up; `scored` are the training windows of ``train_logits``."""
     reports, best = tuple(progress.reports), progress.best
     if best is None:

@@ -21,7 +21,7 @@ from harness.core.files import sync_tree
 from harness.core.format import one_line
 from harness.core.seeds import derived_seed
 from harness.metrics.by_subset import scores_by_subset
-from harness.metrics.chance_level import judge
+from harness.metrics.chance_level import judge_against_chance
 from harness.metrics.intervals import clustered_interval, lag1_correlation
 from harness.study.storage.trial_spool import TrialSpool
 from harness.training.cuda_graph import CaptureError
@@ -111,7 +111,7 @@ def run_trial(
 
 
 @dataclass(frozen=True)
-class Windows:
+class TrainingData:
     """What a training reads, and what is done to it; the trials of a stack have it in common."""
 
     prepared: Prepared
@@ -123,7 +123,7 @@ class Windows:
 
 def load_training_data(
     job: Job, config: TrialConfig, device: torch.device, should_stop: Callable[[], bool]
-) -> Windows:
+) -> TrainingData:
     """Open what a job's training reads; `should_stop` is asked again and again while features are made."""
     prepared = load_prepared(Path(job.prepared))
     augmentation = config.augmentation.build(config.feature.num_features, config.feature.num_frames())
@@ -135,7 +135,7 @@ def load_training_data(
     val, _ = load_split(prepared, "val", config.feature, cache, device, step=should_stop)
     if config.control == "shuffled_labels":
         train = replace(train, labels=torch.from_numpy(permuted_labels(train.labels.numpy(), job.seed)))
-    return Windows(prepared, train, val, transform, augmentation)
+    return TrainingData(prepared, train, val, transform, augmentation)
 
 
 class Trial:
@@ -163,7 +163,7 @@ class Trial:
         self.spool.note(text)
 
     def finish(
-        self, result: FitResult, windows: Windows, model: Any, device: torch.device, **more: Any
+        self, result: FitResult, windows: TrainingData, model: Any, device: torch.device, **more: Any
     ) -> dict[str, Any]:
         """Write the outputs of an ended training, and its outcome, which has `more` too."""
         spool, config, prepared = self.spool, self.config, windows.prepared
@@ -171,7 +171,7 @@ class Trial:
         outcome = {**summarise(result, prepared, device), **more}
         if config.control:
             right = result.val_logits.argmax(dim=1) == windows.val.labels
-            outcome["control"] = asdict(judge(right.numpy(), windows.val.clusters))
+            outcome["control"] = asdict(judge_against_chance(right.numpy(), windows.val.clusters))
         model.load_state_dict(result.best_state)
         if result.stopped != "pruned" and not config.control:  # nobody ever wants a control's model
             outcome["promotable"] = write_model(spool, self.job, config, prepared, result, model)

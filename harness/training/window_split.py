@@ -74,19 +74,19 @@ class TensorCache:
 
 
 # Of this process, on its one GPU.
-on_gpu = TensorCache()
+gpu_cache = TensorCache()
 
 
-def resident(split: Split, device: torch.device) -> Split:
+def cache_on_gpu(split: Split, device: torch.device) -> Split:
     """Move a split to a GPU where it leaves half of its free memory to the network; it is there for the next trial."""
     features = split.features
     if device.type == "cuda":
-        if split.key not in on_gpu and not _fits(features, device):
-            on_gpu.forget()
+        if split.key not in gpu_cache and not _fits(features, device):
+            gpu_cache.forget()
             torch.cuda.empty_cache()
-        if split.key in on_gpu or (split.key and _fits(features, device)):
+        if split.key in gpu_cache or (split.key and _fits(features, device)):
             _, total = torch.cuda.mem_get_info(device)
-            features = on_gpu.get(split.key, lambda: split.features.to(device), GPU_CACHE_SHARE * total)
+            features = gpu_cache.get(split.key, lambda: split.features.to(device), GPU_CACHE_SHARE * total)
         elif _fits(features, device):
             features = features.to(device)
     return replace(split, features=features, labels=split.labels.to(features.device))

@@ -53,9 +53,9 @@ class Stacked(nn.Module):
         """Go on without the other members, in place; the parameters are new ones."""
         for module in self.network.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
-                setattr(module, name, nn.Parameter(packed([parameter.detach()[i] for i in indices])))
+                setattr(module, name, nn.Parameter(stack_tensors([parameter.detach()[i] for i in indices])))
             for name, buffer in list(module.named_buffers(recurse=False)):
-                setattr(module, name, packed([buffer[i] for i in indices]))
+                setattr(module, name, stack_tensors([buffer[i] for i in indices]))
             if isinstance(module, StackedDropout):
                 module.source_of = [module.source_of[i] for i in indices]
             if isinstance(module, _StackedLayer):
@@ -98,7 +98,7 @@ def stack(members: Sequence[nn.Module]) -> Stacked:
     return Stacked(network, len(members)).train(members[0].training)
 
 
-def packed(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+def stack_tensors(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """Copy tensors of one shape into one, (member, *shape); kernels so that all of them are channels-last as one."""
     if tensors[0].ndim == 4:
         together = torch.cat(list(tensors)).contiguous(memory_format=torch.channels_last)
@@ -119,10 +119,10 @@ class StackedConvolution(_StackedLayer):
         self.stride, self.padding, self.dilation, self.groups = (
             first.stride, first.padding, first.dilation, first.groups,
         )  # fmt: skip
-        self.weight = nn.Parameter(packed([one.weight.detach() for one in layers]))
+        self.weight = nn.Parameter(stack_tensors([one.weight.detach() for one in layers]))
         self.bias = (
             None if first.bias is None
-            else nn.Parameter(packed([one.bias.detach() for one in layers if one.bias is not None]))
+            else nn.Parameter(stack_tensors([one.bias.detach() for one in layers if one.bias is not None]))
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -143,10 +143,10 @@ class StackedBatchNorm(_StackedLayer):
         super().__init__()
         assert layers[0].momentum is not None, "a cumulative average divides by the number of batches"
         self.momentum, self.eps, self.members = layers[0].momentum, layers[0].eps, len(layers)
-        self.weight = nn.Parameter(packed([one.weight.detach() for one in layers]))
-        self.bias = nn.Parameter(packed([one.bias.detach() for one in layers]))
+        self.weight = nn.Parameter(stack_tensors([one.weight.detach() for one in layers]))
+        self.bias = nn.Parameter(stack_tensors([one.bias.detach() for one in layers]))
         for name, _ in layers[0].named_buffers():
-            self.register_buffer(name, packed([getattr(one, name) for one in layers]))
+            self.register_buffer(name, stack_tensors([getattr(one, name) for one in layers]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise every channel; in training count its mean and variance."""
@@ -164,8 +164,8 @@ class StackedLinear(_StackedLayer):
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
         self.members = len(layers)
-        self.weight = nn.Parameter(packed([one.weight.detach() for one in layers]))
-        self.bias = nn.Parameter(packed([one.bias.detach() for one in layers]))
+        self.weight = nn.Parameter(stack_tensors([one.weight.detach() for one in layers]))
+        self.bias = nn.Parameter(stack_tensors([one.bias.detach() for one in layers]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map every member's values by its own weights."""
@@ -179,8 +179,8 @@ class StackedLayerNorm(_StackedLayer):
     def __init__(self, layers: Sequence[nn.LayerNorm]) -> None:
         super().__init__()
         self.members, self.eps = len(layers), layers[0].eps
-        self.weight = nn.Parameter(packed([one.weight.detach() for one in layers]))
-        self.bias = nn.Parameter(packed([one.bias.detach() for one in layers]))
+        self.weight = nn.Parameter(stack_tensors([one.weight.detach() for one in layers]))
+        self.bias = nn.Parameter(stack_tensors([one.bias.detach() for one in layers]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise every member's values by themselves."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.config.files.sweep_loader import load_sweep
 from harness.config.json_schema import json_schema
-from harness.reporting.explain.why import why
+from harness.reporting.explain.why import explain_trial
 from harness.study.study import load_study, open_study
 from tests.benchmarks.records import empty_record
 from tests.benchmarks.synthetic import coordinate, prepared_for
@@ -28,7 +28,7 @@ told = {
     "values": [trial.params for trial in trials],
     "states": [trial.state.name for trial in trials],
     "shown": [list(trial.intermediate_values.values()) for trial in trials],
-    "why": [why(record, study, str(trial.number), is_run=False).why for trial in trials],
+    "why": [explain_trial(record, study, str(trial.number), is_run=False).why for trial in trials],
     "schema": json_schema()["properties"],
 }
 print(json.dumps(told))

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from data.tasks import TASKS
 from data.tasks.activity import Activity
 from data.tasks.base import Piece
-from data.tasks.diarization import DiarizationTask, Turn, Verdict
-from data.tasks.mixing import HashedRandom, Shape, SpeakerUtterances, spliced
+from data.tasks.diarization import DiarizationTask, LabelOrReason, WindowRequest
+from data.tasks.mixing import HashedRandom, SpeakerUtterances, WindowLayout, spliced
 
 FAIR_SHARE = 0.2
 LEAST_SPEECH_S = 1.0
@@ -25,7 +25,7 @@ class Dialogue(DiarizationTask):
     name = "dialogue"
     label_meaning: Mapping[str, str] = {"0": "monologue", "1": "dialogue"}
 
-    def judge(self, activity: Activity) -> Verdict:
+    def judge(self, activity: Activity) -> LabelOrReason:
         """Return the class, or why the window is ambiguous."""
         seconds = activity.seconds()
         if activity.speech_s < LEAST_SPEECH_S:
@@ -37,7 +37,7 @@ class Dialogue(DiarizationTask):
         return len(seconds) - 1
 
     def mix(
-        self, shape: Shape, dice: HashedRandom, voices: SpeakerUtterances, who: Turn
+        self, shape: WindowLayout, dice: HashedRandom, voices: SpeakerUtterances, who: WindowRequest
     ) -> tuple[Piece, ...] | None:
         """Splice A with B, or with A': a splice must not tell the classes apart."""
         others = voices.others(who.speaker)

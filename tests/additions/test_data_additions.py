@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.harness.places.workplace import Workplace
+from tests.harness.places.workplace import Workspace
 
 SMALL = "train_windows: 96, val_windows: 24, test_windows: 24"
 SWEEP = "name: tiny\ndata: {%s, %s}\nparameters: {feature: mfcc}\nsampler: random\nbudget: {trials: 1}\n"
 
 
-def audited(place: Workplace, data: str, *words: str, code: int = 0, **plugin: str) -> dict[str, Any]:
+def audited(place: Workspace, data: str, *words: str, code: int = 0, **plugin: str) -> dict[str, Any]:
     place.write(SWEEP % (data, SMALL))
     shown = place.json("data", "audit", "tiny.yaml", *words, code=code, **plugin)
     assert shown["ok"]
@@ -32,7 +32,7 @@ def test_a_corpus(plugged, tmp_path: Path) -> None:
         soundfile.write(folder / f"s{speaker:02}_{session}_{number}.wav", samples.astype(np.int16), 16_000)
     (folder / "cover.wav").write_bytes(b"not audio")
     found = audited(
-        Workplace(tmp_path, tmp_path / "cache"), "corpus: wav_folder, subset: voices, max_lost_share: 0.1",
+        Workspace(tmp_path, tmp_path / "cache"), "corpus: wav_folder, subset: voices, max_lost_share: 0.1",
         "--data-root", str(folder), **plugged("corpus_example"),
     )  # fmt: skip
     assert (found["examined"], found["split_rule"]) == (73, "chapter-disjoint")
@@ -41,13 +41,13 @@ def test_a_corpus(plugged, tmp_path: Path) -> None:
 
 
 def test_a_task(plugged, tmp_path: Path, demo_cache: Path) -> None:
-    place = Workplace(tmp_path, demo_cache)
+    place = Workspace(tmp_path, demo_cache)
     found = audited(place, "corpus: demo, task: dialogue", **plugged("task_example"))
     assert found["split_rule"] == "speaker-disjoint"
 
 
 def test_a_label_rule(plugged, tmp_path: Path, demo_cache: Path) -> None:
-    place = Workplace(tmp_path, demo_cache)
+    place = Workspace(tmp_path, demo_cache)
     found = audited(place, "corpus: demo, labels: snake", **plugged("label_rule_example"))
     checks = {check["name"]: check["ok"] for check in found["checks"]}
     assert checks["label map digest"]  # the child processes of the gate know the rule too
@@ -63,7 +63,7 @@ def test_a_label_rule(plugged, tmp_path: Path, demo_cache: Path) -> None:
     ],
 )
 def test_a_misspelt_addition_is_told_its_nearest_name(tmp_path: Path, data: str, message: str) -> None:
-    place = Workplace(tmp_path, tmp_path, SWEEP % (data, SMALL))
+    place = Workspace(tmp_path, tmp_path, SWEEP % (data, SMALL))
     plugins = "corpus_example,task_example,label_rule_example"
     here = str(Path(__file__).parent)
     shown = place.run("data", "audit", "tiny.yaml", code=2, HARNESS_PLUGINS=plugins, PYTHONPATH=here)

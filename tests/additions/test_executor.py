@@ -9,7 +9,7 @@ import pytest
 from harness.execution.executors.build import EXECUTORS, ExecutorError, executor_class
 from harness.execution.executors.local import LocalExecutor
 from harness.study.storage.record import Record
-from tests.harness.places.workplace import Workplace
+from tests.harness.places.workplace import Workspace
 
 HERE = Path(__file__).parent
 SWEEP = """\
@@ -48,7 +48,7 @@ def test_a_sweep_by_another_executor_gives_the_same_numbers(
         folder = tmp_path / name
         folder.mkdir()
         new_record(folder / "mlruns")
-        place = Workplace(folder, demo_cache, SWEEP, PYTHONPATH=path, **extra)
+        place = Workspace(folder, demo_cache, SWEEP, PYTHONPATH=path, **extra)
         result = place.json("sweep", "tiny.yaml")
         assert [trial["state"] for trial in result["trials"]] == ["complete", "complete"]
         scores.append([(trial["score"], trial["interval"]) for trial in result["trials"]])

@@ -12,7 +12,7 @@ from harness.study.storage.record import Record
 from harness.tracking.experiment import connect
 from harness.tracking.server.server import TrackingServer
 from models.onnx_io.session import open_session, run_onnx
-from tests.harness.places.workplace import SWEEP, Workplace, trial_runs
+from tests.harness.places.workplace import SWEEP, Workspace, trial_runs
 
 NAMED = SWEEP.replace("[mfcc, log_mel]", "linear_bands\n  linear_bands.n_bands: 32").replace(
     "trials: 3", "trials: 1"
@@ -20,7 +20,7 @@ NAMED = SWEEP.replace("[mfcc, log_mel]", "linear_bands\n  linear_bands.n_bands: 
 
 
 def test_it_is_known_wherever_front_ends_are_named(plugged, tmp_path: Path) -> None:
-    place, plugin = Workplace(tmp_path, tmp_path), plugged("front_end_example")
+    place, plugin = Workspace(tmp_path, tmp_path), plugged("front_end_example")
     parameters = place.json("schema", **plugin)["properties"]["parameters"]
     shown = json.dumps(parameters)
     assert '"linear_bands.n_bands"' in shown
@@ -36,7 +36,7 @@ def test_it_is_known_wherever_front_ends_are_named(plugged, tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("plugged", ["entry_point"], indirect=True)  # the workers inherit either
 def test_it_is_trained_and_exported(plugged, tmp_path: Path, demo_cache: Path) -> None:
-    place, plugin = Workplace(tmp_path, demo_cache, NAMED), plugged("front_end_example")
+    place, plugin = Workspace(tmp_path, demo_cache, NAMED), plugged("front_end_example")
     assert place.json("sweep", "tiny.yaml", **plugin)["new_trials"] == 1
     with TrackingServer(Record(place.folder / "mlruns")) as server:
         client = connect(server.uri)

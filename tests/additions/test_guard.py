@@ -15,7 +15,7 @@ import pytest
 
 from harness.config.files.policy_file import load_policy
 from harness.config.policy import GUARD_BOUNDS, Policy, PolicyError, policy_schema
-from harness.promotion.guards.assessment import GuardRefusedError, every_guard, require
+from harness.promotion.guards.assessment import GuardRefusedError, every_guard, require_guards_pass
 from harness.promotion.guards.guard import Guard
 from harness.promotion.guards.rule import GUARDS
 from harness.promotion.guards.table import guards_document
@@ -96,17 +96,17 @@ def test_it_passes_a_sound_candidate_and_refuses_one_that_hears_the_subset(
     guards = of_two_subsets(sound, tmp_path / "sound", 0).before(policy)
     assert [one.name for one in guards if not one.ok] == []
     assert guards[-1] == drift(guards)
-    require("voices", "trial 0", guards, policy)
+    require_guards_pass("voices", "trial 0", guards, policy)
 
     case = of_two_subsets(sound, tmp_path / "biased", 4)
     guards = case.before(policy)
     assert [one.name for one in guards if not one.ok] == [NAME]
     with pytest.raises(GuardRefusedError) as refusal:  # 28 of 48 are called 1, and 20 of 48
-        require("voices", "trial 0", guards, policy)
+        require_guards_pass("voices", "trial 0", guards, policy)
     assert f"{NAME}: 0.167 (clean 0.583, other 0.417), wanted <= 0.1. It tells the subsets" in str(
         refusal.value
     )
-    require("voices", "trial 0", case.before(load_policy("default")), load_policy("default"))
+    require_guards_pass("voices", "trial 0", case.before(load_policy("default")), load_policy("default"))
 
 
 @pytest.mark.usefixtures("plugin")

@@ -20,7 +20,7 @@ from data.preparation.prepared import load_prepared
 from harness.config.trial.trial_config import TrialConfig
 from harness.study.storage.record import Record
 from harness.study.study import StudyError, load_study
-from harness.training.feature_cache import SOURCE, built, feature_key
+from harness.training.feature_cache import SOURCE, build_log, feature_key
 from tests.benchmarks.demo_windows import cache_with_speech
 from tests.benchmarks.records import empty_record
 from tests.benchmarks.result import Result, judged
@@ -61,7 +61,7 @@ def run(scale: Scale, place: Path) -> list[Result]:
     needed, trials = needed_windows(place)
     if trials != sweep["budget"]["trials"]:
         raise RuntimeError(f"{trials} of {sweep['budget']['trials']} trials are complete: nothing is counted")
-    lines = built(place / "cache")
+    lines = build_log(place / "cache")
     made = sum(line["windows"] for line in lines)
     unknown = {line["key"] for line in lines} ^ set(needed)
     if unknown:

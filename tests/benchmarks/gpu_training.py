@@ -14,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
 from harness.config.trial.training_config import TrainingConfig
-from harness.core.seeds import derived
+from harness.core.seeds import epoch_seed
 from harness.training.fit import EpochReport, FitResult, Split, fit, learning_rate_at, mixed_precision
 from harness.training.stacking.fit_stack import Member, fit_stack
 from harness.training.window_split import scored_windows
@@ -91,8 +91,8 @@ def bare_loop(case: Case, train: Split, val: Split, device: torch.device) -> flo
     scored = scored_windows(train.labels.cpu(), config.train_score_windows).to(device)
     accuracy = 0.0
     for epoch in range(config.epochs):
-        torch.manual_seed(derived(SEED, epoch, "draws"))
-        generator = torch.Generator().manual_seed(derived(SEED, epoch, "order"))
+        torch.manual_seed(epoch_seed(SEED, epoch, "draws"))
+        generator = torch.Generator().manual_seed(epoch_seed(SEED, epoch, "order"))
         order = torch.randperm(len(train), generator=generator).to(device)
         model.train()
         for step in range(steps):

@@ -151,14 +151,14 @@ def outcome_of(curve: list[float], *, stop: bool) -> dict[str, Any]:
 class SpoolOnly:
     """In place of the thread that feeds MLflow: a told trial's spool goes, as when MLflow holds it."""
 
-    behind = False
+    is_backlogged = False
 
     def notify(self, spool: TrialSpool, *, begun: bool = False) -> None:
         """Remove what is complete."""
         if (spool.folder / "verdict.json").is_file():
             spool.remove()
 
-    def news(self) -> None:
+    def status_message(self) -> None:
         """Nothing ever goes wrong here."""
 
     unreachable_since: float | None = None

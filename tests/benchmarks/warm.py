@@ -25,7 +25,7 @@ from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
 from harness.core.provenance import provenance
 from harness.core.settings import Settings
-from harness.execution.data_gate import DataInspection, audit_data_configs, require
+from harness.execution.data_gate import DataInspection, audit_data_configs, require_audits_pass
 from harness.execution.executors.local import LocalExecutor
 from harness.execution.launch import open_tracking, study_coordinator
 from harness.execution.runs.jobs import Jobs
@@ -142,7 +142,7 @@ class WarmHarness:
         space = SearchSpace(self.sweep_of({"feature": "mfcc_delta"}))
         settings = Settings(record=self.record.root, cache=self.cache, device="cpu")
         self.inspections: list[DataInspection] = audit_data_configs(space, settings, _silent)
-        require(self.inspections)
+        require_audits_pass(self.inspections)
         self._prepared = {one.prepared.config.digest(): one.prepared for one in self.inspections}
         self._code = provenance("cpu")
         return self

@@ -13,7 +13,7 @@ import psutil
 
 from harness.execution.runs.jobs import MAX_RETRIES
 from tests.faults.sweeps import Running, acknowledged
-from tests.harness.places.workplace import Workplace
+from tests.harness.places.workplace import Workspace
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Killer:
     before they are ready: with such kills every sweep ends. Others are drawn.
     """
 
-    place: Workplace
+    place: Workspace
     running: Running
     rng: random.Random
     pause_s: float = 1.0

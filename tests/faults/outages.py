@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.study.storage.record import Record
 from harness.tracking.experiment import connect
-from tests.harness.places.workplace import Workplace, epochs_spooled, wait_for
+from tests.harness.places.workplace import Workspace, epochs_spooled, wait_for
 
 ONE_TRIAL = """\
 name: tiny
@@ -32,14 +32,14 @@ def epochs_of(full: bool) -> int:
     return 240 if full else 60  # in the short form they must outlast 3.5 s of outages and what lies between
 
 
-def one_trial(folder: Path, cache: Path, new_record: Callable[[Path], Record], full: bool) -> Workplace:
+def one_trial(folder: Path, cache: Path, new_record: Callable[[Path], Record], full: bool) -> Workspace:
     """An empty record and a sweep file of one trial; `full`: of epochs that take a second or two."""
     new_record(folder / "mlruns")
     sizes = {"windows": 1440, "width": 0.25} if full else {"windows": 240, "width": 0.125}
-    return Workplace(folder, cache, ONE_TRIAL.format(**sizes, epochs=epochs_of(full)))
+    return Workspace(folder, cache, ONE_TRIAL.format(**sizes, epochs=epochs_of(full)))
 
 
-def wait_for_epochs(place: Workplace, count: int) -> None:
+def wait_for_epochs(place: Workspace, count: int) -> None:
     """Until so many more epochs are in the spool."""
     goal = epochs_spooled(place) + count
     wait_for(lambda: epochs_spooled(place) >= goal, 200)

@@ -28,12 +28,12 @@ DATA = {"corpus": "demo", "train_windows": 120, "val_windows": 96, "test_windows
 class NoMlflow:
     """Where the coordinator's pokes go; nothing is stored, and the spools stay."""
 
-    behind, unreachable_since, problem, answers = False, None, None, True
+    is_backlogged, unreachable_since, problem, is_responsive = False, None, None, True
 
     def notify(self, spool: TrialSpool, *, begun: bool = False) -> None:
         """Nothing to do."""
 
-    def news(self) -> str | None:
+    def status_message(self) -> str | None:
         """Nothing is new."""
         return None
 

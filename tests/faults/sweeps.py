@@ -20,14 +20,14 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from harness.study.storage.mlflow_schema import reading
+from harness.study.storage.mlflow_schema import read_only_connection
 from harness.study.storage.record import Record
 from harness.study.storage.trial_spool import TIMING_METRICS
 from harness.study.study import load_study
 from harness.study.trials import TrialSummary
 from harness.tracking.server.server import TrackingServer
 from tests.faults.warm import RECONCILE
-from tests.harness.places.workplace import Workplace
+from tests.harness.places.workplace import Workspace
 
 SWEEP = """\
 name: tiny
@@ -38,7 +38,7 @@ pruner: none
 budget: {{trials: {trials}}}
 """
 
-Place = Callable[[Path, str], Workplace]
+Place = Callable[[Path, str], Workspace]
 
 
 def sweep_of(trials: int, epochs: int, sampler: str = "random") -> str:
@@ -112,7 +112,7 @@ class Warm:
             cwd=Path(__file__).parents[2],
         )
 
-    def start(self, place: Workplace, *words: str, **extra: str) -> Running:
+    def start(self, place: Workspace, *words: str, **extra: str) -> Running:
         """Start a command in a workplace; `extra` are variables of its environment."""
         self._count += 1
         out, ended = self._folder / f"{self._count}.out", self._folder / f"{self._count}.exit"
@@ -126,19 +126,19 @@ class Warm:
         self._process.stdin.flush()
         return Running(int(self._process.stdout.readline()), ended, out)
 
-    def run(self, place: Workplace, *words: str, **extra: str) -> str:
+    def run(self, place: Workspace, *words: str, **extra: str) -> str:
         """Run a command that must succeed; what it printed."""
         running = self.start(place, *words, **extra)
         assert running.wait() == 0, running.said
         return running.said
 
-    def sweep(self, place: Workplace, workers: int = 1, **extra: str) -> Running:
+    def sweep(self, place: Workspace, workers: int = 1, **extra: str) -> Running:
         """Start the workplace's sweep; each epoch that a worker is acknowledged goes into its ledger."""
         return self.start(
             place, "sweep", "tiny.yaml", "--quiet", "--workers", str(workers), HARNESS_LEDGER=str(ledger_of(place)), **extra
         )  # fmt: skip
 
-    def reconcile(self, place: Workplace, study: str = "tiny", **extra: str) -> list[str]:
+    def reconcile(self, place: Workspace, study: str = "tiny", **extra: str) -> list[str]:
         """What `reconcile` says it has done."""
         return self.run(place, RECONCILE, str(place.record.root), study, **extra).splitlines()
 
@@ -165,12 +165,12 @@ def warmed(folder: Path) -> Iterator[Warm]:
 # The ledger
 
 
-def ledger_of(place: Workplace) -> Path:
+def ledger_of(place: Workspace) -> Path:
     """Where the workers of a workplace note what they were acknowledged."""
     return place.folder / "ledger.txt"
 
 
-def acknowledged(place: Workplace) -> dict[tuple[int, int], float]:
+def acknowledged(place: Workspace) -> dict[tuple[int, int], float]:
     """Smoothed score of every acknowledged epoch, by trial and epoch; a repeated epoch had the same one."""
     path = ledger_of(place)
     found: dict[tuple[int, int], float] = {}
@@ -210,7 +210,7 @@ class Found:
         )
 
 
-def found_in(place: Workplace) -> Found:
+def found_in(place: Workspace) -> Found:
     """Hold the record of a study that has ended against its ledger."""
     stored = stored_epochs(place)
     points = Counter((trial, epoch) for trial, epoch, _ in stored)
@@ -233,12 +233,12 @@ def found_in(place: Workplace) -> Found:
     )
 
 
-def begun(place: Workplace) -> list[TrialSummary]:
+def begun(place: Workspace) -> list[TrialSummary]:
     """The trials that spent budget, in order."""
     return [trial for trial in load_study(place.record, "tiny").trials() if trial.fingerprint]
 
 
-def statuses(place: Workplace) -> list[tuple[str, str]]:
+def statuses(place: Workspace) -> list[tuple[str, str]]:
     """Kind and status of every run of the study that MLflow holds."""
     query = (
         "select tags.value, own.status from own join tags using (run_uuid) where tags.key = 'harness.kind'"
@@ -246,13 +246,13 @@ def statuses(place: Workplace) -> list[tuple[str, str]]:
     return _query(place, query)
 
 
-def stored_epochs(place: Workplace) -> list[tuple[int, int, float]]:
+def stored_epochs(place: Workspace) -> list[tuple[int, int, float]]:
     """Trial, epoch and smoothed score of every point that MLflow holds, however often."""
     query = _POINTS.format(where="metrics.key = 'smoothed'")
     return [(int(trial), int(step), float(value)) for trial, _, step, value in _query(place, query)]
 
 
-def outcomes(place: Workplace) -> list[tuple[Any, ...]]:
+def outcomes(place: Workspace) -> list[tuple[Any, ...]]:
     """Of each trial, in order, its configuration, how it ended and every metric of every epoch; no clock's readings."""
     points: dict[int, list[list[Any]]] = {}
     for trial, key, step, value in _query(place, _POINTS.format(where="true")):
@@ -264,10 +264,10 @@ def outcomes(place: Workplace) -> list[tuple[Any, ...]]:
     ]  # fmt: skip
 
 
-def dump(place: Workplace) -> dict[str, Any]:
+def dump(place: Workspace) -> dict[str, Any]:
     """All that the record holds: trials, every row of MLflow's database, the digest of every file kept for a run."""
     kept = kept_by(place)
-    with reading(kept.database) as database:
+    with read_only_connection(kept.database) as database:
         rows = sorted(line for line in database.iterdump() if line.startswith("INSERT"))
     trials = load_study(place.record, "tiny").optuna_study.get_trials(deepcopy=False)
     files = {
@@ -279,14 +279,14 @@ def dump(place: Workplace) -> dict[str, Any]:
     return {"trials": [repr(trial) for trial in trials], "rows": rows, "files": files}
 
 
-def _query(place: Workplace, query: str) -> list[Any]:
+def _query(place: Workspace, query: str) -> list[Any]:
     """Rows of MLflow's database, read beside its server; `own` are the runs of the workplace's study."""
     own = """
         with own as (select runs.* from runs join experiment_tags using (experiment_id)
         where experiment_tags.key = 'harness.identity' and experiment_tags.value = ?)
     """
     identity = load_study(place.record, "tiny").identity
-    with reading(kept_by(place).database) as database:
+    with read_only_connection(kept_by(place).database) as database:
         return database.execute(f"{own} {query}", (identity,)).fetchall()
 
 
@@ -299,7 +299,7 @@ _POINTS = """
 """
 
 
-def kept_by(place: Workplace) -> Record:
+def kept_by(place: Workspace) -> Record:
     """The record whose MLflow server the workplace's sweeps use: its own, or that of `Server`."""
     return Record(Path(place.environment.get(KEPT_BY, place.record.root)))
 
@@ -325,10 +325,10 @@ def empty(make: Callable[[Path], Record], cache: Path, shared: tuple[Record, str
     `shared` is a record and the address of its server, which then keeps MLflow's half: one costs 6 s of CPU a launch.
     """
 
-    def place(folder: Path, sweep: str) -> Workplace:
+    def place(folder: Path, sweep: str) -> Workspace:
         folder.mkdir(parents=True, exist_ok=True)
         make(folder / "mlruns")
-        made = Workplace(folder, cache, sweep)
+        made = Workspace(folder, cache, sweep)
         if shared is not None:
             made.environment |= {"MLFLOW_TRACKING_URI": shared[1], KEPT_BY: str(shared[0].root)}
         return made

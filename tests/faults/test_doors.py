@@ -18,7 +18,7 @@ from harness.study.storage.record import Record
 from harness.tracking.server.access_control import AccessControlMiddleware
 from harness.tracking.server.app import allowed_hosts
 from harness.tracking.server.server import OpenServerError, refuse_open_server
-from tests.harness.places.workplace import Workplace, inside
+from tests.harness.places.workplace import Workspace, run_in_process
 
 PASSWORD = "correct horse battery"
 API = "/api/2.0/mlflow"
@@ -70,7 +70,7 @@ def door(
 ) -> Iterator[Door]:
     folder = tmp_path_factory.mktemp("doors")
     new_record(folder / "mlruns")
-    place = Workplace(folder, demo_cache)
+    place = Workspace(folder, demo_cache)
     process = place.start("ui", "--quiet", HARNESS_UI_PASSWORD=PASSWORD)
     assert process.stdout is not None
     url = process.stdout.readline().strip()
@@ -231,7 +231,7 @@ def test_the_command_refuses_before_anything_starts(
     tmp_path: Path, new_record: Callable[[Path], Record], demo_cache: Path
 ) -> None:
     record = new_record(tmp_path / "mlruns")
-    assert inside(tmp_path, demo_cache, "ui", "--host", "192.0.2.7", code=2) == ""
+    assert run_in_process(tmp_path, demo_cache, "ui", "--host", "192.0.2.7", code=2) == ""
     assert not record.server_log.exists()
 
 

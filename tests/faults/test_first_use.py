@@ -16,7 +16,7 @@ from harness.study.storage.record import Record
 from harness.tracking.server.app import sync_commits
 from tests.faults.sweeps import Running, Warm
 from tests.faults.warm import OPEN
-from tests.harness.places.workplace import SWEEP, Workplace
+from tests.harness.places.workplace import SWEEP, Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -54,7 +54,7 @@ def opened(tmp_path: Path, demo_cache: Path, warm: Warm) -> Callable[..., tuple[
 
     def start(name: str, **extra: str) -> tuple[Record, Running]:
         (tmp_path / name).mkdir(exist_ok=True)
-        place = Workplace(tmp_path / name, demo_cache, SWEEP)
+        place = Workspace(tmp_path / name, demo_cache, SWEEP)
         return place.record, warm.start(place, OPEN, str(place.record.root), **extra)
 
     return start

@@ -18,7 +18,7 @@ from harness.execution.launch import require_free_space
 from harness.study.storage.record import Record
 from tests.faults.small_study import bare_record, run, spooled_epochs, sweep
 from tests.faults.tmpfs import Disk, disk, elsewhere
-from tests.harness.places.workplace import SWEEP, Workplace, epochs_spooled, trial_is_stored, wait_for
+from tests.harness.places.workplace import SWEEP, Workspace, epochs_spooled, trial_is_stored, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -65,7 +65,7 @@ def whole(record: Record, epochs: int) -> list[str]:
     return damage + ([f"{running} running"] if running else [])
 
 
-def filled(place: Workplace, name: str, small: Disk, rng: random.Random) -> list[str]:
+def filled(place: Workspace, name: str, small: Disk, rng: random.Random) -> list[str]:
     """Fill the disk while a sweep writes to it, then give the room back; what was not as promised."""
     after = rng.randrange(1, EPOCHS)
     process = place.start("sweep", "tiny.yaml", "--workers", "1")
@@ -103,7 +103,7 @@ def test_a_full_disk_stops_a_sweep_and_room_lets_it_go_on(
         folder.mkdir()
         record = new_record(folder / "mlruns")
         with on_small_disk(record, name, tmp_path / f"{name}.aside") as small:
-            wrong[name] = filled(Workplace(folder, demo_cache, LONG), name, small, rng)
+            wrong[name] = filled(Workspace(folder, demo_cache, LONG), name, small, rng)
     bad = {name: texts for name, texts in wrong.items() if texts}
     measured(
         f"{len(PLACES) - len(bad)} of {len(PLACES)} sweeps stopped clearly, went on and lost nothing "

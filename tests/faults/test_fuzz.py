@@ -26,7 +26,7 @@ from data.preparation.prepared import Prepared, load_prepared
 from data.store.content_store import MARKER
 from harness.config.files.sweep_loader import load_sweep, sweep_from
 from harness.config.files.yaml_file import SweepError, YamlFile
-from harness.config.parameters import places
+from harness.config.parameters import parameter_locations
 from harness.config.sweep import Sweep
 from harness.study.storage.trial_spool import CHECKPOINT
 from harness.training.checkpoint import CheckpointError, Checkpoints, DamagedCheckpointError
@@ -133,7 +133,7 @@ FORMS = ANYTHING | st.fixed_dictionaries(
 NEARLY = st.fixed_dictionaries(
     {"name": st.just("x")},
     optional={
-        "parameters": st.dictionaries(st.sampled_from(sorted(places())), FORMS, max_size=4),
+        "parameters": st.dictionaries(st.sampled_from(sorted(parameter_locations())), FORMS, max_size=4),
         "data": st.dictionaries(KEYS, ANYTHING, max_size=3),
         **dict.fromkeys(("sampler", "pruner", "budget", "controls", "baseline"), ANYTHING),
     },

@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from harness.maintenance.doctor import machine_checks
-from harness.study.storage.mlflow_schema import reading
+from harness.study.storage.mlflow_schema import read_only_connection
 from harness.study.storage.record import Record
 from tests.faults.conftest import FULL
 from tests.harness.places.workplace import (
-    Workplace,
+    Workspace,
     before_others,
     epochs_spooled,
     running_children,
@@ -46,7 +46,7 @@ POINTER = f"outs:\n- md5: {'0' * 32}.dir\n  size: 1\n  nfiles: 1\n  hash: md5\n 
 class Lived:
     """A sweep that others disturbed: how often, who was let in, what they changed; stopped, to go on with."""
 
-    place: Workplace
+    place: Workspace
     intruders: int = 0
     let_in: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ def lived(
     """Two coordinators, doctor and restore beside a living sweep whose worker stands still, so that every change shows."""
     folder = tmp_path_factory.mktemp("live")
     new_record(folder / "mlruns")
-    lived = Lived(Workplace(folder, demo_cache, ONE_LONG))
+    lived = Lived(Workspace(folder, demo_cache, ONE_LONG))
     (folder / ".dvc").mkdir()
     (folder / ".dvc" / "config").write_text("")
     (folder / "mlruns.dvc").write_text(POINTER)
@@ -94,7 +94,7 @@ def lived(
 
 
 @contextlib.contextmanager
-def standing_still(worker: psutil.Process, place: Workplace):
+def standing_still(worker: psutil.Process, place: Workspace):
     """The worker is stopped, and what it had said is in the record."""
     worker.suspend()
     try:
@@ -111,7 +111,7 @@ def standing_still(worker: psutil.Process, place: Workplace):
             worker.resume()
 
 
-def state(place: Workplace) -> dict[str, str | bytes]:
+def state(place: Workspace) -> dict[str, str | bytes]:
     """What the record holds of its study: journal and spool byte for byte, the database row by row, the owner."""
     record = place.record
     files = [
@@ -120,7 +120,7 @@ def state(place: Workplace) -> dict[str, str | bytes]:
         *sorted(record.spool.rglob("*")),
         *record.locks.glob("*.pid"),
     ]
-    with reading(record.database) as database:
+    with read_only_connection(record.database) as database:
         rows = "\n".join(database.iterdump())
     return {**{str(path): path.read_bytes() for path in files if path.is_file()}, "mlflow.db": rows}
 
@@ -153,7 +153,7 @@ def intrude(lived: Lived, code: int, *words: str) -> dict:
         return {}
 
 
-def spooled(place: Workplace) -> list[dict]:
+def spooled(place: Workspace) -> list[dict]:
     lines = [
         line
         for file in place.record.spool.glob("tiny/*/events.jsonl")

@@ -25,7 +25,7 @@ from tests.faults.outages import (
     trial_of,
     wait_for_epochs,
 )
-from tests.harness.places.workplace import Workplace, inside, trial_is_stored, wait_for
+from tests.harness.places.workplace import Workspace, run_in_process, trial_is_stored, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -72,7 +72,7 @@ def mlflow_of(record: Record) -> psutil.Process | None:
 class Swept:
     """What became of the sweep: what it printed, the trial's run, and its epochs in s, else and meanwhile."""
 
-    place: Workplace
+    place: Workspace
     shown: str
     status: str
     steps: list[int]
@@ -111,7 +111,7 @@ def disturbed(
             pass
 
     with meanwhile(break_it):
-        shown = inside(folder, demo_cache, "sweep", "tiny.yaml", "--workers", "1")
+        shown = run_in_process(folder, demo_cache, "sweep", "tiny.yaml", "--workers", "1")
     with TrackingServer(place.record) as own:
         status, steps, times = trial_of(own.uri)
     return Swept(place, shown, status, steps, locked.epoch_s(times), killed.epoch_s(times))
@@ -139,7 +139,7 @@ def test_a_locked_database_fails_no_trial(
     disturbed: Swept, full: bool, measured: Callable[..., None]
 ) -> None:
     status = json.loads(
-        inside(disturbed.place.folder, Path(disturbed.place.environment["HARNESS_CACHE"]), "status", "tiny", "--json")
+        run_in_process(disturbed.place.folder, Path(disturbed.place.environment["HARNESS_CACHE"]), "status", "tiny", "--json")
     )  # fmt: skip
     failed = [trial for trial in status["trials"] if trial["state"] != "complete"]
     waiting = list(disturbed.place.record.spooled("tiny"))

@@ -23,9 +23,9 @@ from harness.tracking.experiment import Tracking, connect
 from harness.tracking.server.server import TrackingServer
 from harness.tracking.writer import Writer
 from tests.faults.proxy import Proxy, proxied
-from tests.harness.places.registry_place import WARM, write_bundle
+from tests.harness.places.registry_record import WARM, write_bundle
 from tests.harness.places.tracked_trials import ended, everything, spooled
-from tests.harness.places.workplace import SWEEP, inside
+from tests.harness.places.workplace import SWEEP, run_in_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -179,7 +179,9 @@ def test_a_sweep_on_a_line_that_loses_answers(
         pytest.skip("part of `make faults`; its parts are tested above")
     proxy.lose = lambda number, request: rng.random() < 0.1
     (tmp_path / "tiny.yaml").write_text(SWEEP.replace("name: tiny", "name: lossy"))
-    inside(tmp_path, demo_cache, "sweep", "tiny.yaml", "--workers", "1", MLFLOW_TRACKING_URI=proxy.uri)
+    run_in_process(
+        tmp_path, demo_cache, "sweep", "tiny.yaml", "--workers", "1", MLFLOW_TRACKING_URI=proxy.uri
+    )
     client = connect(server.uri)
     [experiment] = [one.experiment_id for one in client.search_experiments() if one.name == "lossy"]
     runs = client.search_runs([experiment], "tags.`harness.kind` = 'trial'")

@@ -24,7 +24,7 @@ from harness.training.checkpoint import DamagedCheckpointError, read_checkpoint
 from models.checkpoints import WeightsError, load_weights
 from models.onnx_io.files import OnnxFileError
 from models.onnx_io.session import open_session
-from tests.harness.places.workplace import inside
+from tests.harness.places.workplace import run_in_process
 
 Refusals = list[str]
 
@@ -62,7 +62,7 @@ def model_folder(place: Path, marker: Path, sealed: Path, cache: Path) -> bool:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)
         seal(bundle, only=name == "in_data")
-        told = json.loads(inside(place, cache, "verify", name, "--json", code=3))
+        told = json.loads(run_in_process(place, cache, "verify", name, "--json", code=3))
         count += not told["ok"]
     return count == 3
 
@@ -124,11 +124,11 @@ def dvc_manifest(place: Path, marker: Path, cache: Path) -> bool:
     for name in (out, str(marker), f"artifacts/../{out}"):
         manifest = keep(json.dumps([{"md5": planted, "relpath": name}]).encode(), ".dir")
         (project / "mlruns.dvc").write_text(f"outs:\n- md5: {manifest}\n  hash: md5\n  path: mlruns\n")
-        told.append(json.loads(inside(project, cache, "restore", "--json", code=2))["error"])
+        told.append(json.loads(run_in_process(project, cache, "restore", "--json", code=2))["error"])
     (project / "mlruns.dvc").write_text(
         f"cmd: touch {marker}\nouts:\n- md5: {manifest}\n  hash: md5\n  path: mlruns\n"
     )
-    told.append(json.loads(inside(project, cache, "restore", "--json", code=2))["error"])
+    told.append(json.loads(run_in_process(project, cache, "restore", "--json", code=2))["error"])
     return len(told) == 4 and not (project / "mlruns").exists()
 
 

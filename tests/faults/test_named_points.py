@@ -23,7 +23,7 @@ from tests.faults.sweeps import (
     sweep_of,
     undisturbed,
 )
-from tests.harness.places.workplace import Workplace
+from tests.harness.places.workplace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
@@ -58,7 +58,7 @@ class Wrecks:
     """A study that is killed again and again at named points, and what was seen."""
 
     warm: Warm
-    place: Workplace
+    place: Workspace
     kills: Counter[str] = field(default_factory=Counter)
     reconciled: int = 0
     unchanged: int = 0

@@ -13,7 +13,7 @@ from harness.maintenance.doctor import machine_checks
 from harness.study.storage.mlflow_schema import known_revisions
 from harness.study.storage.record import LAYOUT_VERSION
 from tests.faults.conftest import FULL
-from tests.harness.places.workplace import Workplace, copied
+from tests.harness.places.workplace import Workspace, copied
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -27,7 +27,7 @@ READING = (*STUDY_ONLY, ("report", "tiny"))
 
 
 @pytest.fixture
-def place(swept: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+def place(swept: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.setattr(machine_checks, "ask", lambda *words: (True, "not asked"))
     return copied(swept, tmp_path)
 
@@ -55,7 +55,7 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def refused(place: Workplace, says: str, commands: tuple[tuple[str, ...], ...] = WRITING) -> list[str]:
+def refused(place: Workspace, says: str, commands: tuple[tuple[str, ...], ...] = WRITING) -> list[str]:
     """The commands that were not refused in words, each with what it printed."""
     wrong = []
     for words in commands:
@@ -69,14 +69,14 @@ def refused(place: Workplace, says: str, commands: tuple[tuple[str, ...], ...] =
     return wrong
 
 
-def read(place: Workplace, commands: tuple[tuple[str, ...], ...] = READING) -> list[dict]:
+def read(place: Workspace, commands: tuple[tuple[str, ...], ...] = READING) -> list[dict]:
     """What the commands print that only read."""
     return [place.inside(*words) for words in commands]
 
 
 @pytest.mark.row(26)
 def test_a_read_only_record_is_read_and_never_half_written(
-    place: Workplace, measured: Callable[..., None]
+    place: Workspace, measured: Callable[..., None]
 ) -> None:
     printed, before = read(place), contents(place.folder)
     with read_only(place.folder / "mlruns"):
@@ -95,14 +95,14 @@ def test_a_read_only_record_is_read_and_never_half_written(
     )
 
 
-def set_schema(place: Workplace, revision: str) -> None:
+def set_schema(place: Workspace, revision: str) -> None:
     with contextlib.closing(sqlite3.connect(place.record.database)) as database, database:
         database.execute("update alembic_version set version_num = ?", (revision,))
 
 
 @pytest.mark.row(26)
 def test_a_record_of_another_version_is_refused_unharmed(
-    place: Workplace, measured: Callable[..., None]
+    place: Workspace, measured: Callable[..., None]
 ) -> None:
     newest, known = known_revisions()
     assert newest in known

@@ -17,7 +17,7 @@ import pytest
 
 from harness.promotion.bundle.files import SUMS, bundle_digest, names_in
 from harness.promotion.bundle.verify import verify
-from harness.promotion.finish import staging_folder, unfinished
+from harness.promotion.finish import has_unfinished_promotion, staging_folder
 from harness.promotion.registry.champion import fetch_champion
 from harness.promotion.registry.fetch_bundle import fetch_bundle
 from harness.promotion.registry.model_versions import (
@@ -33,8 +33,8 @@ from harness.study.study import load_study
 from harness.tracking.artifacts import ArtifactError
 from harness.tracking.experiment import Tracking, connect
 from harness.tracking.server.server import TrackingServer
-from tests.harness.places.registry_place import ALIASES, WarmProcess, warm, write_bundle
-from tests.harness.places.workplace import Workplace, copied
+from tests.harness.places.registry_record import ALIASES, WarmProcess, warm, write_bundle
+from tests.harness.places.workplace import Workspace, copied
 
 pytestmark = [pytest.mark.slow]
 
@@ -59,7 +59,7 @@ def points(root: Path) -> list[str]:
 class Place:
     """A record with its server, the folder of bundles, and the warm process."""
 
-    workplace: Workplace
+    workplace: Workspace
     uri: str
     client: Any
     children: WarmProcess
@@ -152,7 +152,7 @@ class Place:
 
 
 @contextmanager
-def served(workplace: Workplace, children: WarmProcess) -> Iterator[Place]:
+def served(workplace: Workspace, children: WarmProcess) -> Iterator[Place]:
     with TrackingServer(workplace.record) as server:
         yield Place(workplace, server.uri, connect(server.uri), children)
 
@@ -165,7 +165,7 @@ def children(root: Path) -> Iterator[WarmProcess]:
 
 @pytest.fixture(scope="module")
 def place(
-    swept: Workplace, children: WarmProcess, tmp_path_factory: pytest.TempPathFactory
+    swept: Workspace, children: WarmProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
     """A study whose log_mel trial is the champion, version 1; the mfcc trial is cheaper, and so it wins."""
     with served(copied(swept, tmp_path_factory.mktemp("killed")), children) as found:
@@ -212,7 +212,7 @@ def test_stopped_on_the_way_and_run_again(place: Place, full: bool, measured: An
 @pytest.mark.row(8)
 @pytest.mark.timeout(3600)
 def test_killed_at_every_point(
-    full: bool, swept: Workplace, children: WarmProcess, tmp_path: Path, measured: Any, root: Path
+    full: bool, swept: Workspace, children: WarmProcess, tmp_path: Path, measured: Any, root: Path
 ) -> None:
     """Every point of the sources, each on a copy of a record in which nothing was ever killed."""
     if not full:
@@ -235,8 +235,8 @@ def test_killed_at_every_point(
     )
 
 
-def _of(swept: Workplace, folder: Path) -> Workplace:
-    made = Workplace(folder, Path(swept.environment["HARNESS_CACHE"]))
+def _of(swept: Workspace, folder: Path) -> Workspace:
+    made = Workspace(folder, Path(swept.environment["HARNESS_CACHE"]))
     made.result = swept.result
     return made
 
@@ -308,5 +308,5 @@ def test_what_the_study_of_another_record_left_aside_is_not_finished(place: Plac
     output = place.workplace.folder / "shared"
     write_bundle(staging_folder(output, STUDY), 1)
     study = load_study(place.workplace.record, STUDY)
-    assert not unfinished(study, Tracking(place.client, STUDY, identity=study.identity), output)
+    assert not has_unfinished_promotion(study, Tracking(place.client, STUDY, identity=study.identity), output)
     assert list(output.iterdir()) == []

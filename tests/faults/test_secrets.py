@@ -16,7 +16,7 @@ from harness.core.environment import OFF
 from harness.core.redaction import HIDDEN, holds_secret, redact
 from harness.tracking.server.server import free_port
 from tests.faults.test_doors import listeners
-from tests.harness.places.workplace import Workplace, before_others
+from tests.harness.places.workplace import Workspace, before_others
 
 IN_ENVIRONMENT = {
     "HF_TOKEN": "hf_PlantedPlantedPlanted01",
@@ -82,7 +82,7 @@ def hits(secrets: tuple[str, ...], kept: Path, printed: str) -> dict[str, list[s
 def test_no_secret_is_kept_or_printed(
     tmp_path: Path, demo_cache: Path, measured: Callable[..., None]
 ) -> None:
-    place = Workplace(tmp_path, demo_cache, SWEEP)
+    place = Workspace(tmp_path, demo_cache, SWEEP)
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins/planting.py").write_text(PLUGIN)
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]

@@ -29,7 +29,7 @@ from tests.faults.outages import (
 )
 from tests.faults.proxy import Proxy, proxied
 from tests.harness.places.tracked_trials import ended, everything, spooled
-from tests.harness.places.workplace import inside, wait_for
+from tests.harness.places.workplace import run_in_process, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -78,14 +78,16 @@ def test_a_team_server_goes_comes_stands_still_and_never_comes_back(
         proxy.refuse()
 
     with proxied(server.uri) as proxy, meanwhile(lambda: break_it(proxy)):
-        shown = inside(tmp_path, demo_cache, "sweep", "tiny.yaml", code=1, MLFLOW_TRACKING_URI=proxy.uri)
+        shown = run_in_process(
+            tmp_path, demo_cache, "sweep", "tiny.yaml", code=1, MLFLOW_TRACKING_URI=proxy.uri
+        )
     # The shorter stop of the short form may pass unnoticed.
     assert len(told_since(shown)) >= (2 if full else 1), shown
     assert "answers again, after" in shown
     assert "1 run waits in the spool for MLflow (nothing listens at its address, since " in shown
     assert "; the next launch stores it" in shown
     assert [path.name for path in place.record.spooled("tiny")] == ["00000"]
-    inside(tmp_path, demo_cache, "sweep", "tiny.yaml", MLFLOW_TRACKING_URI=server.uri)
+    run_in_process(tmp_path, demo_cache, "sweep", "tiny.yaml", MLFLOW_TRACKING_URI=server.uri)
     assert list(place.record.spooled("tiny")) == []
     status, steps, times = trial_of(server.uri)
     outside, during = outages.epoch_s(times)
@@ -182,7 +184,7 @@ def test_a_wrong_address_is_told_at_once_and_everything_waits(
         spool = spooled(tmp_path)
         began = time.monotonic()
         writer.notify(spool)
-        while (line := writer.news()) is None and time.monotonic() < began + 20:
+        while (line := writer.status_message()) is None and time.monotonic() < began + 20:
             time.sleep(0.02)
         assert writer.finish(lambda text: None, hurried=True) == [spool.folder]
         writer.stop(1.0)

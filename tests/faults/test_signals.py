@@ -15,7 +15,7 @@ import pytest
 from harness.core.failpoints import ONCE, VARIABLE
 from harness.study.study import StudyError, load_study
 from tests.faults.sweeps import Place, Running, Warm, found_in, outcomes, statuses, stored_epochs, undisturbed
-from tests.harness.places.workplace import SWEEP, Workplace, epochs_spooled, running_children, wait_for
+from tests.harness.places.workplace import SWEEP, Workspace, epochs_spooled, running_children, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -34,7 +34,7 @@ SHORT = (("INT", "train"), ("TERM", "log"), ("HUP", "artifact"), ("double INT", 
 PROMISED_S, BUSY_S = 5.0, 40.0
 
 
-def running(place: Workplace) -> int:
+def running(place: Workspace) -> int:
     """Trials and runs that are shown as running."""
     try:
         trials = load_study(place.record, "tiny").optuna_study.get_trials(deepcopy=False)
@@ -44,13 +44,13 @@ def running(place: Workplace) -> int:
     return shown.count("RUNNING")
 
 
-def whole(place: Workplace) -> bool:
+def whole(place: Workspace) -> bool:
     """Whether the one trial has its one run, of every epoch once."""
     epochs = sorted(epoch for _, epoch, _ in stored_epochs(place))
     return found_in(place).finished and epochs == list(range(EPOCHS))
 
 
-def stopped(warm: Warm, place: Workplace, name: str, phase: str) -> tuple[int, float, str]:
+def stopped(warm: Warm, place: Workspace, name: str, phase: str) -> tuple[int, float, str]:
     """Start a sweep, signal it in this phase; its exit code, the seconds it took, what it said."""
     there = place.folder / "there"
     held = {VARIABLE: f"{PHASES[phase]}:1:sleep", ONCE: str(there)} if PHASES[phase] else {}

@@ -27,7 +27,7 @@ from harness.study.storage.trial_spool import TrialSpool
 from harness.study.study import load_study
 from harness.tracking.experiment import connect
 from harness.tracking.server.server import TrackingServer
-from tests.harness.places.workplace import Workplace, inside, wait_for
+from tests.harness.places.workplace import Workspace, run_in_process, wait_for
 
 ENDLESS = """\
 name: tiny
@@ -145,7 +145,7 @@ def test_snapshots_under_load_are_whole_wherever_they_are_restored(
     count, workers = (30, "2") if full else (2, "1")
     home = tmp_path / "home"
     home.mkdir()
-    place = Workplace(home, demo_cache, ENDLESS)
+    place = Workspace(home, demo_cache, ENDLESS)
     sweep = place.start("sweep", "tiny.yaml", "--workers", workers)
     taken, whole, during, found = [], 0, [], []
     try:
@@ -154,9 +154,13 @@ def test_snapshots_under_load_are_whole_wherever_they_are_restored(
             time.sleep(rng.uniform(0, 1))
             before = finished(place.record)
             assert sweep.poll() is None, sweep.communicate()
-            taken.append(json.loads(inside(home, demo_cache, "snapshot", "-m", f"number {number}", "--json")))
+            taken.append(
+                json.loads(run_in_process(home, demo_cache, "snapshot", "-m", f"number {number}", "--json"))
+            )
             elsewhere = tmp_path / f"elsewhere-{number}" / "record"
-            restored = json.loads(inside(home, demo_cache, "restore", "--record", str(elsewhere), "--json"))
+            restored = json.loads(
+                run_in_process(home, demo_cache, "restore", "--record", str(elsewhere), "--json")
+            )
             during.append(finished(place.record) - before)
             assert restored["digest"] == taken[-1]["digest"]
             wrong = problems(Record(elsewhere)) + wrong_objects(home / ".dvc" / "cache")
@@ -200,7 +204,7 @@ def download_all(record: Record) -> int:
 
 def go_on(root: Path, cache: Path) -> str:
     """Resume the sweep on a restored record until a trial more is told; every epoch must be there once."""
-    place = Workplace(root.parent, cache, ENDLESS)
+    place = Workspace(root.parent, cache, ENDLESS)
     before = len([trial for trial in load_study(Record(root), "tiny").trials() if trial.state == "complete"])
     sweep = place.start("sweep", "tiny.yaml", "--workers", "2", "--record", str(root))
     try:

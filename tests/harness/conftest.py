@@ -17,14 +17,14 @@ from filelock import FileLock
 
 from harness.study.storage.record import Record
 from tests.harness.places.sealed_bundle import make_bundle
-from tests.harness.places.workplace import Workplace
+from tests.harness.places.workplace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from harness.study.study import Study
     from harness.tracking.server.server import TrackingServer
-    from tests.harness.places.report_study import Place
+    from tests.harness.places.report_study import ReportRecord
     from tests.harness.places.resumable_training import Whole
 
 FINISHED_SWEEP = """\
@@ -66,15 +66,15 @@ def told(common: Path, demo_cache: Path) -> FinishedSweep:
 
 
 @pytest.fixture(scope="session")
-def swept(common: Path, demo_cache: Path) -> Workplace:
+def swept(common: Path, demo_cache: Path) -> Workspace:
     """One finished sweep of three trials, made once a run; `copied` gives a test its own."""
     folder, printed = common / "swept", common / "swept.json"
     with FileLock(common / "swept.lock"):
         if not printed.exists():
             folder.mkdir()
-            result = Workplace(folder, demo_cache).json("sweep", "tiny.yaml")
+            result = Workspace(folder, demo_cache).json("sweep", "tiny.yaml")
             printed.write_text(json.dumps(result))
-    place = Workplace(folder, demo_cache)
+    place = Workspace(folder, demo_cache)
     place.result = json.loads(printed.read_text())
     return place
 
@@ -106,15 +106,15 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> ReportRecord:
     """A record without studies yet, for what reports read."""
-    from tests.harness.places.report_study import Place
+    from tests.harness.places.report_study import ReportRecord
 
-    return Place(tmp_path)
+    return ReportRecord(tmp_path)
 
 
 @pytest.fixture
-def study(place: Place) -> Study:
+def study(place: ReportRecord) -> Study:
     """A study of two front ends in it, as the coordinator leaves it."""
     return place.two_front_ends()
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from harness.cli.exits import print_json
-from harness.cli.options import common, settings, study_and_baseline
+from harness.cli.options import common_options, settings, study_and_baseline
 
 
 @click.command()
@@ -24,7 +24,7 @@ from harness.cli.options import common, settings, study_and_baseline
 )
 @click.option("--seeds", type=click.IntRange(2, 50), help="Fresh seeds of each.  [default: 5]")
 @click.option("--dry-run", is_flag=True, help="Say what would be trained and what it costs; train nothing.")
-@common("record", "data_root", "cache", "workers", "device", "json", "quiet")
+@common_options("record", "data_root", "cache", "workers", "device", "json", "quiet")
 def command(
     study: str, run: str | None, finalists: int | None, seeds: int | None, dry_run: bool,
     as_json: bool, quiet: bool, **options: Any,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.exits import EXIT_REFUSED, print_json
-from harness.cli.options import common, settings
+from harness.cli.options import common_options, settings
 
 if TYPE_CHECKING:
-    from data.store.eviction import Item
+    from data.store.eviction import StoredFolder
     from harness.execution.data_gate import DataInspection
 
 
@@ -28,7 +28,7 @@ def command() -> None:
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one field of the file."
 )
-@common("data_root", "cache", "json", "quiet")
+@common_options("data_root", "cache", "json", "quiet")
 def prepare(file: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> None:
     """Decode, cut and store the windows of every data configuration of FILE.
 
@@ -57,7 +57,7 @@ def prepare(file: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, 
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one field of the file."
 )
-@common("data_root", "cache", "json", "quiet")
+@common_options("data_root", "cache", "json", "quiet")
 def audit(file: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> None:
     """Show what the data gate sees in the data of FILE; exit 3 where it would refuse.
 
@@ -108,7 +108,7 @@ def _inspect(
     help="What the store may take, such as 20GB; with the variable set, sweeps see to it too.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
-@common("cache", "json", "quiet")
+@common_options("cache", "json", "quiet")
 def gc(max_size: str | None, dry_run: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     """Delete prepared data until it takes at most --max-size, what was used longest ago first.
 
@@ -118,8 +118,8 @@ def gc(max_size: str | None, dry_run: bool, as_json: bool, quiet: bool, **option
     \b
     --json prints: bytes, in_use_bytes, max_bytes, chosen and deleted (kind, folder, bytes, used), kept_bytes.
     """
-    from data.store.eviction import collect, inventory, select_for_eviction
-    from harness.core.format import size_text
+    from data.store.eviction import evict, inventory, select_for_eviction
+    from harness.core.format import format_size
     from harness.execution.cache_quota import parse_size
 
     cache = settings(**options).cache
@@ -132,7 +132,7 @@ def gc(max_size: str | None, dry_run: bool, as_json: bool, quiet: bool, **option
             click.echo(line)
         for item in chosen:
             click.echo(f"{'would delete' if dry_run else 'delete'} {_line(item)}")
-    gone = [] if dry_run else list(collect(cache, chosen))
+    gone = [] if dry_run else list(evict(cache, chosen))
     freed = sum(item.num_bytes for item in (chosen if dry_run else gone))
     if as_json:
         in_use = sum(item.num_bytes for item in items if item.in_use)
@@ -150,7 +150,9 @@ def gc(max_size: str | None, dry_run: bool, as_json: bool, quiet: bool, **option
         click.echo("nothing is deleted: say with --max-size how much may stay")
         return
     done = "would be freed" if dry_run else "freed"
-    click.echo(f"{size_text(freed)} {done}, {size_text(total - freed)} left of at most {size_text(most)}")
+    click.echo(
+        f"{format_size(freed)} {done}, {format_size(total - freed)} left of at most {format_size(most)}"
+    )
     if total - freed > most:
         click.echo("the rest is used by living processes")
 
@@ -161,7 +163,7 @@ def gc(max_size: str | None, dry_run: bool, as_json: bool, quiet: bool, **option
     help="Windows of every split that are made again; of features whole batches of 64.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), help="Of the sample.  [default: another one each time]")
-@common("data_root", "cache", "json", "quiet")
+@common_options("data_root", "cache", "json", "quiet")
 def verify(sample: int, seed: int | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Check the store: every digest, and a random sample of windows and features made again.
 
@@ -189,29 +191,29 @@ def verify(sample: int, seed: int | None, as_json: bool, quiet: bool, **options:
         sys.exit(EXIT_REFUSED)
 
 
-def _summary(items: list[Item]) -> list[str]:
+def _summary(items: list[StoredFolder]) -> list[str]:
     from data.store.eviction import KINDS
-    from harness.core.format import size_text
+    from harness.core.format import format_size
 
     lines = []
     for kind in KINDS:
         own = [item for item in items if item.kind == kind]
         size, used = sum(one.num_bytes for one in own), sum(one.num_bytes for one in own if one.in_use)
-        lines.append(f"{kind:<9}{len(own):>6} folders  {size_text(size):>8}  {size_text(used):>8} in use")
+        lines.append(f"{kind:<9}{len(own):>6} folders  {format_size(size):>8}  {format_size(used):>8} in use")
     return lines
 
 
-def _line(item: Item) -> str:
-    from harness.core.format import size_text
+def _line(item: StoredFolder) -> str:
+    from harness.core.format import format_size
 
-    return f"{item.path}  {size_text(item.num_bytes)}, used {_when(item)}"
+    return f"{item.path}  {format_size(item.num_bytes)}, used {_when(item)}"
 
 
-def _when(item: Item) -> str:
+def _when(item: StoredFolder) -> str:
     from datetime import datetime
 
     return datetime.fromtimestamp(item.used_at).astimezone().isoformat(sep=" ", timespec="minutes")[:16]
 
 
-def _fields(item: Item) -> dict[str, Any]:
+def _fields(item: StoredFolder) -> dict[str, Any]:
     return {"kind": item.kind, "folder": str(item.path), "bytes": item.num_bytes, "used": item.used_at}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.exits import EXIT_FAILED, print_json
-from harness.cli.options import common, settings
+from harness.cli.options import common_options, settings
 
 if TYPE_CHECKING:
     from harness.maintenance.doctor.finding import Finding
@@ -21,7 +21,7 @@ STYLES = {"ok": "green", "warn": "yellow", "problem": "bold red"}
 @click.option(
     "--fix", is_flag=True, help="Put right what is safe to: what killed processes left, permissions."
 )
-@common("record", "data_root", "cache", "json", "quiet")
+@common_options("record", "data_root", "cache", "json", "quiet")
 def command(fix: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     """Look at everything that a sweep stands on, and say how to mend what is wrong.
 
@@ -32,10 +32,10 @@ def command(fix: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     \b
     --json prints: ok, fixed (what --fix did), findings (level: ok, warn or problem; subject, message, fix).
     """
-    from harness.maintenance.doctor.doctor import examine, mend
+    from harness.maintenance.doctor.doctor import examine, repair
 
     where = settings(**options)
-    fixed, failures = mend(where) if fix else ([], [])
+    fixed, failures = repair(where) if fix else ([], [])
     findings = [*failures, *examine(where, Path.cwd())]
     well = all(finding.level != "problem" for finding in findings)
     if as_json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.exits import print_json
-from harness.cli.options import common, program, settings
+from harness.cli.options import common_options, program, settings
 from harness.metrics.few_clusters import few_clusters_note
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
 @click.option("--study", help="The study that the runs belong to.  [default: the only one of the record]")
 @click.option("--name", help="What the ensemble is called.  [default: the trial numbers, as in 3+5]")
-@common("record", "data_root", "cache", "json", "quiet")
+@common_options("record", "data_root", "cache", "json", "quiet")
 def command(
     runs: tuple[str, ...], study: str | None, name: str | None, as_json: bool, quiet: bool, **options: Any
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.exits import print_json
-from harness.cli.options import common, settings
+from harness.cli.options import common_options, settings
 
 if TYPE_CHECKING:
     from harness.selection.evaluate_meetings import EvaluatedRun
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--collar", "collar_s", type=click.FloatRange(0.0, 10.0), default=0.0, show_default=True, metavar="SECONDS",
     help="Not scored around each boundary of the reference, half before and half after.",
 )  # fmt: skip
-@common("record", "data_root", "cache", "json", "quiet")
+@common_options("record", "data_root", "cache", "json", "quiet")
 def command(
     run: str, meetings: bool, part: str, partition: str, step_s: float, collar_s: float,
     as_json: bool, quiet: bool, **options: Any,
@@ -54,11 +54,11 @@ def command(
     from harness.study.storage.record import Record
 
     Record(where.record).require()  # before onnxruntime: a wrong folder is answered at once
-    from harness.selection.evaluate_meetings import Asked, evaluate
+    from harness.selection.evaluate_meetings import EvaluationRequest, evaluate
 
     silent = quiet or as_json
     progress = (lambda text: None) if silent else (lambda text: click.echo(text, err=True))
-    evaluated = evaluate(run, Asked(part, partition, step_s, collar_s), where, progress)
+    evaluated = evaluate(run, EvaluationRequest(part, partition, step_s, collar_s), where, progress)
     if as_json:
         print_json(evaluated.as_json())
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from harness.cli.exits import print_json
-from harness.cli.options import common, program
+from harness.cli.options import common_options, program
 from harness.core.files import to_share
 
 TEMPLATE = """\
@@ -43,7 +43,7 @@ seed: 0
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("sweep.yaml"))
-@common("json", "quiet")
+@common_options("json", "quiet")
 def command(file: Path, as_json: bool, quiet: bool) -> None:
     """Write a commented sweep file (default sweep.yaml); an existing file is left alone.
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.exits import EXIT_REFUSED, print_json
-from harness.cli.options import common, home, program, settings, study_and_baseline, typed
+from harness.cli.options import (
+    common_options,
+    expand_home,
+    program,
+    settings,
+    study_and_baseline,
+    typed_options,
+)
 from harness.promotion.guards.guard import refuses
 
 if TYPE_CHECKING:
@@ -43,7 +50,7 @@ if TYPE_CHECKING:
     "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("promoted"), show_default=True,
     help="Folder of bundles; this one goes to OUTPUT/STUDY.",
 )  # fmt: skip
-@common("record", "data_root", "cache", "workers", "device", "json", "quiet")
+@common_options("record", "data_root", "cache", "workers", "device", "json", "quiet")
 def command(
     study: str, run: str | None, policy: str, confirm: bool, dry_run: bool, output: Path, as_json: bool, quiet: bool,
     **options: Any,
@@ -78,7 +85,7 @@ def command(
     from harness.promotion.promote import promote
 
     progress = (lambda text: None) if silent else (lambda text: click.echo(text, err=True))
-    place, confirmation = home(output), None
+    place, confirmation = expand_home(output), None
     if not dry_run:
         require_bundle_folders(place, study)
     try:
@@ -108,7 +115,7 @@ def _confirm(
 ) -> Confirmation | None:
     """Retrain finalists and baseline; in a dry run only say what that would cost."""
     from harness.cli.live_view import open_view
-    from harness.promotion.guards.assessment import require, study_guards
+    from harness.promotion.guards.assessment import require_guards_pass, study_guards
     from harness.selection.confirm import confirm, make_plan
     from harness.study.storage.record import Record
 
@@ -119,7 +126,7 @@ def _confirm(
     if dry_run:
         lines, result = plan.lines(), None
     else:
-        require(study.name, "the confirmation", known, rules)
+        require_guards_pass(study.name, "the confirmation", known, rules)
         result = confirm(
             study.name, where, view, run=run, finalists=rule.finalists, seeds=rule.seeds, baseline=baseline
         )
@@ -178,7 +185,7 @@ def _review_lines(result: Review, *, confirm: bool) -> list[str]:
         lines.append(f"this is {result.subject.label} as it stands; a confirmation may choose another")
     if result.refused:
         return [*lines, "it would be refused; nothing was changed"]
-    words = typed("run", "policy", "confirm", "output", "record", "data_root", "cache")
+    words = typed_options("run", "policy", "confirm", "output", "record", "data_root", "cache")
     again = shlex.join([program(), "promote", result.study, *words])
     warnings = sum(not guard.ok for guard in result.guards)
     shown = (

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from harness.cli.exits import print_json
-from harness.cli.options import common, home, settings, study_and_baseline
+from harness.cli.options import common_options, expand_home, settings, study_and_baseline
 
 
 @click.command()
@@ -18,7 +18,7 @@ from harness.cli.options import common, home, settings, study_and_baseline
     "--output", type=click.Path(path_type=Path), default=Path("reports"), show_default=True,
     help="Folder of reports; this one goes to OUTPUT/STUDY.",
 )  # fmt: skip
-@common("record", "json", "quiet")
+@common_options("record", "json", "quiet")
 def command(
     study: str, against: str | None, output: Path, as_json: bool, quiet: bool, **options: Any
 ) -> None:
@@ -38,7 +38,7 @@ def command(
     record = Record(settings(**options).record).require()
     ours = load_study(record, study_and_baseline(record, study)[0])
     theirs = load_study(record, study_and_baseline(record, against)[0]) if against else None
-    folder = home(output) / ours.name
+    folder = expand_home(output) / ours.name
     require_folder(folder)
     from harness.reporting.page.wording import summary
     from harness.reporting.report import make_report, write_report

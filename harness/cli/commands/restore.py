@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from harness.cli.exits import print_json
-from harness.cli.options import common, program, settings, typed
+from harness.cli.options import common_options, program, settings, typed_options
 
 
 @click.command()
@@ -18,7 +18,7 @@ from harness.cli.options import common, program, settings, typed
     is_flag=True,
     help="Move a record that holds more than the snapshot aside; it is never deleted.",
 )
-@common("record", "json", "quiet")
+@common_options("record", "json", "quiet")
 def command(force: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     """Bring back the record that mlruns.dvc here points to, every file checked by its digest.
 
@@ -40,4 +40,4 @@ def command(force: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     if done.aside:
         click.echo(f"moved aside: the record that was there is {done.aside}; delete it when you like")
     if not quiet:
-        click.echo(f"compare:  {program()} {shlex.join(['ui', *typed('record')])}")
+        click.echo(f"compare:  {program()} {shlex.join(['ui', *typed_options('record')])}")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from harness.cli.exits import print_json
-from harness.cli.options import common, home, settings
+from harness.cli.options import common_options, expand_home, settings
 
 
 @click.command()
@@ -24,7 +24,7 @@ from harness.cli.options import common, home, settings
     "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("promoted"), show_default=True,
     help="Folder of bundles; the champion's goes to OUTPUT/STUDY.",
 )  # fmt: skip
-@common("record", "json")
+@common_options("record", "json")
 def command(
     name: str | None, to: str | None, message: str, dry_run: bool, output: Path, as_json: bool, **options: Any
 ) -> None:
@@ -41,7 +41,7 @@ def command(
     from harness.study.storage.record import Record
 
     record = Record(settings(**options).record).require()
-    result = roll_back(record, name, to, message, home(output), dry_run=dry_run)
+    result = roll_back(record, name, to, message, expand_home(output), dry_run=dry_run)
     if as_json:
         print_json(result.as_json())
     else:

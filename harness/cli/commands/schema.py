@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from harness.cli.exits import print_json
-from harness.cli.options import common
+from harness.cli.options import common_options
 
 
 @click.command()
 @click.argument("kind", type=click.Choice(["sweep", "specification", "policy"]), default="sweep")
-@common("json")
+@common_options("json")
 def command(kind: str, as_json: bool) -> None:
     """Print the JSON Schema of sweep files, of a bundle's specification.json, or of policies.
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from harness.cli.exits import print_json
-from harness.cli.options import common, settings
+from harness.cli.options import common_options, settings
 
 # What setting DVC up leaves for version control.
 MADE = (".dvc", ".dvcignore", ".gitignore")
@@ -16,7 +16,7 @@ MADE = (".dvc", ".dvcignore", ".gitignore")
 
 @click.command()
 @click.option("--message", "-m", default="", help="What this snapshot is; kept in mlruns.dvc.")
-@common("record", "json", "quiet")
+@common_options("record", "json", "quiet")
 def command(message: str, as_json: bool, quiet: bool, **options: Any) -> None:
     """Copy the record into DVC and let mlruns.dvc here point to the copy. Sweeps may run on.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.exits import print_json
-from harness.cli.options import common, settings
+from harness.cli.options import common_options, settings
 
 if TYPE_CHECKING:
     from harness.study.ensembles import EnsembleSummary
@@ -22,7 +22,7 @@ SHOWN = 200
 
 @click.command()
 @click.argument("study", required=False)
-@common("record", "json")
+@common_options("record", "json")
 def command(study: str | None, as_json: bool, **options: Any) -> None:
     """List the studies of a record, or the trials of one, best first: the best 200, and those that run.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.exits import ignore_broken_pipe, print_json
-from harness.cli.options import common, program, settings, typed
+from harness.cli.options import common_options, program, settings, typed_options
 from harness.metrics.few_clusters import few_clusters_note
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--name", help="Name of the study.  [default: the file's]")
 @click.option("--trials", type=click.IntRange(1), help="Trials in total, over all launches.")
-@common("record", "data_root", "cache", "workers", "device", "json", "quiet")
+@common_options("record", "data_root", "cache", "workers", "device", "json", "quiet")
 def command(
     file: Path, overrides: tuple[str, ...], name: str | None, trials: int | None,
     as_json: bool, quiet: bool, **options: Any,
@@ -102,21 +102,25 @@ def _closing(result: Launch, file: Path, matrices: Sequence[Matrix]) -> list[str
     elif result.out_of_time:
         lines.append(f"stopped after budget.hours; to go on: {_again(file)}")
     if result.best is None:
-        lines.append(f"no trial completed; see: {_command('status', result.study, *typed('record'))}")
+        lines.append(f"no trial completed; see: {_command('status', result.study, *typed_options('record'))}")
     else:
-        promote = _command("promote", result.study, *typed("record", "data_root", "cache"))
-        report = _command("report", result.study, *typed("record"))
-        lines += [f"report:  {report}", f"compare: {_command('ui', *typed('record'))}", f"export:  {promote}"]
+        promote = _command("promote", result.study, *typed_options("record", "data_root", "cache"))
+        report = _command("report", result.study, *typed_options("record"))
+        lines += [
+            f"report:  {report}",
+            f"compare: {_command('ui', *typed_options('record'))}",
+            f"export:  {promote}",
+        ]
     return lines
 
 
 def _again(file: Path, trials: int | None = None) -> str:
     """The command that goes on with this study: what was typed, with another total of trials if given."""
-    words = typed("overrides", "name", *(() if trials else ("trials",)))
+    words = typed_options("overrides", "name", *(() if trials else ("trials",)))
     total = ["--trials", str(trials)] if trials else []
     name = f"./{file}" if str(file).startswith("-") else str(file)
     return _command(
-        "sweep", name, *words, *total, *typed("record", "data_root", "cache", "workers", "device")
+        "sweep", name, *words, *total, *typed_options("record", "data_root", "cache", "workers", "device")
     )
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import click
 
 from harness.cli.exits import EXIT_FAILED, print_json
-from harness.cli.options import common, settings
+from harness.cli.options import common_options, settings
 
 if TYPE_CHECKING:
     from harness.study.storage.record import Record
@@ -29,7 +29,7 @@ SHOWN = 10
     "--host", default="127.0.0.1", show_default=True,
     help="Address to listen on; another one needs a password in HARNESS_UI_PASSWORD.",
 )  # fmt: skip
-@common("record", "json", "quiet")
+@common_options("record", "json", "quiet")
 def command(port: int | None, host: str, as_json: bool, quiet: bool, **options: Any) -> None:
     """Open MLflow on the record at 127.0.0.1 until Ctrl-C.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from harness.cli.exits import EXIT_REFUSED, print_json
-from harness.cli.options import common, home
+from harness.cli.options import common_options, expand_home
 
 
 @click.command()
@@ -17,7 +17,7 @@ from harness.cli.options import common, home
     "--digest", metavar="HEX",
     help="sha256 of SHA256SUMS that came another way: the registered version's tag harness.bundle_sha256.",
 )  # fmt: skip
-@common("json", "quiet")
+@common_options("json", "quiet")
 def command(bundle: Path, digest: str | None, as_json: bool, quiet: bool) -> None:
     """Check a BUNDLE: digests, golden outputs and latency; exit 3 where it is refused.
 
@@ -30,7 +30,7 @@ def command(bundle: Path, digest: str | None, as_json: bool, quiet: bool) -> Non
     """
     from harness.promotion.bundle.verify import verify
 
-    result = verify(home(bundle), digest)
+    result = verify(expand_home(bundle), digest)
     if as_json:
         print_json(result.as_json())
     else:

@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from harness.cli.exits import print_json
-from harness.cli.options import common, settings, study_and_baseline
+from harness.cli.options import common_options, settings, study_and_baseline
 
 
 @click.command()
 @click.argument("study")
 @click.argument("trial")
-@common("record", "json")
+@common_options("record", "json")
 def command(study: str, trial: str, as_json: bool, **options: Any) -> None:
     """Say why TRIAL was pruned, failed, left out or not promoted.
 
@@ -31,9 +31,9 @@ def command(study: str, trial: str, as_json: bool, **options: Any) -> None:
     record = Record(settings(**options).record).require()
     name, _ = study_and_baseline(record, study)
     loaded = load_study(record, name)
-    from harness.reporting.explain.why import why
+    from harness.reporting.explain.why import explain_trial
 
-    answer = why(record, loaded, trial, is_run=record.is_run(name))
+    answer = explain_trial(record, loaded, trial, is_run=record.is_run(name))
     if as_json:
         print_json(answer.as_json())
     else:

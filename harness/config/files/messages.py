@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from data.errors import nearest
 from harness.config.files.yaml_file import Location, Problem, YamlFile
-from harness.config.parameters import FORMS, places
+from harness.config.parameters import FORMS, parameter_locations
 from harness.config.sweep import Sweep
 from models.front_ends.config import FRONT_ENDS
 
@@ -105,11 +105,11 @@ def where_it_belongs(name: str, known: Iterable[str]) -> str:
     """A right key in the wrong place is told where it belongs; any other the nearest one."""
     options = list(known)
     if name in FRONT_ENDS:
-        fields = [option for option in places() if option.startswith(f"{name}.")]
+        fields = [option for option in parameter_locations() if option.startswith(f"{name}.")]
         return f"; the parameters of a front end are written {fields[0]}, one line each"
     near = nearest(name, options)
-    if near is None or name in places():
-        if name in places():
+    if near is None or name in parameter_locations():
+        if name in parameter_locations():
             return f"; it belongs under parameters, as parameters.{name}"
         section = next((section for section in SECTIONS if name in _fields_at((section,))), None)
         if section is not None:

@@ -21,7 +21,7 @@ from harness.config.files.messages import (
     where_it_belongs,
 )
 from harness.config.files.yaml_file import Location, Problem, YamlFile
-from harness.config.parameters import Choice, Parameter, places
+from harness.config.parameters import Choice, Parameter, parameter_locations
 from harness.config.search_space import DEFAULT_FEATURE, SearchSpace, Values
 from harness.config.sweep import Sweep
 from models.front_ends.config import FRONT_ENDS
@@ -81,7 +81,7 @@ def space_problems(file: YamlFile, sweep: Sweep) -> list[Problem]:
     except ValueError as error:
         return [_joint_problem(file, sweep, {}, {"msg": str(error), "type": "value_error", "input": {}})]
     problems = list(_grid_problems(file, space))
-    checked = itertools.chain(itertools.islice(space.corners(), MAX_CHECKED), space.draws(64))
+    checked = itertools.chain(itertools.islice(space.corners(), MAX_CHECKED), space.random_values(64))
     for values in checked:
         try:
             space.config(values)
@@ -112,7 +112,7 @@ def _warmup_problems(file: YamlFile, space: SearchSpace) -> Iterator[Problem]:
     """A warm-up that was written down, and that no trial outlives: nothing would ever be pruned."""
     given, pruner = file.values.get("pruner"), space.sweep.pruner
     epochs = space.parameters.get("epochs")
-    own = [places()["epochs"].default] if epochs is None or epochs.when else []
+    own = [parameter_locations()["epochs"].default] if epochs is None or epochs.when else []
     longest = max([*own, *(epochs.candidates() if epochs is not None else [])])
     written = isinstance(given, dict) and "warmup_epochs" in given and pruner.type != "none"
     if written and pruner.warmup_epochs >= longest:
@@ -148,7 +148,7 @@ def _joint_problem(file: YamlFile, sweep: Sweep, values: Values, detail: Any) ->
     mentions = {
         found.start(): name
         for name in reversed(list(values or sweep.parameters))
-        if (found := re.search(rf"\b{places()[name].field}\b", message))
+        if (found := re.search(rf"\b{parameter_locations()[name].field}\b", message))
     }
     location = ("parameters", mentions[min(mentions)]) if mentions else ("parameters",)
     return file.problem(location, message)
@@ -164,8 +164,8 @@ def _parameter_problems(file: YamlFile, raw: Any) -> Iterator[Problem]:
     parsed: dict[str, Any] = {}
     for name, value in raw.items():
         here: Location = ("parameters", name)
-        if name not in places():
-            yield file.problem(here, f"no such parameter{where_it_belongs(name, places())}")
+        if name not in parameter_locations():
+            yield file.problem(here, f"no such parameter{where_it_belongs(name, parameter_locations())}")
             continue
         try:
             parsed[name] = _ADAPTER.validate_python(value)
@@ -196,16 +196,18 @@ def _single_value_problems(file: YamlFile, name: str, value: Any, here: Location
     elif name == "subset":
         yield from (file.problem(here, message) for message in _subset_problems(file, value))
     else:
-        about = places()[name].description.rstrip(".")
-        for detail in places()[name].errors(value):
+        about = parameter_locations()[name].description.rstrip(".")
+        for detail in parameter_locations()[name].errors(value):
             yield file.problem(here, f"{message_of(detail)} ({about})")
 
 
 def _baseline_problems(file: YamlFile, raw: Any) -> Iterator[Problem]:
     """Names and values under `baseline:`, each by itself."""
     for name, value in raw.items() if isinstance(raw, dict) else ():
-        if name not in places():
-            yield file.problem(("baseline", name), f"no such parameter{did_you_mean(str(name), places())}")
+        if name not in parameter_locations():
+            yield file.problem(
+                ("baseline", name), f"no such parameter{did_you_mean(str(name), parameter_locations())}"
+            )
         elif not isinstance(value, list | dict):  # told by the type of the section
             yield from _single_value_problems(file, name, value, ("baseline", name))
 
@@ -215,7 +217,7 @@ def _baseline_space_problems(file: YamlFile, space: SearchSpace) -> Iterator[Pro
     given = space.sweep.baseline
     values = baseline_values(space, given)
     feature = values.get("feature", DEFAULT_FEATURE)
-    strangers = [name for name in given if places()[name].front_end not in (None, feature)]
+    strangers = [name for name in given if parameter_locations()[name].front_end not in (None, feature)]
     for name in strangers:
         yield file.problem(("baseline", name), f"feature is {feature} in the baseline")
     if strangers:
@@ -225,11 +227,13 @@ def _baseline_space_problems(file: YamlFile, space: SearchSpace) -> Iterator[Pro
     except ValidationError as error:
         for detail in error.errors():
             message = message_of(detail)
-            named = [name for name in given if re.search(rf"\b{places()[name].field}\b", message)]
+            named = [
+                name for name in given if re.search(rf"\b{parameter_locations()[name].field}\b", message)
+            ]
             yield file.problem(("baseline", *named[:1]), message)
         return
     if data.digest() not in {config.digest() for config in space.data_configs()}:
-        named = [name for name in given if places()[name].section == "data"]
+        named = [name for name in given if parameter_locations()[name].section == "data"]
         listed = ", ".join(named)
         yield file.problem(
             ("baseline", *named[:1]), f"{listed}: no trial has these data; give what is searched"
@@ -294,7 +298,7 @@ def _front_end_problems(file: YamlFile, parsed: dict[str, Any]) -> Iterator[Prob
     if feature is not None and feature.when:
         chosen = [*chosen, DEFAULT_FEATURE]
     for name in parsed:
-        kind = places()[name].front_end
+        kind = parameter_locations()[name].front_end
         if kind is not None and kind not in chosen:
             message = f"feature is never {kind} here ({', '.join(map(str, chosen))})"
             yield file.problem(("parameters", name), message)

@@ -121,7 +121,7 @@ def _serve(link: Link, jobs: Sequence[Job], device: Any) -> None:
     from filelock import FileLock, Timeout
 
     from harness.training.stacking.trial_stack import run_stack
-    from harness.training.window_split import on_gpu
+    from harness.training.window_split import gpu_cache
 
     left = {job.number: job for job in jobs}
 
@@ -138,7 +138,7 @@ def _serve(link: Link, jobs: Sequence[Job], device: Any) -> None:
             told, trace = redact(one_line(how)[:500]), redact("".join(traceback.format_exception(how)))
             failed = TrialFailed(job.number, failure_kind(how), told, trace)
             if failed.kind == "out_of_memory":
-                on_gpu.forget()
+                gpu_cache.forget()
             spent = not left and is_fatal_cuda_error(how)  # a spent worker is replaced, once all is told
             link.send("failed", {**asdict(failed), "spent": spent})
         else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from harness.config.trial.trial_config import TrialConfig
 from harness.study.ask import OOM_RETRY_OF
-from harness.study.storage.trial_attributes import large
+from harness.study.storage.trial_attributes import json_attribute
 
 if TYPE_CHECKING:
     import optuna
@@ -47,7 +47,7 @@ def resume_trial(study: Study, frozen: optuna.trial.FrozenTrial) -> PendingTrial
     if frozen.state == TrialState.WAITING:
         study.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
     trial = resumed_trial(study.optuna_study, trial_id)
-    config = TrialConfig.model_validate(large(frozen.user_attrs, "config"))
+    config = TrialConfig.model_validate(json_attribute(frozen.user_attrs, "config"))
     return PendingTrial(trial, config, frozen.user_attrs["name"])
 
 

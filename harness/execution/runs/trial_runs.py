@@ -67,7 +67,7 @@ class TrialRuns(RunKind[TrialRun]):
             if "fingerprint" in frozen.user_attrs and "duplicate_of" not in frozen.user_attrs
         ]
         for frozen in begun:
-            self.asker.remember(frozen.user_attrs["fingerprint"], frozen.number)
+            self.asker.record_fingerprint(frozen.user_attrs["fingerprint"], frozen.number)
             if not frozen.state.is_finished():
                 given = self.jobs.spool(f"{frozen.number:05d}").read("trial") is not None
                 (self.interrupted if given else self.asked).add(resume_trial(self.study, frozen))
@@ -190,7 +190,7 @@ class TrialRuns(RunKind[TrialRun]):
     def _try_smaller(self, run: TrialRun) -> str:
         """Have a trial that ran out of memory tried once more, smaller; what its reason says of that."""
         windows = len(self.jobs.prepared[run.config.data.digest()].train.manifest)
-        batch_size = self.asker.smaller(run.trial, run.config, windows)
+        batch_size = self.asker.reduced_batch_size(run.trial, run.config, windows)
         if batch_size is None:
             return ""
         run.trial.set_user_attr(RETRY_BATCH_SIZE, batch_size)
@@ -210,7 +210,7 @@ class TrialRuns(RunKind[TrialRun]):
         failpoint("coordinator.told")
         summary = self.study.trial(number)
         self.host.end(run, verdict_of(summary, run.spool.read("trial") or {}))
-        self.asker.ended(summary)
+        self.asker.tell_duplicates(summary)
         self.host.view.finished(number, summary.state, summary.score, reason)
 
     def leave_unfinished(self) -> None:

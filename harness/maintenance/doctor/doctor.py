@@ -45,7 +45,7 @@ def examine(settings: Settings, project: Path) -> list[Finding]:
     return [finding for subject, check in checks.items() for finding in _guarded(subject, check)]
 
 
-def mend(settings: Settings) -> tuple[list[str], list[Finding]]:
+def repair(settings: Settings) -> tuple[list[str], list[Finding]]:
     """Put right what is safe to: what was done, in a line each, and what could not be."""
     done: list[str] = []
     failed: list[Finding] = []

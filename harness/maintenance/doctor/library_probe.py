@@ -21,7 +21,7 @@ from harness.core.format import one_line
 TIMEOUT_S = 120.0
 
 
-def ask(*words: str) -> tuple[bool, str]:
+def run_probe(*words: str) -> tuple[bool, str]:
     """Run a probe in a child: whether it worked, and what it found or why not, in a line."""
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "harness.maintenance.doctor.library_probe", *words],

@@ -17,7 +17,7 @@ from harness.core.disk_space import MIN_FREE_BYTES
 from harness.core.failpoints import VARIABLE as FAILPOINT
 from harness.core.settings import Settings
 from harness.maintenance.doctor.finding import Finding, ok, problem, warn
-from harness.maintenance.doctor.library_probe import ask
+from harness.maintenance.doctor.library_probe import run_probe
 from harness.study.storage.record import Record
 
 PROJECT = "diarization-harness"
@@ -75,7 +75,7 @@ def torch() -> Iterator[Finding]:
     shown = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
     if len(releases) > 1 or None in versions.values():
         yield problem("torch", f"{shown}: they must be of one release", _install())
-    works, text = ask("torch")
+    works, text = run_probe("torch")
     if not works:
         yield problem(
             "torch", f"does not import: {text}", "reinstall: pip install --force-reinstall torch torchaudio"
@@ -99,7 +99,7 @@ def gpu(settings: Settings) -> Iterator[Finding]:
         )
         yield ok("gpu", f"none that a sweep would use{hidden}: trials run on the CPU")
         return
-    works, text = ask("device", "cuda")
+    works, text = run_probe("device", "cuda")
     if works:
         yield ok("gpu", text)
     else:
@@ -115,13 +115,13 @@ def providers(settings: Settings) -> Iterator[Finding]:
             "onnxruntime", "onnxruntime and onnxruntime-gpu are both installed: each overwrites files of the other",
             "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
         )  # fmt: skip
-    works, text = ask("provider", "cpu")
+    works, text = run_probe("provider", "cpu")
     if not works:
         fix = f"reinstall: pip install --force-reinstall {installed[0] if installed else 'onnxruntime'}"
         yield problem("onnxruntime", f"does not run a model on the CPU: {text}", fix)
         return
     yield ok("onnxruntime", f"{' '.join(f'{name} {_version(name)}' for name in installed)}: {text} runs")
-    works, text = ask("provider", "cuda")
+    works, text = run_probe("provider", "cuda")
     if works:
         yield ok("onnxruntime", f"{text} runs")
     elif settings.resolved_device == "cuda":
@@ -182,7 +182,7 @@ def environment() -> Iterator[Finding]:
         text = f"{FAILPOINT} is {os.environ[FAILPOINT]!r}: the harness fails there on purpose"
         yield problem("environment", text, f"unset {FAILPOINT}")
     if os.environ.get("HARNESS_PLUGINS") or installed_plugins():
-        works, text = ask("plugins")
+        works, text = run_probe("plugins")
         if works:
             yield ok("environment", f"plugins: {text}")
         elif text.startswith("HARNESS_PLUGINS"):

@@ -8,7 +8,12 @@ import sqlite3
 from collections.abc import Iterator
 
 from harness.maintenance.doctor.finding import Finding, ok, problem, warn
-from harness.study.storage.mlflow_schema import known_revisions, reading, revision_of, schema_problem
+from harness.study.storage.mlflow_schema import (
+    known_revisions,
+    read_only_connection,
+    revision_of,
+    schema_problem,
+)
 from harness.study.storage.record import Record, RecordError, is_locked
 
 FIX = "harness doctor --fix"
@@ -39,7 +44,7 @@ def database(record: Record) -> Iterator[Finding]:
     if not record.exists:
         return
     try:
-        with reading(record.database) as connection:
+        with read_only_connection(record.database) as connection:
             found = [str(row[0]) for row in connection.execute("pragma quick_check(3)")]
     except sqlite3.Error as error:
         found = [str(error)]

@@ -27,8 +27,8 @@ from harness.maintenance.snapshot.restore_target import (
     lock_unused_record,
     make_parent,
     move_aside,
-    place_of,
     require_nothing_lost,
+    restore_target,
 )
 from harness.maintenance.snapshot.snapshot import Contents, contents_of
 from harness.study.storage.record import Record
@@ -68,7 +68,7 @@ def restore(record: Record, folder: Path, *, force: bool = False) -> Restored:
     project = find_project(folder)
     if project is None:
         raise PointerError(f"{folder} is no DVC project: {POINTER} says what to fetch, and .dvc from where")
-    place = place_of(record, (folder, project.root))
+    place = restore_target(record, (folder, project.root))
     with project.lock(), lock_unused_record(Record(place)):
         manifest = _fetch(project, pointer)
         make_parent(place)

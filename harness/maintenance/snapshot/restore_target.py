@@ -30,7 +30,7 @@ class RestoreRefusedError(RefusedError, ValueError):
     """What is there would be lost, or is in use, or nothing can be put there."""
 
 
-def place_of(record: Record, folders: Iterable[Path]) -> Path:
+def restore_target(record: Record, folders: Iterable[Path]) -> Path:
     """Where a record is to be put, links followed.
 
     Raises

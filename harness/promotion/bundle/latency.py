@@ -48,7 +48,7 @@ class Latency:
         return self.p99_ms < max_p99_ms
 
 
-def measure(open_session: Callable[[], Any]) -> Latency:
+def benchmark_latency(open_session: Callable[[], Any]) -> Latency:
     """Latency and throughput on the provider that the session really uses; some 3 s, 10 s of a slow model."""
     waveforms = (0.1 * np.random.default_rng(0).standard_normal((BATCH, WINDOW_SAMPLES))).astype(np.float32)
     busy = load()

@@ -31,7 +31,7 @@ from harness.metrics.few_clusters import FEW_CLUSTERS, few_clusters_note
 from harness.metrics.intervals import ClusteredInterval, clustered_interval
 from harness.metrics.paired_comparison import Difference, paired_cluster_bootstrap
 from harness.promotion.bundle.files import MODEL
-from harness.promotion.bundle.latency import Latency, measure
+from harness.promotion.bundle.latency import Latency, benchmark_latency
 from models.export.quantize import QuantizeError, export_fp16, export_int8
 from models.export.specification import Specification, network_macs
 from models.onnx_io.runtime import ProviderError
@@ -91,7 +91,7 @@ class Variant:
 def measured(path: Path, device: str) -> Latency | str:
     """Latency of a file on a device, or why it cannot be measured there."""
     try:
-        return measure(lambda: open_session(path, device))
+        return benchmark_latency(lambda: open_session(path, device))
     except ProviderError as error:
         return str(error)
 

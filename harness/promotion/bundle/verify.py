@@ -175,7 +175,7 @@ def _latency(
     measured: dict[str, dict[str, Any]],
 ) -> None:  # fmt: skip
     """Measure one variant; model.onnx where the policy wants to serve it, as promotion does."""
-    from harness.promotion.bundle.latency import measure
+    from harness.promotion.bundle.latency import benchmark_latency
     from models.onnx_io.runtime import ProviderError
 
     policy = evidence.get("policy") or {}
@@ -183,7 +183,7 @@ def _latency(
     canonical = variant["file"] == MODEL
     device = bound.get("device", variant["device"]) if canonical else variant["device"]
     try:
-        found = measure(lambda: open_variant(bundle, variant["file"], device))
+        found = benchmark_latency(lambda: open_variant(bundle, variant["file"], device))
     except ProviderError as error:
         notes.append(f"latency of {variant['name']} was not measured on {device}: {error}")
         return

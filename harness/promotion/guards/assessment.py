@@ -62,7 +62,7 @@ class GuardRefusedError(RefusedError):
         super().__init__("\n".join([head, *(f"  {guard}" for guard in self.refused), *tail]))
 
 
-def require(
+def require_guards_pass(
     study: str, subject: str, guards: Sequence[Guard], policy: Policy, *, opened: bool = False,
     chosen: bool = False, fingerprint: str = "",
 ) -> None:  # fmt: skip
@@ -116,7 +116,7 @@ def pre_test_guards(
             prepared=candidate.prepared,
             candidate=candidate,
             model=model,
-            parity=parity or compare(candidate, model),
+            parity=parity or check_parity(candidate, model),
             latency=latency,
             confirmation=confirmation,
             faster=faster or {},
@@ -129,7 +129,7 @@ def post_test_guards(candidate: Candidate, test: Predictions, policy: Policy) ->
     return ask(FrozenTestFacts(policy=policy, candidate=candidate, test=test))
 
 
-def compare(candidate: Candidate, model: Path) -> Parity:
+def check_parity(candidate: Candidate, model: Path) -> Parity:
     """Hold the exported file against torch on real validation windows, 256 or all where there are fewer."""
     import torch
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from harness.config.policy import QualityBounds
-from harness.metrics.chance_level import judge
+from harness.metrics.chance_level import judge_against_chance
 from harness.metrics.classification import binary_metrics, expected_calibration_error, softmax
 from harness.metrics.intervals import ClusteredInterval
 from harness.metrics.predictions import Predictions
@@ -237,5 +237,5 @@ def _ece_error(test: Predictions) -> float:
 def at_chance(seen: FrozenTestFacts) -> Iterator[Finding]:
     """A control that beats chance beyond doubt has heard the answer somewhere; few clusters say nothing."""
     if seen.negative_control:
-        judgement = judge(seen.test.correct, seen.test.clusters)
+        judgement = judge_against_chance(seen.test.correct, seen.test.clusters)
         yield Finding(judgement.verdict != "broken", f"lower bound {judgement.low:.3f} (99.9 %)", "<= .5")

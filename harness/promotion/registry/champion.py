@@ -150,7 +150,7 @@ class ChallengerComparison:
         return {**asdict(self), "difference": self.difference.as_json()}
 
 
-def contest(
+def compare_challenger(
     challenger: npt.ArrayLike,
     champion: npt.ArrayLike,
     clusters: Clusters,

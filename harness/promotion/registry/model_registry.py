@@ -43,7 +43,7 @@ from harness.promotion.registry.model_versions import (
 from harness.promotion.registry.model_versions import champion_of as _champion_of
 from harness.study.storage.promotion_lock import PromotionError
 from harness.tracking.artifacts import ArtifactError
-from harness.tracking.create_once import once
+from harness.tracking.create_once import create_once
 from harness.tracking.experiment import MAX_TAG, Tracking
 
 REQUIREMENTS = ["onnxruntime", "numpy"]
@@ -180,7 +180,7 @@ def _verified_version(tracking: Tracking, run_id: str, new: Registration, *, win
         made = client.create_model_version(new.name, uri, run_id, tags=tags, model_id=model_id)
         return str(made.version)
 
-    version = find() or once(create, find)
+    version = find() or create_once(create, find)
     failpoint("promote.version")
     _read_back(tracking, run_id, model_id, new)
     failpoint("promote.read_back")
@@ -248,7 +248,7 @@ def _log_model(tracking: Tracking, run_id: str, path: Path) -> tuple[str, str]:
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 2), "logits")]),
     )
     # Made here, because MLflow would put it into the experiment of the process: there nobody looks for it.
-    made = once(
+    made = create_once(
         lambda: tracking.client.create_logged_model(tracking.experiment_id, "model", run_id),
         lambda: next(iter(_models_of(tracking, run_id)), None),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.metrics.few_clusters import few_clusters_note
 from harness.study.decisions import Decision, decisions_of
 from harness.study.ensembles import EnsembleSummary
-from harness.study.leaderboard import expected_optimism, rank_of, rivals
+from harness.study.leaderboard import comparable_trials, expected_optimism, rank_of
 from harness.study.study import Study
 from harness.study.trials import TrialSummary, best_of, unexportable_reason
 
@@ -25,9 +25,9 @@ class PromotionStatus:
     decisions: tuple[Decision, ...]
 
 
-def standing(study: Study, subject: TrialSummary | EnsembleSummary) -> PromotionStatus:
+def promotion_status(study: Study, subject: TrialSummary | EnsembleSummary) -> PromotionStatus:
     """Answer for what is complete, from Optuna's journal alone."""
-    others = rivals(study, subject)
+    others = comparable_trials(study, subject)
     best = best_of([trial for trial in others if trial.state == "complete"]) or subject.members[0]
     every = decisions_of(study)
     own = tuple(one for one in every if one.is_about(subject.label, subject.fingerprint))
@@ -35,7 +35,7 @@ def standing(study: Study, subject: TrialSummary | EnsembleSummary) -> Promotion
     details = [_score_line(subject, others), *_against_best(study, subject, best, others)]
     if confirmation is not None:
         details += _confirmation_lines(confirmation, subject)
-        details += [confirmation.age] if confirmation.age else []
+        details += [confirmation.staleness_note] if confirmation.staleness_note else []
     details += _alone_lines(study, subject)
     details += [line for one in own for line in _decision_lines(one)]
     if not own:

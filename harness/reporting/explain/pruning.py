@@ -20,7 +20,7 @@ from harness.study.sampling.pruning_decision import (
     last_rung,
 )
 from harness.study.sampling.samplers import pruner_of
-from harness.study.storage.journal import parsed, whole_lines
+from harness.study.storage.journal import parse_json, whole_lines
 from harness.study.storage.optuna_internals import Operation
 from harness.study.storage.record import Record
 from harness.study.study import Study
@@ -98,7 +98,7 @@ def _seen(record: Record, trial_id: int) -> _Seen:
     told: frozenset[int] = frozenset()
     passed: dict[str, set[int]] = {}
     rungs: dict[str, frozenset[int]] = {}
-    for log in map(parsed, whole_lines(record.journal)):
+    for log in map(parse_json, whole_lines(record.journal)):
         operation, mine = log["op_code"], log.get("trial_id") == trial_id
         if operation == Operation.SET_TRIAL_STATE_VALUES and log["state"] == TrialState.COMPLETE:
             complete.add(log["trial_id"])

@@ -8,7 +8,7 @@ from typing import Any
 from data.errors import nearest
 from harness.config.control_configs import CONTROLS, control_config
 from harness.config.trial.trial_config import ControlName
-from harness.reporting.explain.promotion_status import baseline_promotion_status, standing
+from harness.reporting.explain.promotion_status import baseline_promotion_status, promotion_status
 from harness.reporting.explain.pruning import pruning_reason, pruning_sentence
 from harness.study.choose_trial import available_subjects
 from harness.study.controls import controls_of
@@ -24,7 +24,7 @@ BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
-class Answer:
+class Explanation:
     """What became of a trial. `why` is one sentence; `decisions` are those of promotions on it."""
 
     study: str
@@ -46,7 +46,7 @@ class Answer:
         return [self.why, *(f"  {line}" for line in self.details if line != self.why)]
 
 
-def why(record: Record, study: Study, word: str, *, is_run: bool) -> Answer:
+def explain_trial(record: Record, study: Study, word: str, *, is_run: bool) -> Explanation:
     """Answer for a trial's number or run name, an ensemble's name, a control's, or `baseline`.
 
     Parameters
@@ -82,7 +82,7 @@ def why(record: Record, study: Study, word: str, *, is_run: bool) -> Answer:
     )
 
 
-def _of_trial(record: Record, study: Study, trial: TrialSummary, *, is_run: bool) -> Answer:
+def _of_trial(record: Record, study: Study, trial: TrialSummary, *, is_run: bool) -> Explanation:
     if trial.state == "complete":
         return _of_complete(study, trial)
     explain = {
@@ -94,15 +94,15 @@ def _of_trial(record: Record, study: Study, trial: TrialSummary, *, is_run: bool
     }
     if trial.state in explain:
         sentence, details = explain[trial.state]()
-        return Answer(study.name, trial.label, trial.state, sentence, tuple(details))
+        return Explanation(study.name, trial.label, trial.state, sentence, tuple(details))
     state = "running" if trial.state == "running" and is_run else "interrupted"
     sentence, details = _unfinished(study, trial, state)
-    return Answer(study.name, trial.label, state, sentence, tuple(details))
+    return Explanation(study.name, trial.label, state, sentence, tuple(details))
 
 
-def _of_complete(study: Study, subject: TrialSummary | EnsembleSummary) -> Answer:
-    found = standing(study, subject)
-    return Answer(study.name, subject.label, "complete", found.why, found.details, found.decisions)
+def _of_complete(study: Study, subject: TrialSummary | EnsembleSummary) -> Explanation:
+    found = promotion_status(study, subject)
+    return Explanation(study.name, subject.label, "complete", found.why, found.details, found.decisions)
 
 
 def _pruned(record: Record, study: Study, trial: TrialSummary) -> tuple[str, list[str]]:
@@ -182,7 +182,7 @@ def _unfinished(study: Study, trial: TrialSummary, state: str) -> tuple[str, lis
     ]
 
 
-def _of_control(study: Study, name: ControlName, *, is_run: bool) -> Answer:
+def _of_control(study: Study, name: ControlName, *, is_run: bool) -> Explanation:
     found = [one for one in controls_of(study) if one.name == name]
     label = f"control {name}"
     if found and found[0].judgement is not None:
@@ -191,13 +191,13 @@ def _of_control(study: Study, name: ControlName, *, is_run: bool) -> Answer:
             "broken": "a quality guard of every promotion fails on it",
             "uninformative": "it says nothing for or against the study",
         }
-        return Answer(study.name, label, found[0].verdict, str(found[0]), (means[found[0].verdict],))
+        return Explanation(study.name, label, found[0].verdict, str(found[0]), (means[found[0].verdict],))
     asked = name in study.sweep.controls
     again = ("the next launch trains it again",) if asked else ("the sweep does not ask for it any more",)
     if found:
-        return Answer(study.name, label, "failed", str(found[0]), again)
+        return Explanation(study.name, label, "failed", str(found[0]), again)
     if not asked:
-        return Answer(
+        return Explanation(
             study.name, label, "absent", f"{label} was not trained: the sweep does not ask for it",
             (f"add it: controls: [{name}]",),
         )  # fmt: skip
@@ -206,10 +206,10 @@ def _of_control(study: Study, name: ControlName, *, is_run: bool) -> Answer:
     when = (
         "the launch trains it before the trials" if is_run else "the next launch trains it before the trials"
     )
-    return Answer(study.name, label, state, f"{label} has not ended yet", (f"{when}, {epochs} epochs",))
+    return Explanation(study.name, label, state, f"{label} has not ended yet", (f"{when}, {epochs} epochs",))
 
 
-def _of_baseline(record: Record, study: Study, *, is_run: bool) -> Answer:
+def _of_baseline(record: Record, study: Study, *, is_run: bool) -> Explanation:
     from harness.study.confirmation.conclusion import confirmation_of, confirmation_progress
     from harness.study.confirmation.definition import definition_of
 
@@ -217,16 +217,16 @@ def _of_baseline(record: Record, study: Study, *, is_run: bool) -> Answer:
     if definition is None:
         sentence = "the baseline was not trained on fresh seeds: nobody has confirmed this study"
         again = f"train it, and the best trials: harness confirm {study.name}"
-        return Answer(study.name, BASELINE, "absent", sentence, (again,))
+        return Explanation(study.name, BASELINE, "absent", sentence, (again,))
     arm = next(arm for arm in definition.arms if arm.is_baseline)
     if arm.trial is not None:
         return _of_trial(record, study, study.trial(arm.trial), is_run=is_run)
     if confirmation is None:
         sentence = "the baseline was not promoted: the confirmation that it stands in has no winner"
-        return Answer(study.name, BASELINE, "interrupted", sentence, tuple(confirmation_progress(study)))
+        return Explanation(study.name, BASELINE, "interrupted", sentence, tuple(confirmation_progress(study)))
     found = baseline_promotion_status(study, confirmation)
     state = "complete" if confirmation.baseline.ranked else "failed"
-    return Answer(study.name, BASELINE, state, found.why, found.details, found.decisions)
+    return Explanation(study.name, BASELINE, state, found.why, found.details, found.decisions)
 
 
 def _parameters(study: Study, trial: TrialSummary) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.metrics.paired_comparison import Difference
-from harness.reporting.document import Against, GroupTable, Leaderboard, Report
+from harness.reporting.document import GroupTable, Leaderboard, Report, StudyComparison
 
 # Settings of a sampler or pruner that its type listens to; the others have no effect.
 HEARD = {
@@ -36,7 +36,7 @@ def interval(low: float, high: float, *, difference: bool = False) -> str:
     return f"[{shown(low)}, {shown(high)}]"
 
 
-def big(value: float | None) -> str:
+def format_count(value: float | None) -> str:
     """A count for people: 85.3 M, 12.8 G; a dash where there is none."""
     if value is None:
         return "–"
@@ -132,7 +132,7 @@ def summary(report: Report) -> list[str]:
     return [*lines, *([comparison_line(report.against)] if report.against else [])]
 
 
-def comparison_line(against: Against) -> str:
+def comparison_line(against: StudyComparison) -> str:
     """The answer of two studies, or why there is none, with the digests that differ and advice."""
     begin = f"Against {against.other} ({against.ours}; {against.theirs}): "
     if against.difference is not None:

@@ -9,13 +9,13 @@ from typing import Any
 from harness.config.cost import window_macs
 from harness.metrics.seed_ranking import Spread, ranking, spread_of, winner_of
 from harness.study.confirmation.definition import (
-    Arm,
     ConfirmationDefinition,
+    ConfirmedConfig,
     Results,
     definition_of,
     results_of,
     save_definition,
-    store,
+    write_definition,
 )
 from harness.study.confirmation.finalist import Finalist as Finalist
 from harness.study.confirmation.replicate import Replicate as Replicate
@@ -91,7 +91,7 @@ class Confirmation:
         )
 
     @property
-    def age(self) -> str:
+    def staleness_note(self) -> str:
         """That the sweep has gone on since; empty where it has not."""
         if not self.since or self.named:
             return ""
@@ -116,10 +116,10 @@ class Confirmation:
         """What a terminal shows: a line each finalist, then the winner."""
         head = f"confirmation on {self.seeds} fresh seeds, best lower bound first:"
         lines = [head, *(f"  {finalist.line()}" for finalist in self.finalists), self.conclusion]
-        return [*lines, self.age] if self.age else lines
+        return [*lines, self.staleness_note] if self.staleness_note else lines
 
 
-def concluded(
+def conclude(
     study: str, seeds: int, finalists: Sequence[Finalist], *, named: bool = False, since: Sequence[float] = ()
 ) -> Confirmation | None:
     """Rank finalists and choose the winner among those that may ship; None where there is none.
@@ -160,7 +160,7 @@ def confirmation_of(study: Study, run: int | None = None) -> Confirmation | None
 
 
 def _conclusion(study: Study, definition: ConfirmationDefinition) -> Confirmation | None:
-    if definition.left(results_of(study)):
+    if definition.unfinished_trainings(results_of(study)):
         return None
     known = definition.known
     since = [
@@ -168,19 +168,19 @@ def _conclusion(study: Study, definition: ConfirmationDefinition) -> Confirmatio
         for one in study.trials()
         if known is not None and one.state == "complete" and one.score is not None and one.number not in known
     ]
-    return concluded(
+    return conclude(
         study.name, definition.seeds, finalists_of(study, definition), named=definition.named, since=since
     )
 
 
 def start_confirmation(
-    study: Study, arms: Sequence[Arm], seeds: int, *, named: bool = False
+    study: Study, arms: Sequence[ConfirmedConfig], seeds: int, *, named: bool = False
 ) -> ConfirmationDefinition:
     """Remember what is confirmed from now on, and the one before until this has a winner; under the study's lock."""
     definition = ConfirmationDefinition(tuple(arms), seeds, named)
     before = definition_of(study, definition.run)
     if before is not None and _conclusion(study, before) is not None:
-        store(study, before, concluded=True)
+        write_definition(study, before, concluded=True)
     return save_definition(study, arms, seeds, named=named)
 
 
@@ -204,12 +204,12 @@ def confirmation_progress(study: Study, run: int | None = None) -> list[str]:
     definition, results = definition_of(study, run), results_of(study)
     if definition is None or _conclusion(study, definition) is not None:
         return []
-    left, total = len(definition.left(results)), len(definition.arms) * definition.seeds
+    left, total = len(definition.unfinished_trainings(results)), len(definition.arms) * definition.seeds
     words = "" if run is None else f" --run {run} --seeds {definition.seeds}"
     command = f"harness confirm {study.name}{words}"
     what = f"{total - left} of {total} trainings done; {command} goes on"
     if not left:
-        again = bool(definition.left(results, again=True))
+        again = bool(definition.unfinished_trainings(results, again=True))
         what = no_winner_reason(finalists_of(study, definition), named=definition.named)
         if again:
             what += f"; {command} tries again what the machine spoilt"
@@ -222,10 +222,12 @@ def confirmation_progress(study: Study, run: int | None = None) -> list[str]:
 def unfinished_confirmation(study: Study) -> ConfirmationDefinition | None:
     """The study's own confirmation if trainings of it have not ended, or are to be tried again."""
     definition = definition_of(study)
-    return definition if definition and definition.left(results_of(study), again=True) else None
+    return (
+        definition if definition and definition.unfinished_trainings(results_of(study), again=True) else None
+    )
 
 
-def _finalist(study: Study, arm: Arm, seeds: int, results: Results) -> Finalist:
+def _finalist(study: Study, arm: ConfirmedConfig, seeds: int, results: Results) -> Finalist:
     replicates: list[Replicate] = []
     failed: list[str] = []
     for number in range(1, seeds + 1):

@@ -21,7 +21,7 @@ ATTRIBUTE = "confirmation"
 
 
 @dataclass(frozen=True)
-class Arm:
+class ConfirmedConfig:
     """A configuration that is trained on fresh seeds.
 
     trial, sweep_score, optimism : of the trial that it repeats; None for a baseline that is no complete trial
@@ -56,7 +56,7 @@ class ConfirmationDefinition:
     known : numbers of the trials that were complete then; None where a version before the field asked
     """
 
-    arms: tuple[Arm, ...]
+    arms: tuple[ConfirmedConfig, ...]
     seeds: int
     named: bool = False
     known: tuple[int, ...] | None = None
@@ -66,18 +66,20 @@ class ConfirmationDefinition:
         """Number of the trial that was named."""
         return self.arms[0].trial if self.named else None
 
-    def trainings(self) -> Iterator[tuple[Arm, int]]:
+    def trainings(self) -> Iterator[tuple[ConfirmedConfig, int]]:
         """Every training, one seed of all arms after the other."""
         return ((arm, seed) for seed in range(1, self.seeds + 1) for arm in self.arms)
 
-    def left(self, results: Results, *, again: bool = False) -> list[tuple[Arm, int]]:
+    def unfinished_trainings(
+        self, results: Results, *, again: bool = False
+    ) -> list[tuple[ConfirmedConfig, int]]:
         """The trainings that have not ended; with `again` also those to be tried once more."""
         ended = {place for place, result in results.items() if not (again and result.again)}
         return [(arm, seed) for arm, seed in self.trainings() if (arm.fingerprint, seed) not in ended]
 
 
 @dataclass(frozen=True)
-class Result:
+class ReplicateResult:
     """How a training ended: with an outcome as a trial's, or a reason why it has no score.
 
     again : the machine was at fault, so the next `harness confirm` tries it again
@@ -89,7 +91,7 @@ class Result:
 
 
 # By fingerprint and seed.
-Results = Mapping[tuple[str, int], Result]
+Results = Mapping[tuple[str, int], ReplicateResult]
 
 
 def key_of(study: Study, fingerprint: str, replicate: int) -> str:
@@ -114,7 +116,10 @@ def definition_of(
     stored = study.optuna_study.user_attrs.get(_slot(run, concluded=concluded))
     if stored is None:
         return None
-    arms = [Arm(**{**arm, "config": TrialConfig.model_validate(arm["config"])}) for arm in stored["arms"]]
+    arms = [
+        ConfirmedConfig(**{**arm, "config": TrialConfig.model_validate(arm["config"])})
+        for arm in stored["arms"]
+    ]
     known = stored.get("known")
     return ConfirmationDefinition(
         tuple(arms), stored["seeds"], stored.get("named", False), None if known is None else tuple(known)
@@ -128,16 +133,16 @@ def runs_named(study: Study) -> list[int]:
 
 
 def save_definition(
-    study: Study, arms: Sequence[Arm], seeds: int, *, named: bool = False
+    study: Study, arms: Sequence[ConfirmedConfig], seeds: int, *, named: bool = False
 ) -> ConfirmationDefinition:
     """Remember what is confirmed from now on; call it under the study's lock."""
     known = tuple(one.number for one in study.trials() if one.state == "complete")
     definition = ConfirmationDefinition(tuple(arms), seeds, named, known)
-    store(study, definition)
+    write_definition(study, definition)
     return definition
 
 
-def store(study: Study, definition: ConfirmationDefinition, *, concluded: bool = False) -> None:
+def write_definition(study: Study, definition: ConfirmationDefinition, *, concluded: bool = False) -> None:
     """Write a definition into its slot; call it under the study's lock."""
     rows = [
         {
@@ -165,11 +170,11 @@ def results_of(study: Study) -> Results:
     for name, stored in study.optuna_study.user_attrs.items():
         if name.startswith(f"{ATTRIBUTE}/"):
             _, fingerprint, replicate = name.split("/")
-            found[fingerprint, int(replicate)] = Result(**stored)
+            found[fingerprint, int(replicate)] = ReplicateResult(**stored)
     return found
 
 
-def save_result(study: Study, fingerprint: str, replicate: int, result: Result) -> None:
+def save_result(study: Study, fingerprint: str, replicate: int, result: ReplicateResult) -> None:
     """Remember how a training ended; call it under the study's lock."""
     row = {"outcome": dict(result.outcome), "reason": result.reason, "again": result.again}
     study.optuna_study.set_user_attr(f"{ATTRIBUTE}/{fingerprint}/{replicate}", row)

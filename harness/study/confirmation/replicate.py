@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.study.confirmation.definition import Arm, Result, key_of
+from harness.study.confirmation.definition import ConfirmedConfig, ReplicateResult, key_of
 from harness.study.study import Study
 from harness.study.trials import TrialSummary
 
@@ -33,7 +33,7 @@ class Replicate(TrialSummary):
         return {**super().as_json(), "number": number, "replicate": self.replicate}
 
 
-def replicate_of(study: Study, arm: Arm, replicate: int, result: Result) -> Replicate:
+def replicate_of(study: Study, arm: ConfirmedConfig, replicate: int, result: ReplicateResult) -> Replicate:
     """A stored result as the trial that it repeats would be read."""
     return Replicate(
         number=-1 if arm.trial is None else arm.trial,

@@ -60,7 +60,7 @@ class BoundedTPE(TPESampler):
         return self._seen
 
     def _of_few(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.Study:
-        shown = few(trials, maximize=study.direction == StudyDirection.MAXIMIZE)
+        shown = subsample_trials(trials, maximize=study.direction == StudyDirection.MAXIMIZE)
         storage = cast("BaseStorage", _FewTrials(self._storage, shown))
         return optuna.load_study(
             study_name=study.study_name, storage=storage, sampler=self, pruner=study.pruner
@@ -83,7 +83,7 @@ class _FewTrials:
         return [trial for trial in self._shown if states is None or trial.state in states]
 
 
-def few(trials: Sequence[FrozenTrial], *, maximize: bool) -> list[FrozenTrial]:
+def subsample_trials(trials: Sequence[FrozenTrial], *, maximize: bool) -> list[FrozenTrial]:
     """Of the trials that ended, the best and an even sample, at most SHOWN; all that run. In their order."""
     sign = -1.0 if maximize else 1.0
     ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]

@@ -37,7 +37,7 @@ class AtomicJournalBackend(BaseJournalBackend):
             number, size = number + 1, size + len(line)
             self._read = (number, size)
             if number > log_number_from:
-                yield parsed(line)
+                yield parse_json(line)
 
     def skip(self, lines: int, size: int) -> None:
         """Go on behind the first so many lines, which take so many bytes and were read by other means."""
@@ -126,7 +126,7 @@ def _cut_torn_line(file: io.FileIO) -> int:
     return end - keep
 
 
-def parsed(text: str | bytes) -> dict[str, Any]:
+def parse_json(text: str | bytes) -> dict[str, Any]:
     """A JSON object, NaN and Infinity allowed, which Python writes and JSON does not know."""
     try:
         found: dict[str, Any] = orjson.loads(text)

@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
-from harness.study.storage.journal import AtomicJournalBackend, parsed, whole_lines
+from harness.study.storage.journal import AtomicJournalBackend, parse_json, whole_lines
 from harness.study.storage.optuna_internals import Operation, Replayed, replayed, studies_of_trials, trials_of
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def load(journal: Path, into: Replayed) -> int:
     live: dict[int, FrozenTrial] = {}  # the trials that a line may still change
     firsts: dict[tuple[int, str], BaseDistribution] = {}
     for line in whole_lines(journal):
-        log = parsed(line)
+        log = parse_json(line)
         if _applied(log, live, studies, firsts):
             into.log_number_read += 1
         else:

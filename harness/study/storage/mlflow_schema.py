@@ -17,7 +17,7 @@ _REVISION = re.compile(r"^(revision|down_revision)\s*=\s*[\"'](\w+)[\"']", re.MU
 
 
 @contextmanager
-def reading(database: Path) -> Iterator[sqlite3.Connection]:
+def read_only_connection(database: Path) -> Iterator[sqlite3.Connection]:
     """A connection that changes nothing, not even by its end: the last one to close would fold in the WAL.
 
     A database without a WAL is opened as immutable: `mode=ro` would leave an empty WAL beside it.
@@ -32,7 +32,7 @@ def reading(database: Path) -> Iterator[sqlite3.Connection]:
 def revision_of(database: Path) -> str | None:
     """The revision that a database says it has; None where it says none, or cannot be read."""
     try:
-        with reading(database) as connection:
+        with read_only_connection(database) as connection:
             row = connection.execute("select version_num from alembic_version").fetchone()
     except sqlite3.Error:
         return None
@@ -42,7 +42,7 @@ def revision_of(database: Path) -> str | None:
 def _damage(database: Path) -> str | None:
     """What SQLite says of a file that it cannot take for a database; None where it can, or was not let."""
     try:
-        with reading(database) as connection:
+        with read_only_connection(database) as connection:
             connection.execute("select count(*) from sqlite_master").fetchone()
     except sqlite3.OperationalError:  # locked, or not to be opened: others say so
         return None

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.study.storage.journal import parsed
+from harness.study.storage.journal import parse_json
 
 if TYPE_CHECKING:
     import optuna
@@ -34,13 +34,13 @@ def set_attributes(storage: BaseStorage, trial: optuna.Trial, attributes: Mappin
             trial.set_user_attr(name, json.dumps(value, separators=(",", ":")) if large else value)
 
 
-def large(attributes: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def json_attribute(attributes: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A large attribute; empty where the trial has none. A record of an older version holds it as an object."""
     stored = attributes.get(name, {})
-    return Text(stored) if isinstance(stored, str) else stored
+    return LazyJson(stored) if isinstance(stored, str) else stored
 
 
-class Text(Mapping[str, Any]):
+class LazyJson(Mapping[str, Any]):
     """A JSON object as text, parsed when it is first read."""
 
     __slots__ = ("_content", "_text")
@@ -59,7 +59,7 @@ class Text(Mapping[str, Any]):
             The text is no JSON.
         """
         if self._content is None:
-            self._content = parsed(self._text)
+            self._content = parse_json(self._text)
         return self._content
 
     def __getitem__(self, key: str) -> Any:

@@ -74,7 +74,7 @@ class AccessControlMiddleware:
             return 403, "this server is not called by that name"
         if any(origin != f"http://{host[0]}" for origin in headers.get("origin", [])):
             return 403, "requests of other pages are refused"
-        if _is_foreign(scope["method"], headers):
+        if _is_cross_site(scope["method"], headers):
             return 403, "requests of other sites are refused"
         if self._password is not None and not _has_password(headers.get("authorization", []), self._password):
             return 401, "the password is missing or wrong"
@@ -90,7 +90,7 @@ class AccessControlMiddleware:
         return (name if colon else host) in self._names and (not colon or port.isdecimal())
 
 
-def _is_foreign(method: str, headers: dict[str, list[str]]) -> bool:
+def _is_cross_site(method: str, headers: dict[str, list[str]]) -> bool:
     """Whether a browser says that a page of elsewhere asks; a link that a person follows is no such request."""
     site = headers.get("sec-fetch-site", ["none"])
     if all(one in ("same-origin", "none") for one in site):

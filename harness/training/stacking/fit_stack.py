@@ -26,12 +26,19 @@ import torch
 from torch import nn
 
 from harness.config.trial.training_config import PER_MEMBER_FIELDS, TrainingConfig
-from harness.core.seeds import derived
+from harness.core.seeds import epoch_seed
 from harness.training.checkpoint import CHECKPOINT_S, CheckpointError, Checkpoints, due_after
 from harness.training.fit import DivergedError, InterruptedTraining, Training, Transform
 from harness.training.stacking.stacked_learner import StackedLearner
-from harness.training.state import EpochReport, FitResult, Place, Progress, fit_result, require_finite
-from harness.training.window_split import Split, resident
+from harness.training.state import (
+    EpochPosition,
+    EpochReport,
+    FitResult,
+    TrainingProgress,
+    fit_result,
+    require_finite,
+)
+from harness.training.window_split import Split, cache_on_gpu
 from models.augmentation import Augmentation, EpochAugmentation
 from models.networks.random_draws import new_generators, using_generators
 from models.networks.stacked import StackError
@@ -81,7 +88,7 @@ def fit_stack(
         `augmentation` wants waveforms and `train` holds features.
     """
     _require_alike(members)
-    train, val = resident(train, device), resident(val, device)
+    train, val = cache_on_gpu(train, device), cache_on_gpu(val, device)
     outcomes: dict[int, Outcome] = {}
     places: dict[tuple[int, int], list[_Running]] = {}
     for number, member in enumerate(members):
@@ -118,16 +125,16 @@ class _Running:
     member: Member
     training: Training
     kept: Checkpoints
-    progress: Progress
+    progress: TrainingProgress
     begun: dict[str, Any] | None
-    place: Place | None = None
+    place: EpochPosition | None = None
 
     @property
-    def at(self) -> Place:
+    def at(self) -> EpochPosition:
         assert self.place is not None, "the epoch is not begun"
         return self.place
 
-    def write(self, place: Place | None) -> None:
+    def write(self, place: EpochPosition | None) -> None:
         self.kept.write(self.training.content(self.progress, place))
 
     def result(self, stopped: Any = "") -> FitResult:
@@ -165,7 +172,7 @@ class _Stack:
                     if any(one.kept.due for one in self.running):
                         self.write(within=True)
                 if self.running:
-                    self.hear(epoch, *self.judge(epoch))
+                    self.hear(epoch, *self.evaluate_epoch(epoch))
             except InterruptedTraining:
                 self.write(within=True)
                 self.leave({position: one.result("interrupted") for position, one in enumerate(self.running)})
@@ -184,9 +191,9 @@ class _Stack:
                 own = new_generators(shared.device)
                 place, augmented = one.training.begin(epoch, None, own)
                 self.streams[seed] = _Stream(own, one.training.order(epoch), augmented, place.generators)
-            one.place = Place(epoch, losses, self.streams[seed].generators)
+            one.place = EpochPosition(epoch, losses, self.streams[seed].generators)
             if one.begun is not None:
-                one.place.restore(one.begun)
+                one.place.load_state_dict(one.begun)
             one.begun = None
         self.rates = self.learner.rates(epoch * shared.steps, shared.steps)
         self._bind()
@@ -249,13 +256,13 @@ class _Stack:
         """Features of the streams as features of the members; of one stream, as they are, for all."""
         return parts[0] if len(parts) == 1 else torch.stack([parts[stream] for stream in self.stream_of])
 
-    def judge(self, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def evaluate_epoch(self, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (member, window, 2) of the training windows that are scored, and of the validation windows."""
         sources = []
         for seed in self.streams if self.shared.transform else ():  # nothing else draws in an evaluation
             sources.append(new_generators(self.shared.device))
             for generator in sources[-1]:
-                generator.manual_seed(derived(seed, epoch, "scores"))
+                generator.manual_seed(epoch_seed(seed, epoch, "scores"))
         train = self.logits(self.shared.train, self.shared.scored, sources or [[]])
         return train, self.logits(self.shared.val, torch.arange(len(self.shared.val)), sources or [[]])
 
@@ -263,7 +270,7 @@ class _Stack:
         self, split: Split, index: torch.Tensor, sources: Sequence[Sequence[torch.Generator]]
     ) -> torch.Tensor:
         """Logits (member, window, 2) in evaluation mode and fp32; every source draws for one stream."""
-        judged, parts = self.learner.judged.eval(), []
+        judged, parts = self.learner.eval_model.eval(), []
         with torch.no_grad():
             for part in torch.split(index.to(split.labels.device), self.shared.config.batch_size):
                 if self.shared.should_stop():

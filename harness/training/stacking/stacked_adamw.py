@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from models.networks.stacked import packed
+from models.networks.stacked import stack_tensors
 
 Tensors = list[torch.Tensor]
 
@@ -80,7 +80,8 @@ class StackedAdamW:
         self.parameters = list(parameters)
         self.weight_decay, self.steps = self.weight_decay[list(indices)], self.steps[list(indices)]
         self.means, self.squares = (
-            [packed([one[i] for i in indices]) for one in moments] for moments in (self.means, self.squares)
+            [stack_tensors([one[i] for i in indices]) for one in moments]
+            for moments in (self.means, self.squares)
         )
 
     def _changing(self) -> Tensors:
@@ -100,7 +101,7 @@ def _moments(optimizers: Sequence[torch.optim.AdamW], name: str, device: torch.d
     """One moment of all members, (member, *shape) for each parameter; 0 before the first step."""
     columns = zip(*(one.param_groups[0]["params"] for one in optimizers), strict=True)
     return [
-        packed(
+        stack_tensors(
             [
                 optimizer.state[parameter][name] if optimizer.state else torch.zeros_like(parameter)
                 for optimizer, parameter in zip(optimizers, column, strict=True)

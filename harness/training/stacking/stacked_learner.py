@@ -32,10 +32,10 @@ class StackedLearner:
         averages = [one.average for one in learners if one.average is not None]
         self.average = WeightAverage(self.model, averages[0].decay) if averages else None
         if self.average and taken:
-            self.average.restore(stack([one.module for one in averages]).state_dict(), taken)
+            self.average.load_state_dict(stack([one.module for one in averages]).state_dict(), taken)
 
     @property
-    def judged(self) -> Stacked:
+    def eval_model(self) -> Stacked:
         """What is scored, kept and exported."""
         judged = self.average.module if self.average else self.model
         assert isinstance(judged, Stacked)
@@ -79,7 +79,7 @@ class StackedLearner:
         learner = self.learners[index]
         learner.model.load_state_dict(self.model.member(index))
         if learner.average:
-            learner.average.restore(self.judged.member(index), self.taken)
+            learner.average.load_state_dict(self.eval_model.member(index), self.taken)
         if self.taken and not weights_only:
             rate = learning_rate_at(self.taken - 1, learner.steps, learner.config)
             self.optimizer.unstack_member(index, learner.optimizer, rate)
@@ -89,7 +89,7 @@ class StackedLearner:
         """Go on without the other members."""
         self.learners = [self.learners[index] for index in indices]
         if self.average:
-            self.judged.keep(indices)
+            self.eval_model.keep(indices)
         self.model.keep(indices)
         self.optimizer.keep(indices, list(self.model.parameters()))
         self.scaler.keep(indices)

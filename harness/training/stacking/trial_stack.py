@@ -20,8 +20,8 @@ from harness.training.failures import failure_kind, is_fatal_cuda_error
 from harness.training.fit import FitResult
 from harness.training.job import Job
 from harness.training.stacking.fit_stack import Member, Outcome, fit_stack
-from harness.training.trial import Trial, Windows, load_training_data, run_trial
-from harness.training.window_split import on_gpu
+from harness.training.trial import TrainingData, Trial, load_training_data, run_trial
+from harness.training.window_split import gpu_cache
 from models.networks.stacked import StackError
 
 OnEpoch = Callable[[Job, int, dict[str, float]], bool]
@@ -115,7 +115,7 @@ def _train(
 def _outputs(
     trial: Trial,
     outcome: Outcome,
-    windows: Windows,
+    windows: TrainingData,
     model: Any,
     device: torch.device,
     members: int,
@@ -129,7 +129,7 @@ def _outputs(
 
 
 def _give_memory_back(device: torch.device) -> None:
-    on_gpu.forget()
+    gpu_cache.forget()
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

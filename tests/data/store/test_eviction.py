@@ -9,8 +9,8 @@ import pytest
 
 from data.preparation.prepare import Prepared, load_prepared
 from data.store.content_store import MARKER, build_once, is_complete
-from data.store.eviction import collect, inventory, select_for_eviction
-from data.store.leases import LEASES, build_and_lease, hold, leased_folders, release_all
+from data.store.eviction import evict, inventory, select_for_eviction
+from data.store.leases import LEASES, build_and_lease, lease_folders, leased_folders, release_all
 
 HOLDER = """\
 import sys
@@ -54,14 +54,14 @@ def test_what_was_used_longest_ago_goes_first_and_only_as_much_as_must(tmp_path:
     total = sum(item.num_bytes for item in items)
     assert select_for_eviction(items, total) == []
     assert [item.path.name for item in select_for_eviction(items, total - 1)] == ["b"]
-    assert len(list(collect(tmp_path, select_for_eviction(items, 2500)))) == 2
+    assert len(list(evict(tmp_path, select_for_eviction(items, 2500)))) == 2
     assert names(tmp_path) == ["c", "d"]
     assert all(is_complete(item.path) for item in inventory(tmp_path))
 
 
 def test_using_a_folder_makes_it_the_last_to_go(tmp_path: Path) -> None:
     folders = [stored(tmp_path, f"features/{name}", 10, at) for at, name in enumerate("abc")]
-    assert hold(tmp_path, folders[:1])
+    assert lease_folders(tmp_path, folders[:1])
     release_all()
     assert names(tmp_path) == ["b", "c", "a"]
 
@@ -74,7 +74,7 @@ def test_what_a_living_process_holds_stays_whatever_the_size_and_goes_when_it_wa
     try:
         items = inventory(tmp_path)
         assert [item.path.name for item in select_for_eviction(items, 0)] == ["mine"]
-        assert [item.path.name for item in collect(tmp_path, items)] == ["mine"], "asked to delete both"
+        assert [item.path.name for item in evict(tmp_path, items)] == ["mine"], "asked to delete both"
         assert is_complete(its)
         assert not mine.exists()
     finally:
@@ -89,7 +89,7 @@ def test_what_a_living_process_holds_stays_whatever_the_size_and_goes_when_it_wa
 
 def test_the_lease_of_a_folder_holds_what_lies_in_it(tmp_path: Path) -> None:
     stored(tmp_path, "variants/0a/d", 10, 0)
-    hold(tmp_path, [tmp_path / "variants"])
+    lease_folders(tmp_path, [tmp_path / "variants"])
     assert select_for_eviction(inventory(tmp_path), 0) == []
 
 
@@ -107,7 +107,7 @@ def test_a_folder_that_is_being_built_stays(tmp_path: Path) -> None:
     items = inventory(tmp_path)
     builder.start()
     assert begun.wait(30)
-    assert list(collect(tmp_path, items)) == []
+    assert list(evict(tmp_path, items)) == []
     done.set()
     builder.join()
     assert is_complete(folder)
@@ -118,7 +118,7 @@ def test_building_and_deleting_at_once_end_with_the_folder_there(tmp_path: Path)
 
     def delete() -> None:
         for _ in range(50):
-            list(collect(tmp_path, inventory(tmp_path)))
+            list(evict(tmp_path, inventory(tmp_path)))
 
     deleting = threading.Thread(target=delete)
     deleting.start()
@@ -135,7 +135,7 @@ def test_prepared_data_is_held_by_whoever_loaded_it(prepared: Prepared) -> None:
     assert {item.kind for item in inventory(cache)} == {"prepared", "windows"}
     assert all(item.in_use for item in inventory(cache))
     release_all()
-    assert len(list(collect(cache, select_for_eviction(inventory(cache), 0)))) == 4
+    assert len(list(evict(cache, select_for_eviction(inventory(cache), 0)))) == 4
     assert not prepared.folder.exists()
     with pytest.raises(ValueError, match="prepare the data again"):
         load_prepared(prepared.folder)

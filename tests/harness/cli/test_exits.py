@@ -144,8 +144,8 @@ def test_a_signal_during_preparation_ends_with_its_code(
 def test_a_second_signal_leaves_at_once(elsewhere: Path) -> None:
     program = (
         "import signal, sys, time\n"
-        "from harness.cli.options import common\n"
-        "@common()\n"
+        "from harness.cli.options import common_options\n"
+        "@common_options()\n"
         "def command():\n"
         "    try: signal.raise_signal(signal.SIGTERM)\n"
         "    finally: signal.raise_signal(signal.SIGINT); time.sleep(60)\n"

@@ -12,7 +12,7 @@ from harness.config.baseline import BaselineError, admitted, baseline_of
 from harness.config.files.sweep_loader import load_sweep
 from harness.config.files.yaml_file import SweepError
 from harness.config.json_schema import json_schema
-from harness.config.parameters import Choice, FloatRange, IntRange, places
+from harness.config.parameters import Choice, FloatRange, IntRange, parameter_locations
 from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
 
@@ -26,12 +26,12 @@ def test_the_default_where_the_range_admits_it_else_the_first_candidate(
     low: int, steps: int, step: int
 ) -> None:
     form = IntRange.model_validate({"int": [low, low + steps * step], "step": step})
-    default = places()["epochs"].default
+    default = parameter_locations()["epochs"].default
     assert admitted("epochs", form) == (default if default in form.grid() else low)
 
 
 def test_choices_and_float_ranges_admit_what_they_hold() -> None:
-    rate = places()["learning_rate"].default
+    rate = parameter_locations()["learning_rate"].default
     assert admitted("learning_rate", FloatRange.model_validate({"float": [rate / 2, rate * 2]})) == rate
     assert admitted("learning_rate", FloatRange.model_validate({"float": [rate * 2, rate * 3]})) == rate * 2
     assert admitted("feature", Choice(choice=["waveform", "mfcc"])) == "mfcc"

@@ -162,10 +162,10 @@ def test_a_study_suggests_only_what_the_space_holds(sampler: str) -> None:
 
 def test_the_random_draws_lie_in_the_space_and_repeat_themselves() -> None:
     searched = space(MIXED)
-    assert all(belongs(values, searched) for values in searched.draws(200))
-    assert list(searched.draws(5)) == list(space(MIXED).draws(5))
-    assert searched.samples(5) == [searched.config(values) for values in searched.draws(5)]
-    assert {values["feature"] for values in searched.draws(200)} == {"mfcc", "log_mel", "waveform"}
+    assert all(belongs(values, searched) for values in searched.random_values(200))
+    assert list(searched.random_values(5)) == list(space(MIXED).random_values(5))
+    assert searched.random_configs(5) == [searched.config(values) for values in searched.random_values(5)]
+    assert {values["feature"] for values in searched.random_values(200)} == {"mfcc", "log_mel", "waveform"}
 
 
 def test_combinations_are_the_distinct_active_sets() -> None:
@@ -244,14 +244,14 @@ def test_arms_on_different_subsets_are_judged_on_all_of_them() -> None:
 
 def test_evaluate_on_of_the_file_is_kept() -> None:
     searched = space({"subset": ["other", "clean"]}, data={"evaluate_on": ["clean"]})
-    assert {config.data.evaluate_on for config in searched.samples(8)} == {("clean",)}
+    assert {config.data.evaluate_on for config in searched.random_configs(8)} == {("clean",)}
 
 
 def test_a_subset_searched_under_a_condition_is_judged_with_the_one_it_replaces() -> None:
     searched = space(
         {"feature": ["mfcc", "log_mel"], "subset": {"choice": ["other"], "when": {"feature": "mfcc"}}}
     )
-    assert {config.data.evaluate_on for config in searched.samples(8)} == {("clean", "other")}
+    assert {config.data.evaluate_on for config in searched.random_configs(8)} == {("clean", "other")}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from harness.config.files.sweep_loader import load_sweep, read_sweep_file
 from harness.config.files.yaml_file import SweepError
 from harness.config.files.yaml_reader import parse_yaml
 from harness.config.json_schema import json_schema
-from harness.config.parameters import places
+from harness.config.parameters import parameter_locations
 from harness.config.sweep import NAME, Sweep, slug
 from tests.faults.bad_sweeps import MALFORMED, parameters
 
@@ -188,9 +188,9 @@ def test_there_are_sweeps() -> None:
 
 def test_the_schema_is_one_and_describes_every_parameter() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
-    assert all(place.description for place in places().values())
+    assert all(place.description for place in parameter_locations().values())
     listed = next(one for one in json_schema()["properties"]["parameters"]["anyOf"] if "properties" in one)
-    assert set(listed["properties"]) == set(places())
+    assert set(listed["properties"]) == set(parameter_locations())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config.parameters import places
+from harness.config.parameters import parameter_locations
 from harness.config.search_space import SearchSpace, Values
 from harness.config.sweep import Sweep
 from harness.config.trial.trial_config import IRRELEVANT, TrialConfig
@@ -81,13 +81,13 @@ OTHER: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in places() if name not in ("checkpoint_every", "xvector.path")]
+    "name", [name for name in parameter_locations() if name not in ("checkpoint_every", "xvector.path")]
 )
 def test_every_searched_parameter_changes_the_fingerprint(name: str) -> None:
-    kind = places()[name].front_end or "mfcc"
+    kind = parameter_locations()[name].front_end or "mfcc"
     required = {f"xvector.{field}": value for field, value in XVECTOR.items()} if kind == "xvector" else {}
     base: Values = {"feature": kind, **required}
-    value = OTHER.get(name, OTHER.get(places()[name].field))
+    value = OTHER.get(name, OTHER.get(parameter_locations()[name].field))
     searched = space({})
     assert searched.config({**base, name: value}).fingerprint() != searched.config(base).fingerprint()
 

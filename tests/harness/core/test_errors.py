@@ -19,7 +19,7 @@ FAILED = {
 INPUT = {
     "AudioError", "BaselineError", "BrokenBundleError", "CheckpointError", "ConfirmationError",
     "DamagedCheckpointError", "DataError", "DeviceError", "DeviceRefusedError", "DivergedError", "EmbeddingError",
-    "EnsembleError", "EvaluationError", "ForeignServerError", "InputError", "MetricsError", "MissingRuntimeError",
+    "EnsembleError", "EvaluationError", "ExecutorError", "ForeignServerError", "InputError", "MetricsError", "MissingRuntimeError",
     "ModelError", "NoBundleError", "NotOnnxError", "OnnxFileError", "OpenServerError", "OutputError", "PatienceError",
     "PointerError", "PolicyError", "ProtocolError", "ProviderError", "QuantizeError", "RecordError", "ReportError",
     "RollbackError", "SizeError", "SpecificationError", "SplitError", "StackError", "StatisticsError", "StudyError",

@@ -5,9 +5,9 @@ import pytest
 from click.testing import CliRunner
 
 from data.store.content_store import build_once
-from data.store.leases import hold, release_all
+from data.store.leases import lease_folders, release_all
 from harness.cli.main import cli
-from harness.core.format import size_text
+from harness.core.format import format_size
 from harness.execution.cache_quota import (
     VARIABLE,
     SizeError,
@@ -44,7 +44,7 @@ def test_what_is_no_size_is_refused_with_the_way_to_write_one(text: str) -> None
     [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e9, "2.5 GB"), (3e15, "3000.0 TB")],
 )
 def test_sizes_are_shown_as_people_read_them(num_bytes: float, expected: str) -> None:
-    assert size_text(num_bytes) == expected
+    assert format_size(num_bytes) == expected
 
 
 def filled(cache: Path) -> list[Path]:
@@ -62,7 +62,7 @@ def test_without_the_variable_nothing_is_deleted_and_with_it_as_much_as_must(
     monkeypatch.delenv(VARIABLE, raising=False)
     assert keep_within_quota(tmp_path, said.append) == []
     monkeypatch.setenv(VARIABLE, "11kB")
-    hold(tmp_path, folders[:1])
+    lease_folders(tmp_path, folders[:1])
     try:
         assert len(keep_within_quota(tmp_path, said.append)) == 1
         monkeypatch.setenv(VARIABLE, "1kB")

@@ -20,7 +20,7 @@ from harness.execution.executors.protocol import Event, TrialFailed, WorkerLost
 from harness.execution.launch import study_coordinator
 from harness.execution.runs.jobs import Jobs
 from harness.execution.view import View
-from harness.metrics.chance_level import judge
+from harness.metrics.chance_level import judge_against_chance
 from harness.study.controls import Control, controls_left, controls_of, keep_control
 from harness.study.storage.record import Record
 from harness.study.study import load_study, open_study
@@ -36,7 +36,7 @@ from tests.harness.places.control_sweep import sweep, windows
 def test_a_verdict_stays_with_the_study_and_a_failure_is_tried_again(record: Record) -> None:
     study = open_study(record, sweep())
     assert controls_left(study) == list(CONTROLS)
-    broken = Control("unseen", judge(np.ones(400), windows(20, 20)[1]), "", "f1")
+    broken = Control("unseen", judge_against_chance(np.ones(400), windows(20, 20)[1]), "", "f1")
     failed = Control("shuffled_labels", None, "diverged: nan", "f2")
     keep_control(study, broken)
     keep_control(study, failed)
@@ -50,8 +50,8 @@ def test_a_verdict_stays_with_the_study_and_a_failure_is_tried_again(record: Rec
 
 
 def test_the_guard_names_the_controls_and_warns_of_a_broken_one() -> None:
-    broken = Control("unseen", judge(np.ones(400), windows(20, 20)[1]))
-    few = Control("shuffled_labels", judge(np.ones(90), windows(9, 10)[1]))
+    broken = Control("unseen", judge_against_chance(np.ones(400), windows(20, 20)[1]))
+    few = Control("shuffled_labels", judge_against_chance(np.ones(90), windows(9, 10)[1]))
     guards = study_control_guards([broken, few])
     assert [(guard.name, guard.ok, guard.level) for guard in guards] == [
         ("negative control unseen", False, "quality"),
@@ -104,8 +104,8 @@ def test_a_control_that_fails_says_nothing_and_stops_nothing(
     prepared = prepare(study.sweep.data, data_root=None, cache=demo_cache)
     writer: Any = SimpleNamespace(
         notify=lambda spool, begun=False: None,
-        news=lambda: None,
-        behind=False,
+        status_message=lambda: None,
+        is_backlogged=False,
         unreachable_since=None,
         problem=None,
     )

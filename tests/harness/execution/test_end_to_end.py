@@ -10,18 +10,18 @@ import pytest
 from harness.study.storage.record import Record
 from harness.tracking.experiment import connect
 from harness.tracking.server.server import TrackingServer
-from tests.harness.places.workplace import SWEEP, Workplace, trial_runs
+from tests.harness.places.workplace import SWEEP, Workspace, trial_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def client(swept: Workplace):
+def client(swept: Workspace):
     with TrackingServer(swept.record) as server:
         yield connect(server.uri)
 
 
-def test_the_budget_is_total_and_every_trial_is_there(swept: Workplace) -> None:
+def test_the_budget_is_total_and_every_trial_is_there(swept: Workspace) -> None:
     assert swept.result["spent"] == swept.result["new_trials"] == 3
     states = [trial["state"] for trial in swept.result["trials"]]
     assert states.count("complete") == 3
@@ -31,7 +31,7 @@ def test_the_budget_is_total_and_every_trial_is_there(swept: Workplace) -> None:
     assert swept.result["best"]["interval"]["clusters"] > 10
 
 
-def test_mlflow_holds_one_run_a_trial_with_every_epoch_once(swept: Workplace, client) -> None:
+def test_mlflow_holds_one_run_a_trial_with_every_epoch_once(swept: Workspace, client) -> None:
     runs = trial_runs(client)
     assert len(runs) == 3
     for run in runs:
@@ -59,7 +59,7 @@ def test_mlflow_holds_one_run_a_trial_with_every_epoch_once(swept: Workplace, cl
         assert {"gap", "learning_rate", "windows_per_s"} <= set(metrics)
 
 
-def test_runs_name_their_data_code_and_parent(swept: Workplace, client) -> None:
+def test_runs_name_their_data_code_and_parent(swept: Workspace, client) -> None:
     for run in trial_runs(client):
         contexts = {one.tags[0].value: one.dataset for one in run.inputs.dataset_inputs}
         assert set(contexts) == {"train", "val", "test"}
@@ -72,7 +72,7 @@ def test_runs_name_their_data_code_and_parent(swept: Workplace, client) -> None:
         assert parent.info.status == "FINISHED"
 
 
-def test_the_artifacts_compare_side_by_side(swept: Workplace, client) -> None:
+def test_the_artifacts_compare_side_by_side(swept: Workspace, client) -> None:
     for run in trial_runs(client):
         names = {
             file.path for folder in ("model", "labels", "figures", "images")
@@ -88,7 +88,7 @@ def test_the_artifacts_compare_side_by_side(swept: Workplace, client) -> None:
 
 
 def test_a_trials_onnx_takes_raw_waveform_and_carries_its_contract(
-    swept: Workplace, client, tmp_path: Path
+    swept: Workspace, client, tmp_path: Path
 ) -> None:
     import onnxruntime
 
@@ -104,11 +104,11 @@ def test_a_trials_onnx_takes_raw_waveform_and_carries_its_contract(
     assert specification.manifest_digests["val"] == run.data.params["digest.val"]
 
 
-def test_nothing_is_left_in_the_spool(swept: Workplace) -> None:
+def test_nothing_is_left_in_the_spool(swept: Workspace) -> None:
     assert list(swept.record.spooled("tiny")) == []
 
 
-def test_status_agrees_with_the_sweep(swept: Workplace) -> None:
+def test_status_agrees_with_the_sweep(swept: Workspace) -> None:
     document = swept.json("status", "tiny")
     assert document["best"] == swept.result["best"]
     assert [t["fingerprint"] for t in document["trials"]] == [
@@ -118,13 +118,13 @@ def test_status_agrees_with_the_sweep(swept: Workplace) -> None:
     assert "tiny" in swept.run("status")
 
 
-def test_an_unchanged_sweep_says_that_its_budget_is_spent(swept: Workplace) -> None:
+def test_an_unchanged_sweep_says_that_its_budget_is_spent(swept: Workspace) -> None:
     shown = swept.run("sweep", "tiny.yaml")
     assert "the budget of 3 trials is spent" in shown
     assert "--trials 6" in shown
 
 
-def test_a_moved_record_opens_with_every_artifact(swept: Workplace, tmp_path: Path) -> None:
+def test_a_moved_record_opens_with_every_artifact(swept: Workspace, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere" / "record"
     shutil.copytree(swept.folder / "mlruns", moved)
     with TrackingServer(Record(moved)) as server:
@@ -139,10 +139,10 @@ def test_a_moved_record_opens_with_every_artifact(swept: Workplace, tmp_path: Pa
 
 
 def test_an_edited_sweep_starts_a_second_study_and_a_raised_budget_does_not(
-    swept: Workplace, tmp_path: Path, demo_cache: Path
+    swept: Workspace, tmp_path: Path, demo_cache: Path
 ) -> None:
     shutil.copytree(swept.folder / "mlruns", tmp_path / "mlruns")
-    place = Workplace(tmp_path, demo_cache, SWEEP)
+    place = Workspace(tmp_path, demo_cache, SWEEP)
     more = place.json("sweep", "tiny.yaml", "--trials", "4")
     assert (more["study"], more["resumed"], more["spent"], more["new_trials"]) == ("tiny", True, 4, 1)
     place.write(SWEEP.replace("epochs: 5", "epochs: 2").replace("trials: 3", "trials: 1"))
@@ -151,7 +151,7 @@ def test_an_edited_sweep_starts_a_second_study_and_a_raised_budget_does_not(
 
 
 def test_labels_from_hash_never_reach_a_trial(tmp_path: Path, demo_cache: Path) -> None:
-    place = Workplace(tmp_path, demo_cache, SWEEP.replace("variant: seen", "variant: seen, labels: hash"))
+    place = Workspace(tmp_path, demo_cache, SWEEP.replace("variant: seen", "variant: seen, labels: hash"))
     plugins = {"HARNESS_PLUGINS": "historic_bugs", "PYTHONPATH": str(Path(__file__).parents[2] / "data")}
     shown = place.run("sweep", "tiny.yaml", code=3, **plugins)
     assert "70/30" in shown

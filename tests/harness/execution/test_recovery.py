@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from harness.config.sweep import Sweep
-from harness.execution.recovery import ended_spools, find_stale, reconcile, settle
+from harness.execution.recovery import ended_spools, find_stale, reconcile, reconcile_study
 from harness.study.ask import TrialAsker
 from harness.study.storage.record import Record, RecordError
 from harness.study.storage.trial_spool import TrialSpool
@@ -102,8 +102,8 @@ def test_whatever_was_left_is_put_right_once(
     left = [*left, waiting] if parked else left  # last: the next `ask` would get it
     for leave in left:
         leave(record, study)
-    settle(study, record)
-    assert settle(study, record) == []
+    reconcile_study(study, record)
+    assert reconcile_study(study, record) == []
     trials = study.optuna_study.get_trials()
     for trial in trials:  # told, or it waits with its configuration
         assert trial.state.is_finished() or (
@@ -129,13 +129,13 @@ def test_whatever_was_left_is_put_right_once(
 
 def test_a_twin_is_told_what_its_first_was(record: Record, study: Study) -> None:
     twin(record, study)
-    assert settle(study, record)[0] == "trial 1: told as the trial that it repeats"
+    assert reconcile_study(study, record)[0] == "trial 1: told as the trial that it repeats"
     assert [trial.value for trial in study.optuna_study.get_trials()] == [0.75, 0.75]
 
 
 def test_a_trial_that_never_began_gives_its_configuration_to_the_next(record: Record, study: Study) -> None:
     first = TrialAsker(study, 1).next()
-    settle(study, record)
+    reconcile_study(study, record)
     second = TrialAsker(study, 1).next()
     assert first is not None
     assert second is not None
@@ -147,7 +147,7 @@ def test_a_queued_configuration_is_queued_once(record: Record) -> None:
     grid = {**SWEEP, "name": "grid", "parameters": {"width": [0.125, 0.25]}, "sampler": "grid"}
     study = open_study(record, Sweep.model_validate(grid))
     TrialAsker(study, 1)._enqueue_unseen()  # and killed
-    settle(study, record)
+    reconcile_study(study, record)
     asking = TrialAsker(study, 1)
     assert [asking.next() is not None for _ in range(3)] == [True, True, False]
     assert len(study.optuna_study.get_trials()) == 2

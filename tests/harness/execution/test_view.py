@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.cli.live_view import BrokenPipeSafeStream, LiveView, PlainView, Progress, open_view
+from harness.cli.live_view import BrokenPipeSafeStream, LiveView, PlainView, SweepProgress, open_view
 from harness.execution.view import View
 
 METRICS = {"val/balanced_accuracy": 0.7, "gap": 0.1, "score": 0.7, "windows_per_s": 9.0}
@@ -96,7 +96,7 @@ def test_epochs_of_earlier_launches_are_not_this_ones_pace(monkeypatch: pytest.M
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     view = PlainView(io.StringIO())
-    view.progress = Progress("study", total=2, spent=0, began=0.0)
+    view.progress = SweepProgress("study", total=2, spent=0, began=0.0)
     view.started(0, "", 4, 2)
     assert view.progress.time_left_s() is None
     now[0] = 10.0

@@ -19,7 +19,7 @@ from harness.cli.main import cli
 from harness.config.trial.trial_config import TrialConfig
 from harness.core.files import sha256_of
 from harness.selection.build_ensemble import LoadedMembers, _header
-from harness.study.ensembles import EnsembleSummary, remember
+from harness.study.ensembles import EnsembleSummary, save_ensemble
 from harness.study.storage.trial_spool import TrialSpool
 from harness.study.study import Study
 from harness.tracking.experiment import Tracking
@@ -61,7 +61,7 @@ def loudness_model(path: Path, task: str) -> None:
 
 
 @dataclass
-class Workplace:
+class EvaluationRecord:
     """A record with its one server, the corpora, and the command line on them."""
 
     folder: Path
@@ -115,7 +115,7 @@ class Workplace:
         run = self.record_run(tracking=tracking, header=_header(averaged, "f" * 64, {}))
         sums = {name: sha256_of(folder / name) for name in ("model/model.onnx", "predictions.npz")}
         found = EnsembleSummary(name, run, members, averaged.runs, "f" * 64, {"score": 0.8, "sha256": sums})
-        remember(study, found)
+        save_ensemble(study, found)
         return found
 
     def run(self, run: str, *words: str, code: int = 0, root: Path | None = None) -> str:

@@ -26,9 +26,9 @@ from harness.config.trial.trial_config import TrialConfig
 from harness.execution.data_gate import DataInspection
 from harness.metrics.predictions import Predictions
 from harness.promotion.bundle import latency
-from harness.promotion.bundle.latency import Latency, measure
+from harness.promotion.bundle.latency import Latency, benchmark_latency
 from harness.promotion.guards import origin_guards
-from harness.promotion.guards.assessment import compare, post_test_guards, pre_test_guards, waveforms_of
+from harness.promotion.guards.assessment import check_parity, post_test_guards, pre_test_guards, waveforms_of
 from harness.promotion.guards.facts import Parity
 from harness.promotion.guards.guard import Guard
 from harness.selection.candidate import Candidate, network_of
@@ -40,7 +40,7 @@ from harness.training.trial import open_device, run_trial
 from models.checkpoints import load_weights
 from models.networks.cnn import FastDiarizationModel
 from models.onnx_io.session import open_session, run_onnx
-from tests.harness.places.untrained_study import confirmed
+from tests.harness.places.untrained_study import confirm_trials
 
 SPEAKERS = 24
 EACH = {"train": 6, "val": 4, "test": 4}
@@ -135,7 +135,7 @@ class Case:
 
     def before(self, policy: Policy, faster: dict[str, Latency] | None = None) -> list[Guard]:
         subject = self.candidate.subject
-        known = confirmed("voices", 5, [(0, subject.fingerprint, 0.9)]) if self.confirmed else None
+        known = confirm_trials("voices", 5, [(0, subject.fingerprint, 0.9)]) if self.confirmed else None
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(origin_guards, "audit", audited)
             return pre_test_guards(
@@ -242,8 +242,8 @@ def sound_case(folder: Path) -> Case:
     candidate.export(candidate.specification({}), model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency, "MAX_SECONDS", 0.2)
-        case = Case(candidate, model, measure(lambda: open_session(model)))
-    return replace(case, parity=compare(candidate, model))
+        case = Case(candidate, model, benchmark_latency(lambda: open_session(model)))
+    return replace(case, parity=check_parity(candidate, model))
 
 
 def shifted(amount: float) -> Callable[[FastDiarizationModel], None]:

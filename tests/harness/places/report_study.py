@@ -11,7 +11,7 @@ from harness.config.sweep import Sweep
 from harness.config.trial.trial_config import TrialConfig
 from harness.core.files import sha256_of
 from harness.metrics.intervals import clustered_interval
-from harness.reporting.analysis import Answers, analyse
+from harness.reporting.analysis import WindowCorrectness, analyse
 from harness.reporting.document import Report
 from harness.study.storage.record import Record
 from harness.study.storage.trial_spool import TrialSpool
@@ -30,7 +30,7 @@ def correct(accuracy: float, seed: int) -> np.ndarray:
     return source.random(400) < np.repeat(by_speaker, 10)
 
 
-class Place:
+class ReportRecord:
     """A record with studies in it, made the way a coordinator makes them."""
 
     def __init__(self, root: Path) -> None:
@@ -38,7 +38,7 @@ class Place:
         for folder in (self.record.root, self.record.spool, self.record.locks, self.record.artifacts):
             folder.mkdir()
         self.record.database.touch()
-        self.answers: dict[tuple[str, int], Answers] = {}
+        self.answers: dict[tuple[str, int], WindowCorrectness] = {}
 
     def study(self, name: str = "voices", **data: Any) -> Study:
         sweep = Sweep.model_validate({
@@ -66,7 +66,7 @@ class Place:
         }  # fmt: skip
         if state in ("complete", "pruned"):
             right = correct(accuracy, seed if seed is not None else number)
-            self.answers[study.name, number] = Answers(right, CLUSTERS, SUBSETS)
+            self.answers[study.name, number] = WindowCorrectness(right, CLUSTERS, SUBSETS)
             attrs["outcome"] = {**self._outcome(right), **outcome}
             attrs["outcome"]["sha256"] = {"predictions.npz": self._spool(study, number, right)}
         if state != "complete":

@@ -10,7 +10,7 @@ from optuna.trial import TrialState, create_trial
 
 from harness.config.sweep import Sweep
 from harness.config.trial.trial_config import TrialConfig
-from harness.study.confirmation.conclusion import Confirmation, Finalist, Replicate, concluded
+from harness.study.confirmation.conclusion import Confirmation, Finalist, Replicate, conclude
 from harness.study.storage.record import Record
 from harness.study.study import Study, open_study
 
@@ -49,12 +49,12 @@ def finished_study(
             for config in study.space.data_configs()
         }
     )
-    told(study, trials)
+    add_complete_trials(study, trials)
     study.release()
     return study
 
 
-def told(study: Study, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+def add_complete_trials(study: Study, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
     """Add complete trials of these values and outcomes."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     for number, (values, one) in enumerate(trials, len(study.trials())):
@@ -68,7 +68,7 @@ def told(study: Study, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]]) 
         )
 
 
-def confirmed(
+def confirm_trials(
     study: str, seeds: int, finalists: Sequence[tuple[int, str, float]], *, named: bool = False
 ) -> Confirmation:
     """Trials of these numbers, fingerprints and sweep scores on fresh seeds; the first is the baseline as well."""
@@ -92,6 +92,6 @@ def confirmed(
                 replicates,
             )
         )
-    found = concluded(study, seeds, made, named=named)
+    found = conclude(study, seeds, made, named=named)
     assert found is not None
     return found

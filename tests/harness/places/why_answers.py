@@ -3,10 +3,10 @@
 from typing import Any
 
 from harness.config.sweep import Sweep
-from harness.reporting.explain.why import why
+from harness.reporting.explain.why import explain_trial
 from harness.study.storage.record import Record
 from harness.study.study import Study, open_study
-from tests.harness.places.report_study import Place
+from tests.harness.places.report_study import ReportRecord
 
 
 def study_of(record: Record, name: str = "voices", **changes: Any) -> Study:
@@ -20,8 +20,8 @@ def study_of(record: Record, name: str = "voices", **changes: Any) -> Study:
     return study
 
 
-def asked(place: Place, study: Study, word: str, is_run: bool = False) -> Any:
-    return why(place.record, study, word, is_run=is_run)
+def asked(place: ReportRecord, study: Study, word: str, is_run: bool = False) -> Any:
+    return explain_trial(place.record, study, word, is_run=is_run)
 
 
 def text_of(answer: Any) -> str:

@@ -37,7 +37,7 @@ budget: {trials: 3}
 """
 
 
-def inside(folder: Path, cache: Path, *words: str, code: int = 0, **extra: str) -> str:
+def run_in_process(folder: Path, cache: Path, *words: str, code: int = 0, **extra: str) -> str:
     """What a command prints, run in this process, which leaves no trace in it: one of its own imports for 6 s of CPU.
 
     Latency is measured for a moment only. `extra` are variables of its environment.
@@ -66,7 +66,7 @@ def before_others(folder: Path) -> str:
     return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
 
 
-class Workplace:
+class Workspace:
     """A folder with a sweep file, a record, and the command line run in it."""
 
     def __init__(self, folder: Path, cache: Path, sweep: str = SWEEP, **variables: str) -> None:
@@ -101,17 +101,17 @@ class Workplace:
         """What `json` gives, without a process of its own, and on the MLflow server at `uri` where that is set."""
         extra = {"MLFLOW_TRACKING_URI": self.uri} if self.uri else {}
         cache = Path(self.environment["HARNESS_CACHE"])
-        return json.loads(inside(self.folder, cache, *words, "--json", code=code, **extra))
+        return json.loads(run_in_process(self.folder, cache, *words, "--json", code=code, **extra))
 
     @property
     def record(self) -> Record:
         return Record(self.folder / "mlruns")
 
 
-def copied(place: Workplace, folder: Path) -> Workplace:
+def copied(place: Workspace, folder: Path) -> Workspace:
     """A workplace of one's own with the record, the bundles and what was printed of another."""
     shutil.copytree(place.folder, folder, dirs_exist_ok=True)
-    copy = Workplace(folder, Path(place.environment["HARNESS_CACHE"]))
+    copy = Workspace(folder, Path(place.environment["HARNESS_CACHE"]))
     copy.result = place.result
     return copy
 
@@ -122,7 +122,7 @@ def trial_runs(client):
     return sorted(runs, key=lambda run: int(run.data.tags["harness.trial"]))
 
 
-def outcomes(place: Workplace, study: str = "tiny") -> list[tuple]:
+def outcomes(place: Workspace, study: str = "tiny") -> list[tuple]:
     trials = place.json("status", study)["trials"]
     return [(t["fingerprint"], t["state"], t["score"], t["epochs"], t["best_epoch"]) for t in trials]
 
@@ -134,18 +134,18 @@ def wait_for(condition, seconds: float = 90.0) -> None:
         time.sleep(0.05)
 
 
-def epochs_spooled(place: Workplace) -> int:
+def epochs_spooled(place: Workspace) -> int:
     return sum(len(file.read_text().splitlines()) for file in place.record.spool.glob("tiny/*/events.jsonl"))
 
 
-def trial_is_stored(place: Workplace) -> bool:
+def trial_is_stored(place: Workspace) -> bool:
     """Whether MLflow has a run of a trial, read beside its server."""
     with contextlib.closing(sqlite3.connect(f"file:{place.record.database}?mode=ro", uri=True)) as database:
         found = database.execute("select 1 from tags where key = 'harness.trial' limit 1").fetchone()
     return found is not None
 
 
-def running_children(place: Workplace) -> list[list[str]]:
+def running_children(place: Workspace) -> list[list[str]]:
     """Servers and workers: all run in the workplace or its record."""
     found = []
     for process in psutil.process_iter():

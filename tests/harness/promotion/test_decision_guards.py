@@ -11,17 +11,17 @@ import pytest
 
 from harness.config.files.policy_file import load_policy
 from harness.config.trial.trial_config import TrialConfig
-from harness.promotion.evidence import stamp_of
+from harness.promotion.evidence import confirmation_stamp
 from harness.promotion.frozen_test_set import baseline_opponent
-from harness.promotion.guards.assessment import GuardRefusedError, require
+from harness.promotion.guards.assessment import GuardRefusedError, require_guards_pass
 from harness.promotion.guards.guard import Guard, refuses
-from harness.promotion.registry.champion import ChallengerComparison, contest
+from harness.promotion.registry.champion import ChallengerComparison, compare_challenger
 from harness.selection.choose_finalists import confirmable_trials
 from harness.study.confirmation.conclusion import Finalist
 from harness.study.storage.record import Record
 from harness.study.study import Study
 from tests.harness.places.asked_guards import champion_guard, confirmation_guard, no_baseline_guard
-from tests.harness.places.untrained_study import confirmed, finished_study, outcome
+from tests.harness.places.untrained_study import confirm_trials, finished_study, outcome
 
 DEFAULT, PRODUCTION = load_policy("default"), load_policy("production")
 RULE = PRODUCTION.confirmation
@@ -44,7 +44,7 @@ def study(record: Record) -> Study:
 def asked(study: Study, seeds: int, numbers: tuple[int, ...], **more: Any) -> Guard:
     """The guard of a confirmation of these trials."""
     arms = [(one, study.trial(one).fingerprint, float(study.trial(one).score or 0)) for one in numbers]
-    return confirmation_guard(confirmed("told", seeds, arms, **more), RULE, confirmable_trials(study))
+    return confirmation_guard(confirm_trials("told", seeds, arms, **more), RULE, confirmable_trials(study))
 
 
 def test_who_could_be_a_finalist_counts_once_and_only_if_it_can_be_exported(study: Study) -> None:
@@ -75,7 +75,7 @@ def test_less_than_the_policy_asks_for_is_refused(
 
 
 def test_a_study_with_fewer_trials_needs_no_more_finalists_than_it_has(study: Study) -> None:
-    known = confirmed(
+    known = confirm_trials(
         "told", 5, [(7, study.trial(7).fingerprint, 0.95), (1, study.trial(1).fingerprint, 0.88)]
     )
     able = confirmable_trials(study)
@@ -101,7 +101,7 @@ def test_a_baseline_that_is_a_poor_trial_is_no_finalist(study: Study) -> None:
     arms = [
         (one, study.trial(one).fingerprint, float(study.trial(one).score or 0)) for one in (7, 1, 2, 3, 4, 5)
     ]
-    known = confirmed("told", 5, arms)
+    known = confirm_trials("told", 5, arms)
     added = replace(
         known, finalists=tuple(replace(one, is_added=one.trial in (4, 5)) for one in known.finalists)
     )
@@ -118,8 +118,8 @@ def test_an_ensemble_is_not_sent_to_confirm() -> None:
 
 
 def test_the_stamp_calls_the_deviation_what_it_is() -> None:
-    confirmation = confirmed("told", 5, [(7, "f", 0.95)])
-    stamp = stamp_of(confirmation.shipped, confirmation)
+    confirmation = confirm_trials("told", 5, [(7, "f", 0.95)])
+    stamp = confirmation_stamp(confirmation.shipped, confirmation)
     assert "has mean 0.950 (sd 0.000) over 5 fresh seeds; the seed with the median" in stamp
 
 
@@ -128,7 +128,7 @@ def test_the_stamp_calls_the_deviation_what_it_is() -> None:
 
 def met(opponent: str, **more: Any) -> ChallengerComparison:
     right, clusters = np.ones(800, bool), [f"s{index // 20}" for index in range(800)]
-    return contest(right, right, clusters, 100, 100, DEFAULT.champion, opponent=opponent, **more)
+    return compare_challenger(right, right, clusters, 100, 100, DEFAULT.champion, opponent=opponent, **more)
 
 
 def test_the_advice_depends_on_the_opponent_and_the_policy() -> None:
@@ -171,7 +171,7 @@ def test_a_baseline_that_cannot_be_compared_fails_with_the_reason(
     failed: tuple[str, ...], outcomes: tuple[float, ...], reason: str
 ) -> None:
     told = [outcome(score, promotable="no: it holds a loop") for score in outcomes]
-    (one,) = confirmed("told", 2, [(1, "f", 0.7)]).finalists
+    (one,) = confirm_trials("told", 2, [(1, "f", 0.7)]).finalists
     replicates = tuple(
         type(one.shipped)(-1, "complete", "n", of["score"], 1, "", {}, of, {}, "f", seed, "k")
         for seed, of in enumerate(told, 1)
@@ -189,5 +189,5 @@ def test_a_refusal_of_what_the_confirmation_chose_says_how_to_choose_otherwise()
     guards = [Guard("x", "integrity", False, "0", "1", "Mend it.")]
     for chosen in (True, False):
         with pytest.raises(GuardRefusedError) as refusal:
-            require("told", "trial 3, seed 2", guards, DEFAULT, chosen=chosen)
+            require_guards_pass("told", "trial 3, seed 2", guards, DEFAULT, chosen=chosen)
         assert ("or name another with --run" in str(refusal.value)) is chosen

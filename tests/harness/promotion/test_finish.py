@@ -7,9 +7,9 @@ import pytest
 
 from harness.promotion.finish import foreign_files, require_bundle_folders, require_replaceable
 from harness.study.storage.record import Record
-from tests.harness.places.registry_place import write_bundle
+from tests.harness.places.registry_record import write_bundle
 from tests.harness.places.untrained_study import finished_study, outcome
-from tests.harness.places.workplace import inside
+from tests.harness.places.workplace import run_in_process
 
 
 def nothing(final: Path) -> None:
@@ -99,7 +99,9 @@ def test_promote_says_so_before_anything_is_started(
     (tmp_path / "challenged").mkdir()
     file(tmp_path / "challenged" / "told.challenger")
     before = sorted(tmp_path.rglob("*"))
-    printed = inside(tmp_path, tmp_path / "cache", "promote", "told", "--output", output, "--json", code=2)
+    printed = run_in_process(
+        tmp_path, tmp_path / "cache", "promote", "told", "--output", output, "--json", code=2
+    )
     assert message in printed
     assert sorted(tmp_path.rglob("*")) == before
     assert not record.server_log.exists()

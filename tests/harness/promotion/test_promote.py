@@ -13,13 +13,13 @@ import pytest
 from harness.study.study import load_study
 from harness.tracking.experiment import Tracking, connect
 from harness.tracking.server.server import TrackingServer
-from tests.harness.places.workplace import Workplace, copied, trial_runs
+from tests.harness.places.workplace import Workspace, copied, trial_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def promoted(swept: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+def promoted(swept: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A copy of the sweep in which one thing after the other was asked of `promote`, and a client of its record."""
     place = copied(swept, tmp_path_factory.mktemp("promoted"))
     (place.folder / "strict.yaml").write_text("name: strict\nintegrity: {max_train_loss: 1.0e-4}\n")
@@ -36,7 +36,7 @@ def promoted(swept: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield place
 
 
-def changed_by_promotion(place: Workplace) -> tuple[list[Path], int, int]:
+def changed_by_promotion(place: Workspace) -> tuple[list[Path], int, int]:
     """All that lies beside a record, bundles and leftovers, its openings of the test and its registered versions."""
     with sqlite3.connect(f"file:{place.record.database}?mode=ro", uri=True) as database:
         (versions,) = database.execute("select count(*) from model_versions").fetchone()
@@ -46,7 +46,7 @@ def changed_by_promotion(place: Workplace) -> tuple[list[Path], int, int]:
     return sorted(path.relative_to(place.folder) for path in beside), openings, versions
 
 
-def test_a_dry_run_and_a_refusal_show_every_guard_and_change_nothing(promoted: Workplace) -> None:
+def test_a_dry_run_and_a_refusal_show_every_guard_and_change_nothing(promoted: Workspace) -> None:
     assert promoted.untouched == promoted.before == promoted.after
     assert promoted.after[1:] == (0, 0)
     assert promoted.dry["refused"] is False
@@ -62,7 +62,7 @@ def test_a_dry_run_and_a_refusal_show_every_guard_and_change_nothing(promoted: W
     assert "harness confirm" in promoted.unconfirmed["error"]
 
 
-def test_why_tells_what_was_decided(promoted: Workplace) -> None:
+def test_why_tells_what_was_decided(promoted: Workspace) -> None:
     number = str(promoted.promotion["trial"]["number"])
     decisions = promoted.inside("why", "tiny", number)["decisions"]
     assert [one["verdict"] for one in decisions] == ["refused", "refused", "promoted", "promoted"]
@@ -70,7 +70,7 @@ def test_why_tells_what_was_decided(promoted: Workplace) -> None:
     assert decisions[2]["version"] == promoted.promotion["version"] == "1"
 
 
-def test_the_promoted_model_repeats_its_golden_outputs_without_torch(promoted: Workplace) -> None:
+def test_the_promoted_model_repeats_its_golden_outputs_without_torch(promoted: Workspace) -> None:
     bundle = promoted.folder / promoted.promotion["bundle"]
     program = (
         "import numpy, onnxruntime, sys\n"
@@ -83,7 +83,7 @@ def test_the_promoted_model_repeats_its_golden_outputs_without_torch(promoted: W
     assert promoted.inside("verify", str(bundle))["ok"]
 
 
-def test_the_bundle_is_complete_and_honest(promoted: Workplace) -> None:
+def test_the_bundle_is_complete_and_honest(promoted: Workspace) -> None:
     bundle = promoted.folder / "promoted" / "tiny"
     subprocess.run(["sha256sum", "--check", "--quiet", "--strict", "SHA256SUMS"], cwd=bundle, check=True)
     evidence = json.loads((bundle / "evidence.json").read_text())
@@ -105,7 +105,7 @@ def test_the_bundle_is_complete_and_honest(promoted: Workplace) -> None:
     assert "unconfirmed" in card.lower()
 
 
-def test_the_registry_names_the_champion(promoted: Workplace) -> None:
+def test_the_registry_names_the_champion(promoted: Workspace) -> None:
     version = promoted.client.get_model_version_by_alias("pseudo-seen", "champion")
     assert version.tags["confirmed"] == "unconfirmed"
     assert version.version == promoted.again["version"] == "2"
@@ -113,7 +113,7 @@ def test_the_registry_names_the_champion(promoted: Workplace) -> None:
     assert run.data.metrics["test/balanced_accuracy"] == promoted.promotion["test"]["value"]
 
 
-def test_the_same_model_again_renews_its_evidence(promoted: Workplace) -> None:
+def test_the_same_model_again_renews_its_evidence(promoted: Workspace) -> None:
     assert promoted.promotion["against"] is None
     assert promoted.again["against"]["verdict"] == "the same model"
     assert promoted.again["against"]["difference"]["value"] == 0
@@ -124,7 +124,7 @@ def test_the_same_model_again_renews_its_evidence(promoted: Workplace) -> None:
 
 
 @pytest.fixture(scope="module")
-def averaged(promoted: Workplace) -> Workplace:
+def averaged(promoted: Workspace) -> Workspace:
     """The same record with an ensemble of two front ends, promoted."""
     place = promoted
     trials = place.result["trials"]
@@ -143,7 +143,7 @@ def averaged(promoted: Workplace) -> Workplace:
     return place
 
 
-def test_an_ensemble_is_a_run_of_its_own_like_a_trials(averaged: Workplace, tmp_path: Path) -> None:
+def test_an_ensemble_is_a_run_of_its_own_like_a_trials(averaged: Workspace, tmp_path: Path) -> None:
     from models.export.specification import Specification
 
     found = averaged.ensemble
@@ -183,7 +183,7 @@ def test_an_ensemble_is_a_run_of_its_own_like_a_trials(averaged: Workplace, tmp_
     assert {one.front_end["kind"] for one in specification.members} == {"mfcc", "log_mel"}
 
 
-def test_an_ensemble_is_promoted_like_any_other(averaged: Workplace) -> None:
+def test_an_ensemble_is_promoted_like_any_other(averaged: Workspace) -> None:
     document = averaged.paired
     assert document["trial"] == averaged.ensemble
     assert document["registered_name"] == "pseudo-seen"
@@ -203,7 +203,7 @@ def test_an_ensemble_is_promoted_like_any_other(averaged: Workplace) -> None:
     assert {path.name for path in bundle.iterdir()} >= {"model.onnx", "card.md", "evidence.json", "golden"}
 
 
-def test_who_does_not_beat_the_champion_is_kept_as_challenger(averaged: Workplace) -> None:
+def test_who_does_not_beat_the_champion_is_kept_as_challenger(averaged: Workspace) -> None:
     against = averaged.paired["against"]
     assert against["wins"] is (against["difference"]["low"] > 0)  # two networks are never cheaper than one
     aliases = averaged.client.get_registered_model("pseudo-seen").aliases

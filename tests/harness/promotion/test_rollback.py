@@ -12,7 +12,7 @@ from harness.promotion.rollback import RollbackError, model_named
 from harness.study.storage.record import Record
 from harness.tracking.artifacts import ArtifactError
 from harness.tracking.experiment import Tracking, connect
-from tests.harness.places.registry_place import specification, write_bundle
+from tests.harness.places.registry_record import specification, write_bundle
 
 # What MLflow uses of SQLAlchemy is deprecated there, and it leaves its connections open.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

@@ -19,7 +19,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from harness.config.files.policy_file import load_policy
 from harness.config.policy import Policy
-from harness.metrics.chance_level import judge
+from harness.metrics.chance_level import judge_against_chance
 from harness.metrics.classification import expected_calibration_error, softmax
 from harness.metrics.predictions import Predictions
 from harness.promotion.guards.guard import Guard, refuses
@@ -108,7 +108,7 @@ def guards_of(
         *prediction_guards(train, val, curve, policy=policy),
         gap_guard(train, val, policy),
         cluster_guard(len(set(test.clusters)), policy),
-        *study_control_guards([Control("unseen", judge(control.correct, control.clusters))]),
+        *study_control_guards([Control("unseen", judge_against_chance(control.correct, control.clusters))]),
         *frozen_guards(test, policy),
     ]
 

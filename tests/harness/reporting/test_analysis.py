@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.reporting.compare_studies import compare
+from harness.reporting.compare_studies import compare_studies
 from harness.reporting.page.wording import summary
 from harness.reporting.report import make_report, render_html, render_markdown, write_matrix
 from harness.reporting.train_test_matrix import matrix_of, matrix_text
 from harness.study.study import Study, StudyError
-from tests.harness.places.report_study import Place
+from tests.harness.places.report_study import ReportRecord
 
 
-def test_trials_are_ranked_and_held_against_the_best(place: Place, study: Study) -> None:
+def test_trials_are_ranked_and_held_against_the_best(place: ReportRecord, study: Study) -> None:
     (board,) = place.report(study).boards
     scores = [row.score for row in board.rows]
     assert scores == sorted(scores, reverse=True)
@@ -24,7 +24,7 @@ def test_trials_are_ranked_and_held_against_the_best(place: Place, study: Study)
     assert board.best.to_best is None
     first = place.answers[study.name, board.best.trial]
     for row in board.rows[1:]:
-        found = place.answers[study.name, row.trial].minus(first)
+        found = place.answers[study.name, row.trial].difference_from(first)
         columns = tuple((name, replace(column, speakers=120)) for name, column in found.columns)
         assert row.to_best == replace(found, speakers=120, columns=columns)
         assert [name for name, _ in columns] == ["clean", "other"]
@@ -34,14 +34,14 @@ def test_trials_are_ranked_and_held_against_the_best(place: Place, study: Study)
     assert board.best.macs > 1e6
 
 
-def test_the_best_of_many_is_less_than_it_seems(place: Place, study: Study) -> None:
+def test_the_best_of_many_is_less_than_it_seems(place: ReportRecord, study: Study) -> None:
     (board,) = place.report(study).boards
     assert board.compared == 4  # complete and pruned: each was a look
     assert board.luck > 0
     assert board.discounted == board.best.score - board.luck
 
 
-def test_groups_show_the_best_of_each_value(place: Place, study: Study) -> None:
+def test_groups_show_the_best_of_each_value(place: ReportRecord, study: Study) -> None:
     (board,) = place.report(study).boards
     tables = {table.parameter: table.groups for table in board.groups}
     assert list(tables) == ["subset", "feature"]
@@ -54,7 +54,7 @@ def test_groups_show_the_best_of_each_value(place: Place, study: Study) -> None:
 
 
 def test_the_summary_says_what_is_undecided_and_how_many_speakers_would_decide(
-    place: Place, study: Study
+    place: ReportRecord, study: Study
 ) -> None:
     lines = summary(place.report(study))
     assert re.search(r"^Best: trial \d .* interval \[\.\d+, \.\d+\] on 400 windows, K = 40\.$", lines[0])
@@ -69,14 +69,14 @@ def test_the_summary_says_what_is_undecided_and_how_many_speakers_would_decide(
     assert any(line.startswith("By subset: clean") and line.endswith("decided.") for line in lines)
 
 
-def test_few_clusters_claim_nothing(place: Place) -> None:
+def test_few_clusters_claim_nothing(place: ReportRecord) -> None:
     study = place.study()
     found = {"low": 0.6, "high": 0.9, "windows": 90, "clusters": 4, "icc": 0.1, "n_eff": 60.0}
     place.add(study, 0.8, interval=found)
     assert any(line.startswith("Few clusters") for line in summary(place.report(study)))
 
 
-def test_trials_judged_on_other_windows_stand_apart(place: Place) -> None:
+def test_trials_judged_on_other_windows_stand_apart(place: ReportRecord) -> None:
     study = place.study()
     place.add(study, 0.7)
     place.add(study, 0.9)
@@ -97,7 +97,7 @@ def test_trials_judged_on_other_windows_stand_apart(place: Place) -> None:
     assert "none ranks against another's" in note
 
 
-def test_the_matrix_has_the_best_trial_of_each_training_subset(place: Place, study: Study) -> None:
+def test_the_matrix_has_the_best_trial_of_each_training_subset(place: ReportRecord, study: Study) -> None:
     (board,) = place.report(study).boards
     matrix = board.matrix
     assert matrix.columns == ("ami", "clean", "other")
@@ -113,7 +113,7 @@ def test_the_matrix_has_the_best_trial_of_each_training_subset(place: Place, stu
     assert matrix_of([replace(trial, outcome={}) for trial in study.trials()]) is None
 
 
-def test_the_matrix_is_drawn(place: Place, study: Study, tmp_path: Path) -> None:
+def test_the_matrix_is_drawn(place: ReportRecord, study: Study, tmp_path: Path) -> None:
     matrix = place.report(study).boards[0].matrix
     write_matrix(matrix, tmp_path, "voices, validation $1")
     assert (tmp_path / "matrix.png").read_bytes()[:4] == b"\x89PNG"
@@ -123,10 +123,10 @@ def test_the_matrix_is_drawn(place: Place, study: Study, tmp_path: Path) -> None
 # Two studies
 
 
-def test_two_studies_on_the_same_windows_are_paired(place: Place, study: Study) -> None:
+def test_two_studies_on_the_same_windows_are_paired(place: ReportRecord, study: Study) -> None:
     other = place.study("second")
     place.add(other, 0.6, seed=9)
-    found = compare(
+    found = compare_studies(
         place.report(study), study, place.reader(study), place.report(other), other, place.reader(other)
     ).against
     assert found.refusal == ""
@@ -134,10 +134,10 @@ def test_two_studies_on_the_same_windows_are_paired(place: Place, study: Study) 
     assert found.difference.value > 0
 
 
-def test_two_studies_on_other_windows_are_not_ranked(place: Place, study: Study) -> None:
+def test_two_studies_on_other_windows_are_not_ranked(place: ReportRecord, study: Study) -> None:
     other = place.study("second", seed=3)
     place.add(other, 0.9, seed=9)
-    report = compare(
+    report = compare_studies(
         place.report(study), study, place.reader(study), place.report(other), other, place.reader(other)
     )
     found = report.against
@@ -154,7 +154,7 @@ def test_two_studies_on_other_windows_are_not_ranked(place: Place, study: Study)
 # How it is read and written
 
 
-def test_answers_come_from_the_spool_and_altered_ones_are_a_note(place: Place, study: Study) -> None:
+def test_answers_come_from_the_spool_and_altered_ones_are_a_note(place: ReportRecord, study: Study) -> None:
     place.record.database.unlink()
     place.record.open()  # MLflow's database, which knows none of these trials
     report = make_report(place.record, study)
@@ -168,7 +168,7 @@ def test_answers_come_from_the_spool_and_altered_ones_are_a_note(place: Place, s
     assert any("Trial 1" in note and "no run of trial 1" in note for note in notes)
 
 
-def test_a_study_without_a_complete_trial_is_refused(place: Place) -> None:
+def test_a_study_without_a_complete_trial_is_refused(place: ReportRecord) -> None:
     study = place.study()
     place.add(study, 0.5, state="failed")
     with pytest.raises(StudyError, match="no complete trial to report on"):

@@ -16,14 +16,14 @@ import pytest
 from harness.cli.commands.report import command
 from harness.metrics.chance_level import ChanceTestResult
 from harness.reporting.analysis import analyse
-from harness.reporting.compare_studies import compare
+from harness.reporting.compare_studies import compare_studies
 from harness.reporting.document import Report
-from harness.reporting.page.wording import big, cell, interval, plain, share, signed, summary
+from harness.reporting.page.wording import cell, format_count, interval, plain, share, signed, summary
 from harness.reporting.report import document, load_correctness, render_html, render_markdown, write_report
 from harness.study.controls import Control, keep_control
 from harness.study.study import Study
 from tests.harness.conftest import FinishedSweep
-from tests.harness.places.report_study import Place
+from tests.harness.places.report_study import ReportRecord
 
 EVALUATIONS = {
     "11111111": [{"run": "trial 0", "values": {"f1": 0.61, "protocol": "collar 0 s", "digest": "1" * 64}}],
@@ -32,14 +32,16 @@ EVALUATIONS = {
 
 
 @pytest.fixture
-def full(place: Place, study: Study) -> Report:
+def full(place: ReportRecord, study: Study) -> Report:
     """A report with everything in it that a report can have."""
     keep_control(study, Control("unseen", ChanceTestResult("sound", 0.51, 0.41, 400, 40)))
     keep_control(study, Control("shuffled_labels", ChanceTestResult("broken", 0.81, 0.71, 400, 40)))
     other = place.study("second", seed=3)
     place.add(other, 0.9, seed=9)
     report = place.report(study, evaluations=EVALUATIONS, notes=["A note."])
-    return compare(report, study, place.reader(study), place.report(other), other, place.reader(other))
+    return compare_studies(
+        report, study, place.reader(study), place.report(other), other, place.reader(other)
+    )
 
 
 def test_the_page_is_one_file_that_loads_nothing(full: Report) -> None:
@@ -92,7 +94,9 @@ def test_the_json_is_plain_and_complete(full: Report, tmp_path: Path) -> None:
     ]
 
 
-def test_a_report_of_an_earlier_version_lacks_what_was_not_recorded(place: Place, study: Study) -> None:
+def test_a_report_of_an_earlier_version_lacks_what_was_not_recorded(
+    place: ReportRecord, study: Study
+) -> None:
     for key in ("audits", "code", "skipped"):
         study.storage.set_study_user_attr(study.optuna_study._study_id, key, [] if key != "code" else {})
     trials = [
@@ -111,7 +115,7 @@ def test_numbers_as_they_are_written() -> None:
     assert [share(value) for value in (0.9141, 1.0, 0, None)] == [".914", "1.000", ".000", "–"]
     assert [signed(value) for value in (0.0161, -0.12, None)] == ["+.016", "−.120", "–"]
     assert interval(-0.1, 0.2, difference=True) == "[−.100, +.200]"
-    assert [big(value) for value in (12.8e9, 85.3e6, 2_264, 12, None)] == [
+    assert [format_count(value) for value in (12.8e9, 85.3e6, 2_264, 12, None)] == [
         "12.8 G",
         "85.3 M",
         "2.26 k",

@@ -11,16 +11,16 @@ import pytest
 
 from data.config import DataConfig
 from data.preparation.prepare import prepare
-from harness.execution.data_gate import evidence
-from harness.reporting.compare_studies import compare
+from harness.execution.data_gate import split_counts
+from harness.reporting.compare_studies import compare_studies
 from harness.reporting.meeting_tables import tables_of
 from harness.reporting.output_folder import ReportError, require_folder
 from harness.reporting.page.charts import PANELS, drawn_rows
 from harness.reporting.page.wording import effective, summary
 from harness.reporting.report import document, make_report, render_html, render_markdown, write_report
-from harness.study.ensembles import OPTIMISM, EnsembleSummary, remember
+from harness.study.ensembles import OPTIMISM, EnsembleSummary, save_ensemble
 from harness.study.study import Study
-from tests.harness.places.report_study import Place
+from tests.harness.places.report_study import ReportRecord
 
 MEETINGS = {
     "3" * 8: [
@@ -41,7 +41,7 @@ TESTED = {
 }
 
 
-def test_meetings_say_what_qualifies_their_numbers(place: Place, study: Study) -> None:
+def test_meetings_say_what_qualifies_their_numbers(place: ReportRecord, study: Study) -> None:
     (table,) = tables_of(MEETINGS)
     assert table.metrics == ("f1", "precision", "recall", "detection_error_rate", "clusters")
     assert table.rows == (
@@ -57,17 +57,17 @@ def test_meetings_say_what_qualifies_their_numbers(place: Place, study: Study) -
     assert "ensemble 0+1" in render_html(report)
 
 
-def test_the_page_does_not_call_a_test_closed_that_was_opened(place: Place, study: Study) -> None:
+def test_the_page_does_not_call_a_test_closed_that_was_opened(place: ReportRecord, study: Study) -> None:
     opened = "Meetings of a test part were opened"
     assert opened not in render_html(place.report(study, evaluations=MEETINGS))
     assert opened in render_html(place.report(study, evaluations=MEETINGS | TESTED))
 
 
-def test_ensembles_stand_beside_the_trials(place: Place, study: Study) -> None:
+def test_ensembles_stand_beside_the_trials(place: ReportRecord, study: Study) -> None:
     assert "Ensembles" not in render_markdown(place.report(study))
     members = tuple(study.trials()[:2])
     outcome = {"score": 0.85, "interval": {"low": 0.8, "high": 0.9, "windows": 400, "clusters": 40}}
-    remember(study, EnsembleSummary("0+1", "a" * 32, members, ("b", "c"), "d" * 64, outcome))
+    save_ensemble(study, EnsembleSummary("0+1", "a" * 32, members, ("b", "c"), "d" * 64, outcome))
     report = place.report(study)
     assert [one["members"] for one in document(report)["ensembles"]] == [[0, 1]]
     assert "| 0+1 | 0, 1 | .850 | [.800, .900] | 400 | 40 |" in render_markdown(report)
@@ -77,7 +77,7 @@ def test_ensembles_stand_beside_the_trials(place: Place, study: Study) -> None:
     ]
 
 
-def test_each_flag_is_said_once(place: Place, study: Study) -> None:
+def test_each_flag_is_said_once(place: ReportRecord, study: Study) -> None:
     audits = [dict(one) for one in study.optuna_study.user_attrs["audits"]]
     assert len(audits) == 2
     audits[1]["flags"] = [*audits[1]["flags"], "train of other: fewer than 3 speakers"]
@@ -88,7 +88,7 @@ def test_each_flag_is_said_once(place: Place, study: Study) -> None:
     assert render_html(place.report(study)).count("<li>a flag</li>") == 1
 
 
-def test_the_summary_says_what_limits_the_scores(place: Place, study: Study) -> None:
+def test_the_summary_says_what_limits_the_scores(place: ReportRecord, study: Study) -> None:
     lines = summary(place.report(study))
     pool = (
         "ami (90 windows, K = 4, few clusters), clean (200 windows, K = 40) and other (200 windows, K = 40)"
@@ -104,12 +104,12 @@ def test_the_summary_says_what_limits_the_scores(place: Place, study: Study) -> 
     assert sum("fewer than 3 speakers" in line for line in lines) == 1
 
 
-def test_a_pool_says_what_it_is_made_of(place: Place, study: Study) -> None:
+def test_a_pool_says_what_it_is_made_of(place: ReportRecord, study: Study) -> None:
     (line,) = [line for line in summary(place.report(study)) if line.startswith("It leads trial")]
     assert re.search(r"over clean \(200 windows, K = 40: \S+, \w+\) and other \(200 windows, K = 40: ", line)
 
 
-def test_every_arm_has_a_learning_curve(place: Place) -> None:
+def test_every_arm_has_a_learning_curve(place: ReportRecord) -> None:
     study = place.study()
     for seed in range(PANELS + 1):
         place.add(study, 0.9, "mfcc", "clean", seed=seed)
@@ -127,7 +127,7 @@ def test_every_arm_has_a_learning_curve(place: Place) -> None:
     assert "In report.html" in render_markdown(report)
 
 
-def test_a_constant_predictor_is_no_plateau(place: Place) -> None:
+def test_a_constant_predictor_is_no_plateau(place: ReportRecord) -> None:
     study = place.study()
     place.add(study, 0.5, at_best={"val/balanced_accuracy": 0.5, "val/predicted_positive": 1.0})
     (finding,) = place.report(study).boards[0].best.findings
@@ -142,11 +142,11 @@ def test_settings_without_effect_are_not_shown() -> None:
     )
 
 
-def test_the_answer_of_two_studies_is_in_the_summary(place: Place, study: Study) -> None:
+def test_the_answer_of_two_studies_is_in_the_summary(place: ReportRecord, study: Study) -> None:
     def against(**data: int) -> tuple[str, dict]:
         other = place.study(f"second{len(data)}", **data)
         place.add(other, 0.6, seed=9)
-        report = compare(
+        report = compare_studies(
             place.report(study), study, place.reader(study), place.report(other), other, place.reader(other)
         )
         return summary(report)[-1], document(report)["against"]
@@ -163,13 +163,13 @@ def test_the_answer_of_two_studies_is_in_the_summary(place: Place, study: Study)
     assert stored["difference"] is None
 
 
-def test_a_study_is_not_held_against_itself(place: Place, study: Study) -> None:
+def test_a_study_is_not_held_against_itself(place: ReportRecord, study: Study) -> None:
     with pytest.raises(ReportError, match="against itself says nothing"):
         make_report(place.record, study, study)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line_before_the_work(
-    place: Place, study: Study, tmp_path: Path
+    place: ReportRecord, study: Study, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ReportError, match="file is not a folder: give another --output"):
@@ -198,7 +198,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_the_work(
 def test_evidence_counts_people(demo_cache: Path) -> None:
     config = DataConfig(corpus="demo", train_windows=120, val_windows=96, test_windows=96)
     manifest = prepare(config, data_root=None, cache=demo_cache).splits["val"].manifest
-    counted = evidence(manifest)
+    counted = split_counts(manifest)
     assert json.loads(json.dumps(counted)) == counted
     assert (
         counted[""]["windows"] == len(manifest) == sum(of["windows"] for name, of in counted.items() if name)

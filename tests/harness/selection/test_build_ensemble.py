@@ -30,7 +30,7 @@ from harness.selection.ensemble_members import (
     study_of_members,
 )
 from harness.study.choose_trial import resolve_subject
-from harness.study.ensembles import EnsembleSummary, ensemble_named, ensembles_of, remember
+from harness.study.ensembles import EnsembleSummary, ensemble_named, ensembles_of, save_ensemble
 from harness.study.storage.record import Record
 from harness.study.study import Study, StudyError, open_study
 from harness.tracking.run_header import external_tags, trial_header
@@ -131,9 +131,9 @@ def summary(study: Study, name: str, run_id: str, score: float = 0.9) -> Ensembl
 def test_an_ensemble_is_remembered_beside_the_trials_and_costs_no_budget(record: Record) -> None:
     study = study_with(record, "tiny", {}, {})
     assert ensembles_of(study) == []
-    remember(study, summary(study, "0+1", "r" * 32))
-    remember(study, summary(study, "best", "s" * 32))
-    remember(study, summary(study, "0+1", "r" * 32, 0.91))  # again, into its own place
+    save_ensemble(study, summary(study, "0+1", "r" * 32))
+    save_ensemble(study, summary(study, "best", "s" * 32))
+    save_ensemble(study, summary(study, "0+1", "r" * 32, 0.91))  # again, into its own place
     assert {one.name: one.score for one in ensembles_of(study)} == {"best": 0.9, "0+1": 0.91}
     assert study.spent() == len(study.trials()) == 2
     for word, name in (("best", "best"), ("r" * 32, "0+1")):
@@ -151,7 +151,7 @@ def test_what_is_promoted_goes_by_number_or_name_and_what_is_not_there_is_told_w
     record: Record,
 ) -> None:
     study = study_with(record, "tiny", {}, {})
-    remember(study, summary(study, "0+1", "r" * 32))
+    save_ensemble(study, summary(study, "0+1", "r" * 32))
     for word, label in (
         (None, "trial 0"),
         ("1", "trial 1"),
@@ -203,7 +203,7 @@ def test_weights_of_others_are_told_of_a_trial_and_of_an_ensemble_of_it(
 
 def test_a_name_belongs_to_its_members_and_is_no_number(record: Record) -> None:
     study = study_with(record, "tiny", {}, {}, {})
-    remember(study, summary(study, "pair", "r" * 32))
+    save_ensemble(study, summary(study, "pair", "r" * 32))
     trials = study.trials()
     assert _free_name(study, None, trials) == "0+1+2"
     assert _free_name(study, "pair", trials[:2]) == "pair"  # the same again

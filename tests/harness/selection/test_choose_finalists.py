@@ -4,10 +4,10 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from harness.selection.choose_finalists import ConfirmationError, choose_finalists
-from harness.study.choose_trial import choose
+from harness.study.choose_trial import choose_trial
 from harness.study.confirmation.conclusion import confirmation_of, start_confirmation
-from harness.study.confirmation.definition import Result, save_result
-from harness.study.ensembles import EnsembleSummary, remember
+from harness.study.confirmation.definition import ReplicateResult, save_result
+from harness.study.ensembles import EnsembleSummary, save_ensemble
 from harness.study.leaderboard import expected_optimism
 from harness.study.storage.record import Record
 from harness.study.study import StudyError
@@ -61,7 +61,7 @@ def test_a_baseline_that_is_a_trial_and_no_finalist_is_confirmed_as_that_trial(r
     assert (last.sweep_score, last.optimism) == (0.6, expected_optimism(study.trial(2), 3, 3))
     planned = start_confirmation(study, arms, 2)
     for arm, seed in planned.trainings():
-        save_result(study, arm.fingerprint, seed, Result(outcome(0.55)))
+        save_result(study, arm.fingerprint, seed, ReplicateResult(outcome(0.55)))
     found = confirmation_of(study)
     assert found is not None
     assert found.baseline.title == "trial 2 (the baseline)"
@@ -99,11 +99,13 @@ def test_a_study_without_complete_trials_says_why_and_what_to_do(
     assert said in str(error.value)
     assert "promot" not in str(error.value)
     with pytest.raises(StudyError, match="to promote"):
-        choose(study, None)
+        choose_trial(study, None)
 
 
 def test_an_ensemble_cannot_be_confirmed(record: Record) -> None:
     study = finished_study(record, [(MFCC, outcome(0.6)), (WAVE, outcome(0.7))])
-    remember(study, EnsembleSummary("0+1", "r" * 32, tuple(study.trials()), ("a", "b"), "f", outcome(0.8)))
+    save_ensemble(
+        study, EnsembleSummary("0+1", "r" * 32, tuple(study.trials()), ("a", "b"), "f", outcome(0.8))
+    )
     with pytest.raises(ConfirmationError, match=r"ensemble 0\+1 cannot be confirmed.*trials 0, 1"):
         choose_finalists(study, record, "0+1", 5, None)

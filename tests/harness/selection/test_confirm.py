@@ -23,7 +23,7 @@ from harness.study.study import Study, load_study
 from harness.training.job import Job
 from harness.training.trial import open_device, run_trial
 from tests.harness.places.untrained_study import finished_study, outcome
-from tests.harness.places.workplace import inside
+from tests.harness.places.workplace import run_in_process
 
 SWEEP = {
     # enough training that the seeds of the smaller one answer both classes: what answers one may not ship
@@ -86,7 +86,9 @@ def test_a_confirmation_that_is_killed_goes_on_and_every_run_is_there_once(
 def check_promotion(folder: Path, cache: Path, found: dict[str, Any]) -> None:
     """What is promoted is the winner's median seed, and everything that is written says what it rests on."""
     (folder / "few.yaml").write_text("confirmation: {required: true, finalists: 2, seeds: 2}\n", "utf-8")
-    told = json.loads(inside(folder, cache, "promote", "told", "--confirm", "--policy", "few.yaml", "--json"))
+    told = json.loads(
+        run_in_process(folder, cache, "promote", "told", "--confirm", "--policy", "few.yaml", "--json")
+    )
     assert told["trial"] == found["shipped"]
     assert told["confirmation"] == found
     winner = found["winner"].removeprefix("the ")
@@ -98,7 +100,9 @@ def check_promotion(folder: Path, cache: Path, found: dict[str, Any]) -> None:
     assert told["alias"] == "champion"  # there was none
     card = (folder / told["bundle"] / "card.md").read_text("utf-8")
     assert found["conclusion"] in card
-    refused = json.loads(inside(folder, cache, "promote", "told", "--policy", "production", "--json", code=3))
+    refused = json.loads(
+        run_in_process(folder, cache, "promote", "told", "--policy", "production", "--json", code=3)
+    )
     assert "2 seeds" in refused["error"]
 
 

@@ -12,7 +12,7 @@ from harness.config.cost import estimate_trainings, training_s
 from harness.config.trial.trial_config import TrialConfig
 from harness.selection.choose_finalists import choose_finalists
 from harness.study.confirmation.conclusion import start_confirmation
-from harness.study.confirmation.definition import Arm, Result, definition_of, save_result
+from harness.study.confirmation.definition import ConfirmedConfig, ReplicateResult, definition_of, save_result
 from harness.study.storage.record import Record
 from tests.harness.places.untrained_study import MFCC, WAVE, finished_study, outcome
 
@@ -49,12 +49,12 @@ def test_without_options_an_unfinished_confirmation_is_gone_on_with_as_it_is(
 
     assert priced() == (2, 5, 0)
     planned = start_confirmation(study, choose_finalists(study, record, "1", 1, None)[0][:1], 3)
-    save_result(study, planned.arms[0].fingerprint, 1, Result(outcome(0.7)))
+    save_result(study, planned.arms[0].fingerprint, 1, ReplicateResult(outcome(0.7)))
     assert priced() == (1, 3, 1)
     assert priced("--seeds", "4") == (2, 4, 1)
     assert priced("--run", "0") == (1, 5, 0)
     for seed in (2, 3):
-        save_result(study, planned.arms[0].fingerprint, seed, Result(outcome(0.7)))
+        save_result(study, planned.arms[0].fingerprint, seed, ReplicateResult(outcome(0.7)))
     assert priced() == (2, 5, 3)
 
 
@@ -69,4 +69,4 @@ def test_the_price_goes_by_the_measured_pace_and_adds_up() -> None:
     assert four.seconds - one.seconds == pytest.approx(slow)
     assert four.disk_bytes == pytest.approx(4 * one.disk_bytes)
     assert estimate_trainings([], 2, "cpu", windows).seconds == 0
-    assert Arm("n", config, {}).label == "baseline"
+    assert ConfirmedConfig("n", config, {}).label == "baseline"

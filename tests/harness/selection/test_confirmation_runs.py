@@ -25,7 +25,13 @@ from harness.execution.runs.jobs import Jobs
 from harness.execution.view import View
 from harness.selection.choose_finalists import choose_finalists
 from harness.selection.confirmation_runs import ReplicateRuns, header_of
-from harness.study.confirmation.definition import Result, key_of, results_of, save_definition, save_result
+from harness.study.confirmation.definition import (
+    ReplicateResult,
+    key_of,
+    results_of,
+    save_definition,
+    save_result,
+)
 from harness.study.confirmation.replicate import replicate_of
 from harness.study.storage.record import Record
 from harness.study.study import Study
@@ -79,7 +85,7 @@ class Scripted:
 class Poked:
     """A writer that only notes what it is shown."""
 
-    behind, unreachable_since, problem = False, None, None
+    is_backlogged, unreachable_since, problem = False, None, None
 
     def __init__(self) -> None:
         self.folders: list[str] = []
@@ -87,7 +93,7 @@ class Poked:
     def notify(self, spool: Any, *, begun: bool = False) -> None:
         self.folders.append(spool.folder.name)
 
-    def news(self) -> None:
+    def status_message(self) -> None:
         return None
 
 
@@ -108,7 +114,7 @@ def test_trainings_are_retried_recorded_and_never_pruned(record: Record, demo_ca
     planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 3)
     executor, writer = Scripted(), Poked()
     jobs = jobs_of(study, record, demo_cache)
-    left = planned.left(results_of(study))
+    left = planned.unfinished_trainings(results_of(study))
     confirming(jobs, executor, writer, View(), left, 3).run()  # type: ignore[arg-type]
     results = {seed: result for (_, seed), result in results_of(study).items()}
     assert results[1].outcome["score"] == 0.75
@@ -132,7 +138,7 @@ def test_a_full_disk_stops_the_trainings_and_fails_none(record: Record, demo_cac
     planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 2)
     jobs = jobs_of(study, record, demo_cache)
     runs = confirming(
-        jobs, Scripted(full=True), Poked(), View(), planned.left({}), 2  # type: ignore[arg-type]
+        jobs, Scripted(full=True), Poked(), View(), planned.unfinished_trainings({}), 2  # type: ignore[arg-type]
     )  # fmt: skip
     with pytest.raises(OutOfSpaceError, match="run the same command again"):
         runs.run()
@@ -145,7 +151,9 @@ def test_a_full_disk_of_mlflow_stops_the_trainings(record: Record, demo_cache: P
     writer: Any = Poked()
     writer.unreachable_since, writer.problem = 1.0, "OSError: [Errno 28] No space left on device"
     executor = Scripted(events=[EpochDone(0, 0, {})])
-    runs = confirming(jobs_of(study, record, demo_cache), executor, writer, View(), planned.left({}), 3)
+    runs = confirming(
+        jobs_of(study, record, demo_cache), executor, writer, View(), planned.unfinished_trainings({}), 3
+    )
     assert runs.must_leave()
     with pytest.raises(OutOfSpaceError, match="run the same command again"):
         runs.run()
@@ -159,15 +167,15 @@ def test_no_training_begins_while_mlflow_is_behind(record: Record, demo_cache: P
     executor, began = Scripted(), []
 
     class Behind(Poked):
-        behind = True
+        is_backlogged = True
 
-        def news(self) -> None:  # asked once a round
+        def status_message(self) -> None:  # asked once a round
             began.append(len(executor.submitted))
-            self.behind = len(began) < 3
+            self.is_backlogged = len(began) < 3
 
     writer: Any = Behind()
     confirming(
-        jobs_of(study, record, demo_cache), executor, writer, View(), planned.left({}), 2
+        jobs_of(study, record, demo_cache), executor, writer, View(), planned.unfinished_trainings({}), 2
     ).run()  # fmt: skip
     assert began[:3] == [0, 0, 0]
     assert len(results_of(study)) == 2
@@ -188,7 +196,12 @@ def test_trainings_that_fail_alike_stop_a_confirmation(
     planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 6)
     writer: Any = Poked()
     runs = confirming(
-        jobs_of(study, record, demo_cache), Scripted(events=events), writer, View(), planned.left({}), 6
+        jobs_of(study, record, demo_cache),
+        Scripted(events=events),
+        writer,
+        View(),
+        planned.unfinished_trainings({}),
+        6,
     )
     with pytest.raises(WorkersFailedError, match="5 trainings in a row") if trained < 6 else nullcontext():
         runs.run()
@@ -221,8 +234,8 @@ def test_a_later_sweep_replays_what_ended_and_leaves_what_did_not(record: Record
     (arm,) = choose_finalists(study, record, None, 1, None)[0]
     for seed in (1, 2):
         spool = jobs.spool(f"confirm-x-{seed}")
-        spool.write("trial", header_of(jobs, replicate_of(study, arm, seed, Result({})), spool))
-    save_result(study, arm.fingerprint, 1, Result(outcome(0.7)))
+        spool.write("trial", header_of(jobs, replicate_of(study, arm, seed, ReplicateResult({})), spool))
+    save_result(study, arm.fingerprint, 1, ReplicateResult(outcome(0.7)))
     writer: Any = Poked()
     executor = Scripted()
     study_coordinator(jobs, executor, writer, View())[0].run()

@@ -18,7 +18,7 @@ from data.preparation.prepare import prepare
 from harness.cli.main import cli
 from harness.config.sweep import Sweep
 from harness.core.files import sha256_of
-from harness.selection.meeting_corpus import heard_in
+from harness.selection.meeting_corpus import training_speakers_of
 from harness.study.storage.frozen_test_log import LEDGER
 from harness.study.storage.record import Record
 from harness.study.study import open_study
@@ -28,7 +28,7 @@ from models.export.export import export_onnx
 from models.front_ends.config import LogMel
 from models.networks.cnn import FastDiarizationModel
 from models.networks.config import CnnConfig
-from tests.harness.places.evaluate_record import Workplace, complete_trial, specification, trained_on
+from tests.harness.places.evaluate_record import EvaluationRecord, complete_trial, specification, trained_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -73,21 +73,21 @@ def ami(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def place(
     tmp_path_factory: pytest.TempPathFactory, ami: Path, new_record: Callable[[Path], Record]
-) -> Iterator[Workplace]:
+) -> Iterator[EvaluationRecord]:
     folder = tmp_path_factory.mktemp("evaluate")
     with pytest.MonkeyPatch.context() as patch, TrackingServer(new_record(folder / "mlruns")) as server:
         client = connect(server.uri)
         patch.setenv("MLFLOW_TRACKING_URI", server.uri)  # the one server, for every command of this file
-        yield Workplace(folder, ami, client, Tracking(client, "loud"))
+        yield EvaluationRecord(folder, ami, client, Tracking(client, "loud"))
 
 
 @pytest.fixture(scope="module")
-def loud(place: Workplace) -> str:
+def loud(place: EvaluationRecord) -> str:
     return place.record_run()
 
 
 def test_a_model_that_is_right_on_every_window_is_as_good_as_windows_can_be(
-    place: Workplace, loud: str
+    place: EvaluationRecord, loud: str
 ) -> None:
     result = place.json(loud)
     assert result["f1"] == pytest.approx(result["ideal_f1"], abs=0.01)
@@ -103,7 +103,7 @@ def test_a_model_that_is_right_on_every_window_is_as_good_as_windows_can_be(
 
 
 def test_the_result_is_in_the_run_under_its_protocol_and_protocols_never_share_a_column(
-    place: Workplace, tmp_path: Path
+    place: EvaluationRecord, tmp_path: Path
 ) -> None:
     run = place.record_run()
     first, again, collar = place.json(run), place.json(run), place.json(run, "--collar", "0.5")
@@ -136,7 +136,7 @@ def test_the_result_is_in_the_run_under_its_protocol_and_protocols_never_share_a
         assert hashlib.sha256(canonical.encode()).hexdigest() == digest
 
 
-def test_the_table_stands_under_its_protocol_and_says_its_limits(place: Workplace, loud: str) -> None:
+def test_the_table_stands_under_its_protocol_and_says_its_limits(place: EvaluationRecord, loud: str) -> None:
     shown = place.run(loud, "--quiet")
     head = shown.splitlines()[0]
     assert head.startswith("protocol ")
@@ -146,7 +146,9 @@ def test_the_table_stands_under_its_protocol_and_says_its_limits(place: Workplac
     assert "1/3 ES2011a: F1" in place.run(loud)
 
 
-def test_each_look_at_the_test_is_in_the_ledger_whatever_the_collar(place: Workplace, loud: str) -> None:
+def test_each_look_at_the_test_is_in_the_ledger_whatever_the_collar(
+    place: EvaluationRecord, loud: str
+) -> None:
     ledger = place.folder / "mlruns" / LEDGER
     place.json(loud)
     assert not ledger.exists()  # dev is no test
@@ -157,7 +159,7 @@ def test_each_look_at_the_test_is_in_the_ledger_whatever_the_collar(place: Workp
     assert row["manifest"] == second["protocol"]["reference"]
 
 
-def test_meetings_that_were_trained_on_are_refused(place: Workplace) -> None:
+def test_meetings_that_were_trained_on_are_refused(place: EvaluationRecord) -> None:
     ledger = place.folder / "mlruns" / LEDGER
     before = ledger.read_text("utf-8") if ledger.exists() else ""
     heard = place.record_run(train="ES2011")
@@ -177,28 +179,28 @@ def test_whom_a_model_heard_is_read_from_the_manifests_of_its_digests(demo_cache
     config = DataConfig(train_windows=40, val_windows=40, test_windows=40)
     prepared = prepare(config, data_root=None, cache=demo_cache)
     params = {f"digest.{split}": digest for split, digest in prepared.digests.items()}
-    heard = heard_in(demo_cache, params)
+    heard = training_speakers_of(demo_cache, params)
     assert heard is not None
     assert heard.whole
     assert heard.train >= {window.speaker for window in prepared.train.manifest.windows}
     assert heard.val >= set(prepared.val.manifest.clusters())
-    assert heard_in(demo_cache, {**params, "digest.train": "0" * 64}) is None
-    assert heard_in(demo_cache, {}) is None
+    assert training_speakers_of(demo_cache, {**params, "digest.train": "0" * 64}) is None
+    assert training_speakers_of(demo_cache, {}) is None
     other = prepare(config.model_copy(update={"train_windows": 48}), data_root=None, cache=demo_cache)
     assert other.digests["train"] != prepared.digests["train"]
     assert other.digests["val"] == prepared.digests["val"]
-    both = heard_in(demo_cache, {**params, "digest.train.1": other.digests["train"]})
-    second = heard_in(demo_cache, {**params, "digest.train": other.digests["train"]})
+    both = training_speakers_of(demo_cache, {**params, "digest.train.1": other.digests["train"]})
+    second = training_speakers_of(demo_cache, {**params, "digest.train": other.digests["train"]})
     assert both is not None
     assert second is not None
     assert (both.train, both.whole) == (heard.train | second.train, True)
-    part = heard_in(demo_cache, {**params, "digest.train.1": "0" * 64})
+    part = training_speakers_of(demo_cache, {**params, "digest.train.1": "0" * 64})
     assert part is not None
     assert (part.train, part.whole) == (heard.train, False)
 
 
 def test_an_ensemble_goes_by_its_name_and_no_member_hides_what_it_heard(
-    place: Workplace, demo_cache: Path
+    place: EvaluationRecord, demo_cache: Path
 ) -> None:
     prepared = prepare(
         DataConfig(train_windows=40, val_windows=40, test_windows=40), data_root=None, cache=demo_cache
@@ -220,7 +222,7 @@ def test_an_ensemble_goes_by_its_name_and_no_member_hides_what_it_heard(
     assert says in place.run("together/0+9", code=2)
 
 
-def test_a_study_that_is_being_run_is_left_alone(place: Workplace) -> None:
+def test_a_study_that_is_being_run_is_left_alone(place: EvaluationRecord) -> None:
     study = open_study(Record(place.folder / "mlruns"), Sweep.model_validate({"name": "busy"}))
     complete_trial(study)
     tracking = Tracking(place.client, study.name, identity=study.identity)
@@ -232,7 +234,9 @@ def test_a_study_that_is_being_run_is_left_alone(place: Workplace) -> None:
     assert "(trial, unknown) has no model" in place.run("busy/0", code=2)  # its worker told of none
 
 
-def test_a_trial_of_a_study_goes_by_its_number_and_by_the_digests_its_worker_told(place: Workplace) -> None:
+def test_a_trial_of_a_study_goes_by_its_number_and_by_the_digests_its_worker_told(
+    place: EvaluationRecord,
+) -> None:
     study = open_study(Record(place.folder / "mlruns"), Sweep.model_validate({"name": "told"}))
     study.release()
     tracking = Tracking(place.client, study.name, identity=study.identity)
@@ -249,13 +253,13 @@ def test_a_trial_of_a_study_goes_by_its_number_and_by_the_digests_its_worker_tol
 
 
 @pytest.mark.parametrize("task", ["pseudo", "same_speaker", "speaker_count"])
-def test_a_task_without_moments_is_refused(place: Workplace, task: str) -> None:
+def test_a_task_without_moments_is_refused(place: EvaluationRecord, task: str) -> None:
     shown = place.run(place.record_run(task), code=2)
     assert f"a {task} model cannot slide" in shown
     assert "tasks that can: overlap, speaker_change" in shown
 
 
-def test_what_cannot_be_evaluated_is_said_at_once(place: Workplace, loud: str, tmp_path: Path) -> None:
+def test_what_cannot_be_evaluated_is_said_at_once(place: EvaluationRecord, loud: str, tmp_path: Path) -> None:
     assert "has no run 'nonsense'" in place.run("nonsense", code=2)
     assert "has no run" in place.run("0" * 32, code=2)
     assert "has no run" in place.run("0" * 32, code=2, root=tmp_path)  # the meetings come second
@@ -272,7 +276,7 @@ def test_what_cannot_be_evaluated_is_said_at_once(place: Workplace, loud: str, t
     assert "--meetings" in without.output
 
 
-def test_a_speaker_change_model_slides_too(place: Workplace) -> None:
+def test_a_speaker_change_model_slides_too(place: EvaluationRecord) -> None:
     result = place.json(place.record_run("speaker_change"))
     assert result["protocol"]["task"] == "speaker_change"
     assert result["reference_s"] == 0.0  # A is never silent here: nobody else is ever alone
@@ -280,7 +284,7 @@ def test_a_speaker_change_model_slides_too(place: Workplace) -> None:
 
 @pytest.mark.needs_corpora
 def test_real_meetings_run_through_an_exported_network(
-    place: Workplace, corpora: Path, tmp_path: Path
+    place: EvaluationRecord, corpora: Path, tmp_path: Path
 ) -> None:
     front_end, architecture = LogMel(), CnnConfig(width=0.125)
     torch.manual_seed(0)

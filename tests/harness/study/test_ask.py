@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from harness.study.ask import OOM_RETRY_OF, RETRY_BATCH_SIZE, Tally, is_abandoned, is_queued
+from harness.study.ask import OOM_RETRY_OF, RETRY_BATCH_SIZE, TrialCounts, is_abandoned, is_queued
 
 STATES = (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
 
@@ -38,9 +38,9 @@ def test_counting_what_has_ended_once_is_counting_everything_each_time(
     trials: list[optuna.trial.FrozenTrial], seen: list[int]
 ) -> None:
     """Whatever part of the study was there when it was counted before."""
-    tally = Tally()
+    tally = TrialCounts()
     for length in sorted(seen):
-        tally.rest(trials[:length])
+        tally.skip_finished(trials[:length])
     asked = sum(not is_abandoned(one) for one in trials if not is_queued(one))
     begun = {one.user_attrs.get(OOM_RETRY_OF) for one in trials if not is_abandoned(one)}
     waiting = [one.number for one in trials if RETRY_BATCH_SIZE in one.user_attrs and one.number not in begun]

@@ -13,14 +13,14 @@ from harness.study.confirmation.conclusion import (
     Confirmation,
     Finalist,
     Replicate,
-    concluded,
+    conclude,
     confirmation_of,
     confirmation_progress,
     start_confirmation,
     unfinished_confirmation,
 )
 from harness.study.confirmation.definition import (
-    Result,
+    ReplicateResult,
     definition_of,
     key_of,
     results_of,
@@ -29,7 +29,7 @@ from harness.study.confirmation.definition import (
     save_result,
 )
 from harness.study.storage.record import Record
-from tests.harness.places.untrained_study import MFCC, WAVE, finished_study, outcome, told
+from tests.harness.places.untrained_study import MFCC, WAVE, add_complete_trials, finished_study, outcome
 
 # Finalists and conclusion
 
@@ -49,7 +49,7 @@ def finalist(scores: Sequence[float], macs: int, trial: int | None = 0, *, faile
 
 
 def conclusion(*finalists: Finalist) -> Confirmation:
-    found = concluded("s", 3, finalists)
+    found = conclude("s", 3, finalists)
     assert found is not None
     return found
 
@@ -103,7 +103,7 @@ def test_who_has_a_failed_seed_is_listed_with_the_reason_and_not_ranked() -> Non
     assert [one.label for one in found.finalists] == ["baseline", "trial 5"]
     assert found.finalists[1].mean is None
     assert "trial 5: not ranked: seed 9: diverged: nan" in "\n".join(found.lines())
-    assert concluded("s", 3, [broken]) is None
+    assert conclude("s", 3, [broken]) is None
 
 
 ONE_CLASS = {"val/predicted_positive": 0.97, "val/recall_0": 0.1, "val/recall_1": 1.0}
@@ -130,7 +130,7 @@ def test_a_finalist_whose_median_seed_answers_one_class_does_not_win(at_best: di
     assert "within one standard error (0.012) of trial 2" in found.conclusion
     assert found.conclusion.endswith(f"; trial 1 is not shipped: {found.finalists[0].unfit}")
     assert [bool(one["unfit"]) for one in found.as_json()["finalists"]] == [True, False, False, False]
-    assert concluded("s", 3, [constant]) is None
+    assert conclude("s", 3, [constant]) is None
 
 
 def test_a_confirmation_in_which_nothing_may_ship_says_so(record: Record) -> None:
@@ -138,7 +138,7 @@ def test_a_confirmation_in_which_nothing_may_ship_says_so(record: Record) -> Non
     planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 2)
     (arm,) = planned.arms
     for seed in (1, 2):
-        save_result(study, arm.fingerprint, seed, Result(outcome(0.7, at_best=ONE_CLASS)))
+        save_result(study, arm.fingerprint, seed, ReplicateResult(outcome(0.7, at_best=ONE_CLASS)))
     assert confirmation_of(study) is None
     assert "no configuration may ship" in confirmation_progress(study)[0]
     plan = Plan(study, planned, [], estimate_trainings([], 1, "cpu", {}), [], {})
@@ -169,28 +169,28 @@ def test_a_confirmation_is_there_once_every_training_has_ended_and_later_ones_re
     for index, (arm, seed) in enumerate(planned.trainings()):
         assert confirmation_of(study) is None
         assert f"{index} of 4 trainings done" in confirmation_progress(study)[0]
-        save_result(study, arm.fingerprint, seed, Result(outcome(0.5 + 0.01 * index)))
+        save_result(study, arm.fingerprint, seed, ReplicateResult(outcome(0.5 + 0.01 * index)))
     found = confirmation_of(study)
     assert found is not None
     assert (found.winner.label, found.winner.scores) == ("trial 0", [0.51, 0.53])
     assert found.shipped.key == key_of(study, found.winner.fingerprint, found.shipped.replicate)
     assert found.baseline.label == "trial 0"
     wider = start_confirmation(study, arms, 3)
-    assert len(wider.left(results_of(study))) == 2
+    assert len(wider.unfinished_trainings(results_of(study))) == 2
     assert confirmation_of(study) == found  # until the wider one has a winner
     assert confirmation_progress(study) == [
         "confirmation: 4 of 6 trainings done; harness confirm told goes on, until then the one before holds"
     ]
     wider = start_confirmation(study, arms, 4)  # nor is it lost when what never ended is replaced
     assert confirmation_of(study) == found
-    for arm, seed in wider.left(results_of(study)):
-        save_result(study, arm.fingerprint, seed, Result(outcome(0.6)))
+    for arm, seed in wider.unfinished_trainings(results_of(study)):
+        save_result(study, arm.fingerprint, seed, ReplicateResult(outcome(0.6)))
     widest = confirmation_of(study)
     assert widest is not None
     assert (widest.seeds, confirmation_progress(study), unfinished_confirmation(study)) == (4, [], None)
     assert "the lower median with" in widest.conclusion
     narrow = start_confirmation(study, arms[:1], 2)
-    assert narrow.left(results_of(study)) == []
+    assert narrow.unfinished_trainings(results_of(study)) == []
 
 
 def test_a_trial_that_is_named_is_confirmed_apart_and_wins_whatever_the_baseline_scores(
@@ -200,7 +200,7 @@ def test_a_trial_that_is_named_is_confirmed_apart_and_wins_whatever_the_baseline
     own = start_confirmation(study, choose_finalists(study, record, None, 2, None)[0], 2)
     for arm, seed in own.trainings():
         score = 0.8 if arm.is_baseline else 0.7  # and the baseline is cheaper
-        save_result(study, arm.fingerprint, seed, Result(outcome(score + 0.01 * seed)))
+        save_result(study, arm.fingerprint, seed, ReplicateResult(outcome(score + 0.01 * seed)))
     of_study = confirmation_of(study)
     assert of_study is not None
     assert of_study.winner.label == "trial 0"
@@ -211,8 +211,8 @@ def test_a_trial_that_is_named_is_confirmed_apart_and_wins_whatever_the_baseline
     assert confirmation_progress(study) == []
     assert "harness confirm told --run 1 --seeds 3 goes on" in confirmation_progress(study, 1)[0]
     assert confirmation_of(study, 1) is None
-    for arm, seed in named.left(results_of(study)):
-        save_result(study, arm.fingerprint, seed, Result(outcome(0.72)))
+    for arm, seed in named.unfinished_trainings(results_of(study)):
+        save_result(study, arm.fingerprint, seed, ReplicateResult(outcome(0.72)))
     found = confirmation_of(study, 1)
     assert found is not None
     assert (found.winner.label, found.shipped.label, found.as_json()["beats_baseline"]) == (
@@ -224,7 +224,7 @@ def test_a_trial_that_is_named_is_confirmed_apart_and_wins_whatever_the_baseline
     assert "the trial that was named; seed 2 ships, the median with 0.720" in found.conclusion
     assert confirmation_of(study) == of_study
     assert runs_named(study) == [1]
-    save_result(study, arms[0].fingerprint, 2, Result({}, "diverged: nan"))
+    save_result(study, arms[0].fingerprint, 2, ReplicateResult({}, "diverged: nan"))
     assert confirmation_of(study, 1) is None  # the baseline does not stand in
     assert "trial 1 cannot ship: it has no score on every seed" in confirmation_progress(study, 1)[0]
 
@@ -233,11 +233,11 @@ def test_trials_that_end_after_the_finalists_were_chosen_are_said(record: Record
     study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
     planned = start_confirmation(study, choose_finalists(study, record, None, 1, None)[0], 2)
     for arm, seed in planned.trainings():
-        save_result(study, arm.fingerprint, seed, Result(outcome(0.6)))
+        save_result(study, arm.fingerprint, seed, ReplicateResult(outcome(0.6)))
     found = confirmation_of(study)
     assert found is not None
-    assert (found.age, found.as_json()["trials_since"]) == ("", 0)
-    told(study, [(WAVE, outcome(0.712)), ({**WAVE, "width": 0.25}, outcome(0.7))])
+    assert (found.staleness_note, found.as_json()["trials_since"]) == ("", 0)
+    add_complete_trials(study, [(WAVE, outcome(0.712)), ({**WAVE, "width": 0.25}, outcome(0.7))])
     found = confirmation_of(study)
     assert found is not None
     assert found.lines()[-1] == "2 trials since, the best 0.712: confirm again: harness confirm told"
@@ -246,23 +246,25 @@ def test_trials_that_end_after_the_finalists_were_chosen_are_said(record: Record
     start_confirmation(study, planned.arms, 2)  # the same arms, chosen among all of them
     again = confirmation_of(study)
     assert again is not None
-    assert again.age == ""
+    assert again.staleness_note == ""
 
 
 def test_a_training_that_the_machine_spoilt_is_tried_again_and_a_bad_one_is_not(record: Record) -> None:
     study = finished_study(record, [(MFCC, outcome(0.6))], baseline=MFCC)
     planned = save_definition(study, choose_finalists(study, record, None, 1, None)[0], 2)
     (arm,) = planned.arms
-    save_result(study, arm.fingerprint, 1, Result({}, "diverged: nan"))
-    save_result(study, arm.fingerprint, 2, Result({}, "infrastructure, 3 times: worker 0 died", again=True))
-    assert planned.left(results_of(study)) == []
-    assert planned.left(results_of(study), again=True) == [(arm, 2)]
+    save_result(study, arm.fingerprint, 1, ReplicateResult({}, "diverged: nan"))
+    save_result(
+        study, arm.fingerprint, 2, ReplicateResult({}, "infrastructure, 3 times: worker 0 died", again=True)
+    )
+    assert planned.unfinished_trainings(results_of(study)) == []
+    assert planned.unfinished_trainings(results_of(study), again=True) == [(arm, 2)]
     assert confirmation_of(study) is None  # nothing can be ranked
     assert (
         "no configuration has a score on every seed; harness confirm told tries again"
         in confirmation_progress(study)[0]
     )
     assert unfinished_confirmation(study) == definition_of(study)
-    save_result(study, arm.fingerprint, 2, Result({}, "diverged: nan"))
+    save_result(study, arm.fingerprint, 2, ReplicateResult({}, "diverged: nan"))
     assert "try more: harness confirm told --finalists 2" in confirmation_progress(study)[0]
     assert unfinished_confirmation(study) is None

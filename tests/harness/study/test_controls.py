@@ -23,7 +23,7 @@ from harness.config.trial.trial_config import TrialConfig
 from harness.core.settings import Settings
 from harness.execution.data_gate import audit_data_configs
 from harness.execution.launch import cost_line
-from harness.metrics.chance_level import judge
+from harness.metrics.chance_level import judge_against_chance
 from harness.metrics.classification import binary_metrics
 from harness.study.controls import Control
 from harness.study.storage.trial_spool import TrialSpool
@@ -58,7 +58,7 @@ def test_permuted_labels_agree_with_the_true_ones_by_chance_alone() -> None:
 def test_a_score_at_chance_is_sound() -> None:
     labels, clusters = windows(20, 20)
     correct = np.random.default_rng(0).integers(0, 2, len(labels))
-    judgement = judge(correct, clusters)
+    judgement = judge_against_chance(correct, clusters)
     assert (judgement.verdict, judgement.windows, judgement.clusters) == ("sound", 400, 20)
     assert judgement.low < 0.5 < judgement.value + 0.1
 
@@ -67,7 +67,7 @@ def test_a_score_that_no_chance_explains_is_broken_and_says_its_numbers() -> Non
     labels, clusters = windows(20, 20)
     heard = np.random.default_rng(0).random(len(labels)) < 0.4  # the share that leaked
     correct = np.where(heard, 1, np.random.default_rng(1).integers(0, 2, len(labels)))
-    control = Control("unseen", judge(correct, clusters), "", "f")
+    control = Control("unseen", judge_against_chance(correct, clusters), "", "f")
     assert control.verdict == "broken"
     assert str(control).startswith(
         f"BROKEN CONTROL unseen: it scores {correct.mean():.3f}, 99.9 % lower bound"
@@ -77,10 +77,10 @@ def test_a_score_that_no_chance_explains_is_broken_and_says_its_numbers() -> Non
 
 def test_few_clusters_say_nothing_however_high_the_score() -> None:
     labels, clusters = windows(9, 40)
-    control = Control("unseen", judge(np.ones(len(labels)), clusters))
+    control = Control("unseen", judge_against_chance(np.ones(len(labels)), clusters))
     assert control.verdict == "uninformative"
     assert "fewer than 10 clusters" in str(control)
-    assert judge(np.ones(400), windows(10, 40)[1]).verdict == "broken"
+    assert judge_against_chance(np.ones(400), windows(10, 40)[1]).verdict == "broken"
 
 
 @pytest.mark.parametrize(("speakers", "spread"), [(10, 0.05), (14, 0.5), (40, 5.0), (40, 1e6)])
@@ -91,7 +91,10 @@ def test_a_sound_control_is_called_broken_once_in_a_hundred_at_most(speakers: in
     broken = 0
     for _ in range(1_000):
         leaning = np.repeat(generator.beta(spread, spread, speakers), 10)
-        broken += judge((generator.random(len(labels)) < leaning) == labels, clusters).verdict == "broken"
+        broken += (
+            judge_against_chance((generator.random(len(labels)) < leaning) == labels, clusters).verdict
+            == "broken"
+        )
     assert broken <= 10
 
 
@@ -126,7 +129,7 @@ def test_a_control_is_the_cheapest_training_of_the_space() -> None:
             TrainingConfig(epochs=EPOCHS),
             name,
         )
-        assert window_macs(config) <= min(map(window_macs, space.samples(50)))
+        assert window_macs(config) <= min(map(window_macs, space.random_configs(50)))
     wide = control_config(SearchSpace(sweep(parameters={"width": 1.0})), "unseen")
     assert wide.model.width == 0.25
 

@@ -20,7 +20,7 @@ from harness.config.files.yaml_file import SweepError
 from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
 from harness.config.trial.trial_config import TrialConfig
-from harness.execution.recovery import settle
+from harness.execution.recovery import reconcile_study
 from harness.study.ask import TrialAsker
 from harness.study.skipped_front_ends import ArmsRefusedError, skip_unavailable_front_ends, skipped_front_ends
 from harness.study.storage.record import Record
@@ -82,7 +82,7 @@ def test_every_file_of_the_space_is_looked_at_and_one_line_says_why_it_is_skippe
     )
     assert len(space.skipped) == len(skipped_front_ends(space)) == 2
     assert [values["feature"] for values in space.combinations() or []] == ["mfcc", "mfcc"]
-    assert {config.feature.kind for config in space.samples(20)} == {"mfcc"}
+    assert {config.feature.kind for config in space.random_configs(20)} == {"mfcc"}
     assert space.sweep.digest() == definition.digest()  # the study stays the same one
 
 
@@ -122,7 +122,7 @@ def test_a_skipped_arm_costs_no_budget_and_is_trained_once_its_file_is_back(
         asking, kinds = TrialAsker(study, 1), []
         for trial in study.trials():
             if trial.fingerprint:
-                asking.remember(trial.fingerprint, trial.number)
+                asking.record_fingerprint(trial.fingerprint, trial.number)
         while (asked := asking.next()) is not None:
             trial, values, config = asked
             trial.set_user_attr("values", dict(values))
@@ -159,8 +159,8 @@ def test_an_interrupted_trial_of_a_skipped_arm_fails_with_the_reason(
     study.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
     Path(speaker["xvector.path"]).unlink()
     study = opened(record, definition)
-    assert len(settle(study, record)) == 1
-    assert settle(study, record) == []
+    assert len(reconcile_study(study, record)) == 1
+    assert reconcile_study(study, record) == []
     (failed,) = study.trials()
     assert failed.state == "failed"
     assert failed.reason.startswith("skipped: no embedding file at")

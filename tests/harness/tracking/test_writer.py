@@ -61,16 +61,16 @@ def test_a_slow_server_holds_new_trials_back_until_it_has_caught_up(
     for spool in ended[:-1]:
         writer.notify(spool)
     assert door.asked.acquire(timeout=60)  # one is being stored, the others wait
-    assert not writer.behind
-    assert writer.news() is None
+    assert not writer.is_backlogged
+    assert writer.status_message() is None
     writer.notify(ended[-1])
-    assert writer.behind
-    assert [writer.news(), writer.news()] == [
+    assert writer.is_backlogged
+    assert [writer.status_message(), writer.status_message()] == [
         f"MLflow stores more slowly than trials end: the next begins when at most {MAX_BACKLOG} wait", None
     ]  # fmt: skip
     door.open.set()
     assert writer.drain(60) == []
-    assert not writer.behind
+    assert not writer.is_backlogged
 
 
 def test_a_server_that_is_away_holds_nothing_back(writer: Writer, door: Door, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_server_that_is_away_holds_nothing_back(writer: Writer, door: Door, tm
         writer.notify(spool)
     for _ in range(2):  # the second try comes after the first was found to fail
         assert door.asked.acquire(timeout=60)
-    assert not writer.behind
+    assert not writer.is_backlogged
 
 
 def test_the_last_deed_comes_after_what_is_being_stored_and_nothing_comes_after_it(

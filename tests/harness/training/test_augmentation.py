@@ -18,7 +18,7 @@ from torch import nn
 from data.config import DataConfig
 from data.preparation.prepare import prepare
 from harness.config.files.sweep_loader import load_sweep
-from harness.config.parameters import places
+from harness.config.parameters import parameter_locations
 from harness.config.search_space import SearchSpace
 from harness.config.trial.augmentation_config import AugmentationConfig
 from harness.config.trial.training_config import TrainingConfig
@@ -202,9 +202,9 @@ def test_masks_work_on_stored_features_and_what_needs_waveforms_says_so() -> Non
 def test_the_fields_are_described_and_searchable_under_names_of_their_own() -> None:
     for name, field in AugmentationConfig.model_fields.items():
         assert field.description
-        assert places()[name].section == "augmentation"
-    assert len(places()) == len(
-        {(place.section, place.front_end, place.field) for place in places().values()}
+        assert parameter_locations()[name].section == "augmentation"
+    assert len(parameter_locations()) == len(
+        {(place.section, place.front_end, place.field) for place in parameter_locations().values()}
     )
     flat = TrialConfig().flat()
     assert {f"augmentation.{name}" for name in AugmentationConfig.model_fields} <= set(flat)

@@ -81,16 +81,16 @@ def test_what_was_kept_without_a_scaler_goes_on_with_one(monkeypatch: pytest.Mon
 
     begun = learner()
     begun.step(torch.randn(4, 8, 33), torch.tensor([0, 1, 0, 1]), 0)
-    kept = begun.kept()
+    kept = begun.state_dict()
     assert kept["scaler"] == {}
     monkeypatch.setattr("harness.training.learner.mixed_precision", lambda device, config: torch.float16)
     elsewhere = learner()
-    elsewhere.restore(kept, 1)
+    elsewhere.load_state_dict(kept, 1)
     assert elsewhere.scaler.is_enabled()
-    back = elsewhere.kept()
+    back = elsewhere.state_dict()
     assert back["scaler"]["scale"] > 1
     monkeypatch.undo()
-    learner().restore(back, 1)
+    learner().load_state_dict(back, 1)
 
 
 @needs_gpu

@@ -10,7 +10,7 @@ from data.preparation.prepare import Prepared, prepare
 from harness.core.settings import Settings
 from harness.maintenance import verify_cache
 from harness.maintenance.verify_cache import check_store
-from harness.training.feature_cache import SOURCE, built, feature_key, stored_features
+from harness.training.feature_cache import SOURCE, build_log, feature_key, stored_features
 from models.front_ends import config
 from models.front_ends.config import LogMel, Mfcc
 
@@ -38,8 +38,8 @@ def test_features_are_made_once_and_counted(prepared: Prepared, tmp_path: Path) 
     assert first.shape == (len(part.manifest), LogMel().num_features, LogMel().num_frames())
     np.testing.assert_array_equal(first, again)
     stored_features(part, Mfcc(), tmp_path)
-    assert [line["windows"] for line in built(tmp_path)] == [len(part.manifest)] * 2
-    assert {line["key"] for line in built(tmp_path)} == {
+    assert [line["windows"] for line in build_log(tmp_path)] == [len(part.manifest)] * 2
+    assert {line["key"] for line in build_log(tmp_path)} == {
         feature_key(part.manifest, one) for one in (LogMel(), Mfcc())
     }
 
@@ -54,9 +54,9 @@ def test_a_building_that_breaks_off_is_counted_as_far_as_it_came(prepared: Prepa
 
     with pytest.raises(KeyboardInterrupt):
         stored_features(prepared.val, LogMel(), tmp_path, stop_at_the_second)
-    assert [line["windows"] for line in built(tmp_path)] == [64]
+    assert [line["windows"] for line in build_log(tmp_path)] == [64]
     stored_features(prepared.val, LogMel(), tmp_path)
-    assert [line["windows"] for line in built(tmp_path)] == [64, len(prepared.val.manifest)]
+    assert [line["windows"] for line in build_log(tmp_path)] == [64, len(prepared.val.manifest)]
 
 
 @pytest.mark.parametrize("change", ["implementation", "parameters", "windows"])
@@ -72,7 +72,7 @@ def test_whatever_changes_the_features_never_meets_the_old_ones(
     else:
         part = prepared.train
     stored_features(part, front_end, tmp_path)
-    assert len({line["key"] for line in built(tmp_path)}) == 2
+    assert len({line["key"] for line in build_log(tmp_path)}) == 2
 
 
 def test_a_sound_store_is_found_sound_and_a_changed_row_is_named(demo_cache: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.training.window_split import Split, TensorCache, on_gpu, resident
+from harness.training.window_split import Split, TensorCache, cache_on_gpu, gpu_cache
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 KB = 256  # float32
@@ -35,9 +35,9 @@ def test_a_tensor_is_made_once_while_it_is_kept_and_what_was_used_longest_ago_go
 
 @needs_gpu
 def test_the_next_trial_finds_its_windows_on_the_gpu() -> None:
-    on_gpu.forget()
+    gpu_cache.forget()
     features, device = torch.randn(8, 4, 33), torch.device("cuda")
     splits = [Split(features.clone(), torch.arange(8) % 2, [""] * 8, key) for key in ("a", "a", "b", "")]
-    first, again, other, unnamed = (resident(split, device).features for split in splits)
+    first, again, other, unnamed = (cache_on_gpu(split, device).features for split in splits)
     assert first.data_ptr() == again.data_ptr()
     assert len({first.data_ptr(), other.data_ptr(), unnamed.data_ptr()}) == 3

@@ -14,10 +14,10 @@ import pytest
 
 from harness.core.settings import Settings
 from harness.maintenance.doctor import corpora_checks, library_probe, machine_checks, record_checks
-from harness.maintenance.doctor.library_probe import ask
+from harness.maintenance.doctor.library_probe import run_probe
 from harness.study.storage.record import Record
 from tests.harness.places.doctor_findings import problems_in
-from tests.harness.places.workplace import inside
+from tests.harness.places.workplace import run_in_process
 
 ROOT = Path(__file__).parents[4]
 
@@ -43,13 +43,13 @@ def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, version:
 
 # The machine
 
-asked_once = functools.cache(ask)  # an answer takes seconds, and stays
+asked_once = functools.cache(run_probe)  # an answer takes seconds, and stays
 
 
 def test_a_sound_machine_and_no_record_are_no_problem_and_nothing_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine_checks, "ask", asked_once)
+    monkeypatch.setattr(machine_checks, "run_probe", asked_once)
     found = [
         *machine_checks.python(), *machine_checks.torch(), *machine_checks.gpu(settings(tmp_path)),
         *machine_checks.providers(settings(tmp_path)),
@@ -107,7 +107,9 @@ def test_libraries_of_other_versions_are_named(tmp_path: Path, monkeypatch: pyte
     installed(tmp_path, monkeypatch, "torchaudio", "2.4.0")
     (found,) = problems_in(machine_checks.python())
     assert "mlflow is 2.9.2, wanted ==3.17.*; torchaudio is 2.4.0, wanted ==2.11.*" in found.message
-    monkeypatch.setattr(machine_checks, "ask", lambda *words: (True, "torch 2.11.0 and torchaudio 2.11.0"))
+    monkeypatch.setattr(
+        machine_checks, "run_probe", lambda *words: (True, "torch 2.11.0 and torchaudio 2.11.0")
+    )
     (found,) = problems_in(machine_checks.torch())
     assert re.search(r"torch 2\.11\.\S+, torchaudio 2\.4\.0: they must be of one release", found.message)
 
@@ -116,7 +118,7 @@ def test_libraries_of_other_versions_are_named(tmp_path: Path, monkeypatch: pyte
 def test_a_gpu_that_cannot_be_used_is_a_problem_and_its_provider_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine_checks, "ask", asked_once)
+    monkeypatch.setattr(machine_checks, "run_probe", asked_once)
     (gpu,) = problems_in(machine_checks.gpu(settings(tmp_path, "cuda")))
     assert gpu.level == "problem"
     assert gpu.message.startswith("present and unusable: the GPU cannot be used: ")
@@ -128,7 +130,7 @@ def test_a_gpu_that_cannot_be_used_is_a_problem_and_its_provider_a_warning(
 def test_two_installations_of_onnxruntime_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("onnxruntime", "onnxruntime-gpu"):
         installed(tmp_path / name, monkeypatch, name, "1.31.1")
-    monkeypatch.setattr(machine_checks, "ask", lambda *words: (True, words[-1]))
+    monkeypatch.setattr(machine_checks, "run_probe", lambda *words: (True, words[-1]))
     (found,) = problems_in(machine_checks.providers(settings(tmp_path)))
     assert "are both installed" in found.message
 
@@ -169,7 +171,7 @@ def test_plugins_that_do_not_import_are_a_problem(monkeypatch: pytest.MonkeyPatc
     assert "HARNESS_PLUGINS names 'no_such_module'" in found.message
     monkeypatch.delenv("HARNESS_PLUGINS")
     monkeypatch.setattr(machine_checks, "installed_plugins", lambda: ("an entry point",))
-    monkeypatch.setattr(machine_checks, "ask", lambda _: (False, "entry point 'a' of b names 'c'"))
+    monkeypatch.setattr(machine_checks, "run_probe", lambda _: (False, "entry point 'a' of b names 'c'"))
     (found,) = problems_in(machine_checks.environment())
     assert (found.level, found.fix) == ("problem", "mend that distribution, or uninstall it")
 
@@ -195,7 +197,7 @@ def test_a_probe_that_prints_more_is_understood(tmp_path: Path, monkeypatch: pyt
         "__version__ = '2.11.0'\nprint('{not json')\nimport atexit; atexit.register(print, 'bye')",
     )
     package(tmp_path, monkeypatch, "torchaudio", "__version__ = '2.11.0'")
-    assert ask("torch") == (True, "torch 2.11.0 and torchaudio 2.11.0")
+    assert run_probe("torch") == (True, "torch 2.11.0 and torchaudio 2.11.0")
 
 
 # The data
@@ -237,7 +239,7 @@ def made(tmp_path: Path, new_record: Callable[[Path], Record]) -> Record:
 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the children, each of which has its tests."""
-    monkeypatch.setattr(machine_checks, "ask", lambda *words: (True, "fine"))
+    monkeypatch.setattr(machine_checks, "run_probe", lambda *words: (True, "fine"))
 
 
 def test_the_command_prints_lines_or_one_document_and_ends_as_it_says(
@@ -249,20 +251,20 @@ def test_the_command_prints_lines_or_one_document_and_ends_as_it_says(
     shutil.rmtree(made.root / "spool")
     (made.root / ".creating-abc").mkdir()
     made.root.chmod(0o755)
-    shown = inside(tmp_path, tmp_path / "cache", "doctor")
+    shown = run_in_process(tmp_path, tmp_path / "cache", "doctor")
     assert re.search(r"^warn     leftovers: .*\.creating-abc was left", shown, re.MULTILINE)
     assert "         -> harness doctor --fix" in shown
     assert "\x1b" not in shown
-    fixed = json.loads(inside(tmp_path, tmp_path / "cache", "doctor", "--fix", "--json"))
+    fixed = json.loads(run_in_process(tmp_path, tmp_path / "cache", "doctor", "--fix", "--json"))
     assert fixed["ok"]
     assert len(fixed["fixed"]) == 2
     assert all(set(one) == {"level", "subject", "message", "fix"} for one in fixed["findings"])
-    again = json.loads(inside(tmp_path, tmp_path / "cache", "doctor", "--fix", "--json"))
+    again = json.loads(run_in_process(tmp_path, tmp_path / "cache", "doctor", "--fix", "--json"))
     assert again["fixed"] == []
-    assert inside(tmp_path, tmp_path / "cache", "doctor", "--quiet") == ""
-    assert '"ok": false' in inside(
+    assert run_in_process(tmp_path, tmp_path / "cache", "doctor", "--quiet") == ""
+    assert '"ok": false' in run_in_process(
         tmp_path, tmp_path / "cache", "doctor", "--json", code=1, HARNESS_FAILPOINT="x:1:kill"
     )
-    inside(tmp_path, tmp_path / "cache", "doctor", "--record", str(tmp_path / "cache-file"), code=0)
+    run_in_process(tmp_path, tmp_path / "cache", "doctor", "--record", str(tmp_path / "cache-file"), code=0)
     (tmp_path / "file").write_text("")
-    inside(tmp_path, tmp_path / "cache", "doctor", "--record", "file", code=2)
+    run_in_process(tmp_path, tmp_path / "cache", "doctor", "--record", "file", code=2)

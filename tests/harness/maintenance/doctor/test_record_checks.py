@@ -204,6 +204,6 @@ def test_what_a_killed_sweep_left_is_told_and_put_right_once(record: Record) -> 
     assert record.journal.read_bytes() == before
     record.root.chmod(0o700)
     where = Settings(record.root, record.root.parent / "cache")
-    assert doctor.mend(where) == ([found.message], [])
-    assert doctor.mend(where) == ([], [])
+    assert doctor.repair(where) == ([found.message], [])
+    assert doctor.repair(where) == ([], [])
     assert problems_in(record_checks.stale(record)) == []

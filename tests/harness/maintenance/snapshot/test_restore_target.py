@@ -14,13 +14,13 @@ from harness.cli.exits import EXIT_REFUSED
 from harness.maintenance.snapshot.dvc_pointer import POINTER, Pointer
 from harness.maintenance.snapshot.dvc_project import DvcError, DvcProject, set_up
 from harness.maintenance.snapshot.restore import restore
-from harness.maintenance.snapshot.restore_target import RestoreRefusedError, move_aside, place_of
+from harness.maintenance.snapshot.restore_target import RestoreRefusedError, move_aside, restore_target
 from harness.maintenance.snapshot.snapshot import take_snapshot
 from harness.study.storage.record import Record, RecordError
 from tests.faults.test_old_and_readonly import read_only
 from tests.faults.tmpfs import disk, elsewhere
 from tests.harness.places.small_record import contents, small_record
-from tests.harness.places.workplace import inside
+from tests.harness.places.workplace import run_in_process
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_what_is_no_records_is_never_moved(
         with pytest.raises(RestoreRefusedError, match=f"{said}.*name a new or an empty folder"):
             restore(Record(place), project, force=force)
     with pytest.raises(RestoreRefusedError, match="has a folder of its own"):
-        place_of(Record(project), [project / "deeper"])
+        restore_target(Record(project), [project / "deeper"])
     assert contents(above) == before
     for place in (above / "inner", project / "mlruns"):
         with pytest.raises(DvcError, match="cache does not hold"):  # these are allowed
@@ -66,7 +66,7 @@ def test_all_that_a_record_may_hold_is_a_records(tmp_path: Path) -> None:
     (record.root / ".creating-x").mkdir()
     for name in ("mlflow.db-wal", "mlflow.db-shm", ".VERSION.123"):
         (record.root / name).touch()
-    assert place_of(record, [tmp_path / "project"]) == record.root
+    assert restore_target(record, [tmp_path / "project"]) == record.root
 
 
 def test_a_place_that_cannot_be_made_is_named_with_the_reason(project: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_place_that_cannot_be_made_is_named_with_the_reason(project: Path) -> 
     for place in (file / "deep" / "mlruns", file, project / ("x" * 300)):
         with pytest.raises(RestoreRefusedError, match=r"no record can be put at .*: name a new"):
             restore(Record(place), project)
-    told = inside(project, project, "restore", "--json", "--record", "models.py/x", code=EXIT_REFUSED)
+    told = run_in_process(project, project, "restore", "--json", "--record", "models.py/x", code=EXIT_REFUSED)
     assert "models.py/x (Not a directory)" in told
 
 
@@ -141,7 +141,7 @@ def test_what_to_do_next_is_told_for_where_it_was_done(
     (tmp_path / ".gitignore").write_text("*.pyc")
     small_record(tmp_path / "mlruns")
     with synced(monkeypatch) as names:
-        told = inside(tmp_path, tmp_path, "snapshot").splitlines()
+        told = run_in_process(tmp_path, tmp_path, "snapshot").splitlines()
     assert tmp_path.name in names
     assert any(name.startswith(f".{POINTER}.") for name in names)
     (keep,) = (line.removeprefix("keep it:  ") for line in told if line.startswith("keep it:"))
@@ -154,8 +154,10 @@ def test_what_to_do_next_is_told_for_where_it_was_done(
     assert [line for line in left.stdout.splitlines() if not line.startswith("A ")] == []
     assert (tmp_path / ".gitignore").read_text().splitlines() == ["*.pyc", "/mlruns/", "/mlruns.before-*/"]
     with synced(monkeypatch) as names:
-        told = inside(tmp_path, tmp_path, "restore", "--record", "my record").splitlines()
+        told = run_in_process(tmp_path, tmp_path, "restore", "--record", "my record").splitlines()
     assert told[-1] == "compare:  harness ui --record 'my record'"
     assert {"mlflow.db", "model.onnx", "my record", tmp_path.name} <= set(names)
     (tmp_path / ".git").rename(tmp_path / "git")
-    assert not [line for line in inside(tmp_path, tmp_path, "snapshot").splitlines() if "git add" in line]
+    assert not [
+        line for line in run_in_process(tmp_path, tmp_path, "snapshot").splitlines() if "git add" in line
+    ]

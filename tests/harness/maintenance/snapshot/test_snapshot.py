@@ -38,7 +38,7 @@ from harness.maintenance.snapshot.snapshot import Snapshot, check_snapshots, tak
 from harness.study.storage.record import Record, RecordError
 from harness.study.study import load_study, study_of
 from tests.harness.places.small_record import contents, small_record, stored_manifest
-from tests.harness.places.workplace import inside
+from tests.harness.places.workplace import run_in_process
 
 
 @pytest.fixture(scope="module")
@@ -165,11 +165,11 @@ def test_a_record_whose_database_is_damaged_is_kept_too(tmp_path: Path) -> None:
 def test_commands_say_what_is_missing(tmp_path: Path) -> None:
     assert (
         "there is no mlruns.dvc"
-        in json.loads(inside(tmp_path, tmp_path, "restore", "--json", code=EXIT_INPUT))["error"]
+        in json.loads(run_in_process(tmp_path, tmp_path, "restore", "--json", code=EXIT_INPUT))["error"]
     )
     assert (
         "no record at"
-        in json.loads(inside(tmp_path, tmp_path, "snapshot", "--json", code=EXIT_INPUT))["error"]
+        in json.loads(run_in_process(tmp_path, tmp_path, "snapshot", "--json", code=EXIT_INPUT))["error"]
     )
     assert list(tmp_path.iterdir()) == []
 

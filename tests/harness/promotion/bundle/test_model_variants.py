@@ -20,7 +20,7 @@ from harness.config.policy import VariantTolerances
 from harness.metrics.paired_comparison import paired_cluster_bootstrap
 from harness.promotion.bundle import latency, model_variants
 from harness.promotion.bundle.files import MODEL
-from harness.promotion.bundle.latency import Latency, measure
+from harness.promotion.bundle.latency import Latency, benchmark_latency
 from harness.promotion.bundle.model_variants import (
     Variant,
     _held_against,
@@ -245,7 +245,7 @@ class Slow:
 def test_latency_is_bounded_for_slow_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "MAX_SECONDS", 0.05)
     slow = Slow(0.02)  # 32 windows outlast the limit: one batch, no warm-up
-    found = measure(lambda: slow)
+    found = benchmark_latency(lambda: slow)
     assert slow.batches.count(32) == 1
     assert slow.batches.count(1) <= 1 + latency.WARM_UP + 3
     assert found.calls == 3
@@ -254,7 +254,7 @@ def test_latency_is_bounded_for_slow_models(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.cold_ms >= 20
     assert 1 < found.windows_per_s <= 50
     quick = Slow(0.0)
-    assert measure(lambda: quick).calls <= latency.ROUNDS * latency.MAX_CALLS
+    assert benchmark_latency(lambda: quick).calls <= latency.ROUNDS * latency.MAX_CALLS
 
 
 class Interrupted(Slow):
@@ -268,4 +268,4 @@ class Interrupted(Slow):
 
 def test_one_busy_moment_does_not_make_a_model_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "MAX_SECONDS", 0.3)
-    assert measure(lambda: Interrupted(0.001)).p99_ms < 400
+    assert benchmark_latency(lambda: Interrupted(0.001)).p99_ms < 400

@@ -18,11 +18,11 @@ from onnx import numpy_helper
 from data.labels import LabelMap
 from data.preparation.manifest import Manifest, Window
 from harness.config.files.policy_file import load_policy
-from harness.metrics.chance_level import judge
+from harness.metrics.chance_level import judge_against_chance
 from harness.metrics.predictions import Predictions
-from harness.promotion.guards.assessment import GuardRefusedError, post_test_guards, require
+from harness.promotion.guards.assessment import GuardRefusedError, post_test_guards, require_guards_pass
 from harness.promotion.guards.guard import Guard, refuses
-from harness.promotion.registry.champion import contest
+from harness.promotion.registry.champion import compare_challenger
 from harness.study.controls import Control, keep_control
 from models.networks.cnn import FastDiarizationModel
 from models.onnx_io.runtime import ProviderError
@@ -67,7 +67,7 @@ def check(guards: list[Guard], name: str, trip: str, companions: set[str], *, op
     integrity = any(guard.level == "integrity" for guard in found.values())
     assert any(refuses(DEFAULT, guard) for guard in guards) is integrity
     with pytest.raises(GuardRefusedError) as refusal:
-        require("voices", "trial 0", guards, PRODUCTION, opened=opened)
+        require_guards_pass("voices", "trial 0", guards, PRODUCTION, opened=opened)
     message = str(refusal.value)
     changed = "nothing but the test's ledger was changed" if opened else "nothing was changed"
     assert message.startswith(f"trial 0 of voices is refused under policy production; {changed}\n")
@@ -75,7 +75,7 @@ def check(guards: list[Guard], name: str, trip: str, companions: set[str], *, op
         assert all(part in message for part in (guard.name, guard.measured, guard.bound, guard.advice))
         assert len(guard.advice) > 20
     if not integrity:
-        require("voices", "trial 0", guards, DEFAULT)
+        require_guards_pass("voices", "trial 0", guards, DEFAULT)
     TABLE.append((name, trip, "refuses" if found[name].level == "integrity" else "warns", str(found[name])))
 
 
@@ -83,7 +83,7 @@ def test_a_sound_candidate_trips_nothing(sound: Case) -> None:
     guards = [*sound.before(PRODUCTION), *sound.test(PRODUCTION)]
     assert failed(guards) == {}
     assert all(guard.measured and guard.bound and guard.advice for guard in guards)
-    require("voices", "trial 0", guards, PRODUCTION)
+    require_guards_pass("voices", "trial 0", guards, PRODUCTION)
 
 
 # The network
@@ -158,7 +158,7 @@ def test_slight_miscalibration_is_said_and_never_refused(sound: Case) -> None:
     assert {name: guard.level for name, guard in failed(guards).items()} == {
         "calibration error (ECE)": "advice"
     }
-    require("voices", "trial 0", guards, PRODUCTION)
+    require_guards_pass("voices", "trial 0", guards, PRODUCTION)
 
 
 def test_chance_on_the_test(sound: Case) -> None:
@@ -256,7 +256,7 @@ def test_leakage(sound: Case) -> None:
 def test_a_broken_control(sound: Case) -> None:
     clusters = sound.candidate.shared.val.manifest.clusters()
     study = sound.candidate.study
-    keep_control(study, Control("unseen", judge(np.ones(len(clusters)), clusters)))
+    keep_control(study, Control("unseen", judge_against_chance(np.ones(len(clusters)), clusters)))
     try:
         guards = sound.before(PRODUCTION)
     finally:
@@ -341,7 +341,9 @@ def test_a_better_champion(sound: Case) -> None:
     clusters = sound.candidate.shared.test.manifest.clusters()
     champion = np.ones(len(clusters))
     challenger = np.array([index % 4 > 0 for index in range(len(clusters))], dtype=float)
-    lost = contest(challenger, champion, clusters, 100, 100, PRODUCTION.champion, opponent="champion 3")
+    lost = compare_challenger(
+        challenger, champion, clusters, 100, 100, PRODUCTION.champion, opponent="champion 3"
+    )
     check(
         [champion_guard(lost, is_champion=True, policy=PRODUCTION)],
         "against the champion",
@@ -349,5 +351,7 @@ def test_a_better_champion(sound: Case) -> None:
         set(),
         opened=True,
     )
-    won = contest(champion, challenger, clusters, 100, 100, PRODUCTION.champion, opponent="champion 3")
+    won = compare_challenger(
+        champion, challenger, clusters, 100, 100, PRODUCTION.champion, opponent="champion 3"
+    )
     assert champion_guard(won, is_champion=True, policy=PRODUCTION).ok

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from harness.config.cost import window_macs
 from harness.config.policy import ChampionRule
 from harness.config.trial.trial_config import TrialConfig
-from harness.promotion.registry.champion import Champion, contest, macs_of
+from harness.promotion.registry.champion import Champion, compare_challenger, macs_of
 from harness.promotion.registry.model_versions import RegisteredVersion
-from harness.reporting.analysis import Answers
+from harness.reporting.analysis import WindowCorrectness
 
 RULE = ChampionRule(margin=0.01, cheaper=0.2)
 MACS = 1_000_000
@@ -26,7 +26,7 @@ def answers(rights: float, clusters: int, seed: int = 0, windows: int = 20) -> t
 
 
 def against(ours: Any, theirs: Any, clusters: list[str], macs: int = MACS, **more: Any) -> Any:
-    return contest(
+    return compare_challenger(
         ours, theirs, clusters, macs, more.pop("champion_macs", MACS), RULE, opponent="champion x", **more
     )
 
@@ -181,7 +181,7 @@ def test_the_cheaper_one_may_be_worse_nowhere() -> None:
 @given(st.lists(st.tuples(st.floats(0.3, 1), st.floats(0.3, 1), st.integers(2, 20)), min_size=1, max_size=3))
 def test_a_report_and_a_promotion_decide_alike(parts: list[tuple[float, float, int]]) -> None:
     ours, theirs, clusters, subsets = pool(*((f"p{index}", *one) for index, one in enumerate(parts)))
-    told = [Answers(one, np.array(clusters), np.array(subsets)) for one in (ours, theirs)]
+    told = [WindowCorrectness(one, np.array(clusters), np.array(subsets)) for one in (ours, theirs)]
     found = against(ours, theirs, clusters, subsets=subsets)
-    assert found.difference == told[0].minus(told[1])
+    assert found.difference == told[0].difference_from(told[1])
     assert found.wins == (found.difference.decided and found.difference.value > 0)

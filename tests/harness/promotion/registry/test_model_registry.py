@@ -18,11 +18,11 @@ from harness.study.storage.promotion_lock import PromotionError, only_promotion
 from harness.study.storage.record import Record
 from harness.tracking.artifacts import ArtifactError
 from harness.tracking.experiment import Tracking
-from tests.harness.places.registry_place import (
+from tests.harness.places.registry_record import (
     NAME,
-    Place,
+    RegistryRecord,
     altered,
-    opened,
+    open_registry,
     proxy,
     source_run,
 )
@@ -40,14 +40,14 @@ STEPS_BACK = ("checked", "marked", "champion", "previous", "bundle", "told", "do
 @pytest.fixture(scope="module")
 def place(
     tmp_path_factory: pytest.TempPathFactory, new_record: Callable[[Path], Record], root: Path
-) -> Iterator[Place]:
+) -> Iterator[RegistryRecord]:
     folder = tmp_path_factory.mktemp("registry")
-    with opened(new_record(folder / "mlruns"), root, folder / "bundles") as place:
+    with open_registry(new_record(folder / "mlruns"), root, folder / "bundles") as place:
         yield place
 
 
 @pytest.fixture(scope="module")
-def three(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def three(place: RegistryRecord, tmp_path_factory: pytest.TempPathFactory) -> RegistryRecord:
     """Another registered model on the same server: version 3 is the champion, and replaced 2, which replaced 1."""
     three = replace(place, name=BACK, folder=tmp_path_factory.mktemp("three"), made=0)
     for _ in range(3):
@@ -57,14 +57,14 @@ def three(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture
-def ask(three: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+def ask(three: RegistryRecord, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", three.uri)
     common = ["--record", str(three.record.root), "--output", str(tmp_path / OUTPUT)]
     return lambda *words, name=BACK: CliRunner().invoke(cli, ["rollback", name, *words, *common])
 
 
 @pytest.fixture
-def back(three: Place) -> Iterator[None]:
+def back(three: RegistryRecord) -> Iterator[None]:
     """Version 3 is the champion again after the test."""
     yield
     for alias, version in (("champion", "3"), ("previous", "2")):
@@ -78,7 +78,7 @@ def running(client: MlflowClient) -> list[str]:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_between_any_two_steps(step: str, place: Place, tmp_path: Path) -> None:
+def test_killed_between_any_two_steps(step: str, place: RegistryRecord, tmp_path: Path) -> None:
     old, before = place.alias("champion"), place.verified()
     todo = place.order(seen=old)
     place.children.killed({**todo, "failpoint": f"promote.{step}"})
@@ -91,7 +91,7 @@ def test_killed_between_any_two_steps(step: str, place: Place, tmp_path: Path) -
     assert {one.state for one in versions_of(place.client, NAME)} <= {"verified", "abandoned"}
 
 
-def test_a_killed_promotion_that_is_not_repeated_leaves_an_abandoned_version(place: Place) -> None:
+def test_a_killed_promotion_that_is_not_repeated_leaves_an_abandoned_version(place: RegistryRecord) -> None:
     place.children.killed(place.order(seen=place.alias("champion"), failpoint="promote.read_back"))
     [left] = [one for one in versions_of(place.client, NAME) if one.state == "registered"]
     new = place.promoted()
@@ -100,7 +100,7 @@ def test_a_killed_promotion_that_is_not_repeated_leaves_an_abandoned_version(pla
     assert place.client.get_run(left.run_id).info.status == "KILLED"
 
 
-def test_what_a_version_says(place: Place) -> None:
+def test_what_a_version_says(place: RegistryRecord) -> None:
     old = place.alias("champion")
     version = place.promoted()
     stored = place.client.get_model_version(NAME, version)
@@ -116,7 +116,7 @@ def test_what_a_version_says(place: Place) -> None:
     assert run.data.metrics["test/balanced_accuracy"] == 0.75
 
 
-def test_one_that_does_not_win_is_the_challenger(place: Place) -> None:
+def test_one_that_does_not_win_is_the_challenger(place: RegistryRecord) -> None:
     champion, _, previous = place.aliases()
     version = place.promoted(wins=False)
     assert place.aliases() == [champion, version, previous]
@@ -125,7 +125,7 @@ def test_one_that_does_not_win_is_the_challenger(place: Place) -> None:
     place.client.delete_registered_model_alias(NAME, "challenger")
 
 
-def test_the_same_model_again_keeps_the_former_champion(place: Place) -> None:
+def test_the_same_model_again_keeps_the_former_champion(place: RegistryRecord) -> None:
     place.promoted()
     champion, previous = champion_of(place.client, NAME), place.alias("previous")
     assert champion is not None
@@ -136,7 +136,7 @@ def test_the_same_model_again_keeps_the_former_champion(place: Place) -> None:
     assert renewed.replaces == champion.replaces == previous
 
 
-def test_of_two_promotions_of_a_record_one_is_told(place: Place) -> None:
+def test_of_two_promotions_of_a_record_one_is_told(place: RegistryRecord) -> None:
     lock = str(place.record.root)
     orders = [place.order(seen=place.alias("champion"), lock=lock) for _ in range(2)]
     told, won = sorted(place.children(*orders), key=lambda one: "returned" in one)
@@ -155,7 +155,7 @@ def test_the_lock_is_free_again_after_its_block(record: Record) -> None:
             pass
 
 
-def test_of_two_records_on_one_server_the_later_is_told(place: Place) -> None:
+def test_of_two_records_on_one_server_the_later_is_told(place: RegistryRecord) -> None:
     seen = place.alias("champion")
     first = place.promoted()
     [answer] = place.children(place.order(seen=seen))
@@ -169,7 +169,9 @@ def test_of_two_records_on_one_server_the_later_is_told(place: Place) -> None:
     assert version in place.verified()
 
 
-def test_every_first_answer_lost_after_the_commit_makes_one_run_and_one_version(place: Place) -> None:
+def test_every_first_answer_lost_after_the_commit_makes_one_run_and_one_version(
+    place: RegistryRecord,
+) -> None:
     seen, before = place.alias("champion"), len(raw_versions(place.client, NAME))
     with proxy(place.uri, lose=True) as lossy:
         version = place.promoted(uri=lossy, study="lossy")
@@ -180,7 +182,9 @@ def test_every_first_answer_lost_after_the_commit_makes_one_run_and_one_version(
 
 
 @pytest.mark.parametrize("file", ["evidence.json", "bundle/model.onnx", "artifacts/model.onnx"])
-def test_what_the_server_does_not_hold_as_it_was_sealed_gets_no_alias(file: str, place: Place) -> None:
+def test_what_the_server_does_not_hold_as_it_was_sealed_gets_no_alias(
+    file: str, place: RegistryRecord
+) -> None:
     before = place.aliases()
     with proxy(place.uri, spoil=file) as spoiling:
         [answer] = place.children(place.order(seen=before[0], uri=spoiling))
@@ -192,7 +196,7 @@ def test_what_the_server_does_not_hold_as_it_was_sealed_gets_no_alias(file: str,
 
 
 @pytest.fixture(scope="module")
-def tracking(place: Place) -> Tracking:
+def tracking(place: RegistryRecord) -> Tracking:
     return Tracking(place.client, "sweep", identity="i" * 32)
 
 
@@ -207,7 +211,7 @@ def test_the_champion_comes_with_its_bundle(tracking: Tracking, tmp_path: Path) 
 
 @pytest.mark.parametrize("file", ["model.onnx", "golden/logits.npy", "SHA256SUMS"])
 def test_a_champion_that_was_altered_on_the_server_is_refused_by_name(
-    file: str, place: Place, tracking: Tracking, tmp_path: Path
+    file: str, place: RegistryRecord, tracking: Tracking, tmp_path: Path
 ) -> None:
     version = str(place.alias("champion"))
     with altered(place.stored(version, file)), pytest.raises(ArtifactError) as caught:
@@ -218,13 +222,13 @@ def test_a_champion_that_was_altered_on_the_server_is_refused_by_name(
     assert not (tmp_path / "bundle").exists()
 
 
-def tags(three: Place, key: str) -> dict[str, str]:
+def tags(three: RegistryRecord, key: str) -> dict[str, str]:
     return {str(one.version): one.tags[key] for one in raw_versions(three.client, BACK) if key in one.tags}
 
 
 @pytest.mark.usefixtures("back")
 @pytest.mark.parametrize("step", STEPS_BACK)
-def test_a_rollback_killed_between_any_two_steps(step: str, three: Place, tmp_path: Path) -> None:
+def test_a_rollback_killed_between_any_two_steps(step: str, three: RegistryRecord, tmp_path: Path) -> None:
     order = {
         "do": "rollback", "uri": three.uri, "name": BACK, "record": str(three.record.root),
         "output": str(tmp_path / OUTPUT),
@@ -248,7 +252,9 @@ def test_a_rollback_killed_between_any_two_steps(step: str, three: Place, tmp_pa
 
 
 @pytest.mark.usefixtures("back")
-def test_back_to_the_first_and_forth(three: Place, ask: Callable[..., Result], tmp_path: Path) -> None:
+def test_back_to_the_first_and_forth(
+    three: RegistryRecord, ask: Callable[..., Result], tmp_path: Path
+) -> None:
     aside = (
         tmp_path / OUTPUT / ".sweep.aside"
     )  # of a promotion that was killed: finished later it would undo this
@@ -275,7 +281,7 @@ def test_back_to_the_first_and_forth(three: Place, ask: Callable[..., Result], t
 
 
 def test_a_dry_run_checks_and_changes_nothing(
-    three: Place, ask: Callable[..., Result], tmp_path: Path
+    three: RegistryRecord, ask: Callable[..., Result], tmp_path: Path
 ) -> None:
     before = [(one.version, one.tags) for one in raw_versions(three.client, BACK)]
     result = ask("--dry-run")
@@ -286,7 +292,9 @@ def test_a_dry_run_checks_and_changes_nothing(
     assert not (tmp_path / OUTPUT).exists()
 
 
-def test_an_altered_version_is_no_way_back(three: Place, ask: Callable[..., Result], tmp_path: Path) -> None:
+def test_an_altered_version_is_no_way_back(
+    three: RegistryRecord, ask: Callable[..., Result], tmp_path: Path
+) -> None:
     for words in ([], ["--dry-run"]):
         with altered(three.stored("2", "model.onnx")):
             result = ask(*words)
@@ -297,7 +305,7 @@ def test_an_altered_version_is_no_way_back(three: Place, ask: Callable[..., Resu
 
 
 def test_what_no_promotion_wrote_is_not_replaced(
-    three: Place, ask: Callable[..., Result], tmp_path: Path
+    three: RegistryRecord, ask: Callable[..., Result], tmp_path: Path
 ) -> None:
     notes = tmp_path / OUTPUT / "sweep" / "notes.txt"
     notes.parent.mkdir(parents=True)
@@ -317,7 +325,7 @@ def test_what_no_promotion_wrote_is_not_replaced(
     ],
 )
 def test_what_is_not_there_is_answered_with_what_is(
-    words: list[str], message: str, three: Place, ask: Callable[..., Result]
+    words: list[str], message: str, three: RegistryRecord, ask: Callable[..., Result]
 ) -> None:
     result = ask(*words[1:], name=words[0])
     assert (result.exit_code, result.stderr) == (2, f"error: {message}\n")
@@ -325,7 +333,7 @@ def test_what_is_not_there_is_answered_with_what_is(
 
 
 def test_not_beside_a_promotion(
-    three: Place, ask: Callable[..., Result], record: Record, tmp_path: Path
+    three: RegistryRecord, ask: Callable[..., Result], record: Record, tmp_path: Path
 ) -> None:
     for held, place in ((three.record, None), (record, tmp_path / OUTPUT)):
         with only_promotion(held, place):
@@ -335,14 +343,16 @@ def test_not_beside_a_promotion(
 
 
 @pytest.mark.usefixtures("back")
-def test_after_a_promotion_that_was_killed_before_its_last_step(three: Place, ask: Any) -> None:
+def test_after_a_promotion_that_was_killed_before_its_last_step(three: RegistryRecord, ask: Any) -> None:
     """`previous` names the champion itself by then; the champion knows what it had replaced."""
     three.client.set_registered_model_alias(BACK, "previous", "3")
     assert ask().exit_code == 0
     assert three.aliases() == ["2", None, "1"]
 
 
-def test_a_version_that_was_not_verified_is_no_way_back(three: Place, ask: Callable[..., Result]) -> None:
+def test_a_version_that_was_not_verified_is_no_way_back(
+    three: RegistryRecord, ask: Callable[..., Result]
+) -> None:
     three.children.killed(three.order(seen="3", failpoint="promote.version"))
     result = ask("--to", "4")
     assert result.exit_code == 2
@@ -350,7 +360,9 @@ def test_a_version_that_was_not_verified_is_no_way_back(three: Place, ask: Calla
     assert three.alias("champion") == "3"
 
 
-def test_a_challenger_put_forward_by_hand_can_be_taken_back(three: Place, ask: Callable[..., Result]) -> None:
+def test_a_challenger_put_forward_by_hand_can_be_taken_back(
+    three: RegistryRecord, ask: Callable[..., Result]
+) -> None:
     version = three.promoted(wins=False)
     assert ask("--to", version).exit_code == 0
     assert three.aliases() == [version, None, "3"]

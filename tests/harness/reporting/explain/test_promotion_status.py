@@ -6,19 +6,24 @@ from click.testing import CliRunner
 
 from harness.cli.main import cli
 from harness.config.trial.trial_config import TrialConfig
-from harness.study.confirmation.definition import Arm, Result, save_definition, save_result
-from harness.study.decisions import Decision, decisions_of, remember
+from harness.study.confirmation.definition import (
+    ConfirmedConfig,
+    ReplicateResult,
+    save_definition,
+    save_result,
+)
+from harness.study.decisions import Decision, add_decision, decisions_of
 from harness.study.ensembles import EnsembleSummary
-from harness.study.ensembles import remember as remember_ensemble
+from harness.study.ensembles import save_ensemble as remember_ensemble
 from harness.study.study import Study
-from tests.harness.places.report_study import Place
+from tests.harness.places.report_study import ReportRecord
 from tests.harness.places.why_answers import asked, text_of
 
 GUARD = {"name": "latency P99, batch 1", "level": "quality", "ok": False, "measured": "112.0 ms on CPU", "bound": "< 10 ms",
          "advice": "A smaller width is cheaper."}  # fmt: skip
 
 
-def test_decisions_are_kept_and_told(place: Place, study: Study) -> None:
+def test_decisions_are_kept_and_told(place: ReportRecord, study: Study) -> None:
     best = study.best().number
     other = next(number for number in (0, 1) if number != best)
     refused = Decision(
@@ -37,7 +42,7 @@ def test_decisions_are_kept_and_told(place: Place, study: Study) -> None:
         note="not shown better",
     )
     for decision in (refused, promoted, challenger):
-        remember(study, decision)
+        add_decision(study, decision)
     assert decisions_of(study) == [refused, promoted, challenger]
     answer = asked(place, study, str(other))
     assert (
@@ -57,7 +62,7 @@ def test_decisions_are_kept_and_told(place: Place, study: Study) -> None:
 def confirm(study: Study, scores: dict[int, tuple[float, float, float]]) -> None:
     """Three fresh seeds of each of these trials; the first is the baseline too."""
     arms = [
-        Arm(
+        ConfirmedConfig(
             one.name,
             TrialConfig.model_validate(one.config),
             one.values,
@@ -73,11 +78,14 @@ def confirm(study: Study, scores: dict[int, tuple[float, float, float]]) -> None
     for arm in arms:
         for seed, score in enumerate(scores[arm.trial], 1):
             save_result(
-                study, arm.fingerprint, seed, Result({**study.trial(arm.trial).outcome, "score": score})
+                study,
+                arm.fingerprint,
+                seed,
+                ReplicateResult({**study.trial(arm.trial).outcome, "score": score}),
             )
 
 
-def test_a_confirmation_says_who_lost_and_what_it_lacked(place: Place, study: Study) -> None:
+def test_a_confirmation_says_who_lost_and_what_it_lacked(place: ReportRecord, study: Study) -> None:
     confirm(study, {0: (0.70, 0.71, 0.72), 1: (0.80, 0.81, 0.82)})
     lost = asked(place, study, "0")
     assert (
@@ -97,13 +105,13 @@ def test_a_confirmation_says_who_lost_and_what_it_lacked(place: Place, study: St
     assert sum("within one standard error of the best as well" in text_of(one) for one in equal) == 1
 
 
-def test_the_baseline_answers_by_name(place: Place, study: Study) -> None:
+def test_the_baseline_answers_by_name(place: ReportRecord, study: Study) -> None:
     answer = asked(place, study, "baseline")
     assert (answer.trial, answer.state) == ("baseline", "absent")
     assert "harness confirm voices" in text_of(answer)
     told = [study.trial(number) for number in (0, 1)]
     arms = [
-        Arm(
+        ConfirmedConfig(
             one.name, TrialConfig.model_validate(one.config), one.values, number, one.score, is_baseline=False
         )
         for number, one in zip((0, None), told, strict=True)
@@ -113,13 +121,13 @@ def test_the_baseline_answers_by_name(place: Place, study: Study) -> None:
     assert "0 of 4 trainings done" in text_of(asked(place, study, "baseline"))
     for arm, scores in zip(arms, ((0.8, 0.82), (0.6, 0.62)), strict=True):
         for seed, score in enumerate(scores, 1):
-            save_result(study, arm.fingerprint, seed, Result({**told[0].outcome, "score": score}))
+            save_result(study, arm.fingerprint, seed, ReplicateResult({**told[0].outcome, "score": score}))
     answer = asked(place, study, "baseline")
     assert answer.why == (
         "the baseline was not promoted: the confirmation on fresh seeds chose trial 0, the baseline ranks 2 of 2 there"
     )
     assert "it lost: its mean, 0.610" in text_of(answer)
-    remember(study, Decision("2026-01-01", "default", "baseline, seed 2", "refused"))
+    add_decision(study, Decision("2026-01-01", "default", "baseline, seed 2", "refused"))
     assert "baseline, seed 2 was refused" in asked(place, study, "baseline").why
     save_definition(study, [replace(arms[0], is_baseline=True)], 2)
     assert asked(place, study, "baseline").trial == "trial 0"
@@ -132,13 +140,13 @@ def test_a_number_is_not_taken_for_the_start_of_another() -> None:
 
 
 def test_what_was_decided_about_the_same_configuration_under_another_name_is_found(
-    place: Place, study: Study
+    place: ReportRecord, study: Study
 ) -> None:
     trial = study.trial(2)
     promoted = Decision(
         "2026-01-02T00:00:00+00:00", "default", "baseline, seed 1", "promoted", "m", "1", fingerprint=trial.fingerprint
     )  # fmt: skip
-    remember(study, promoted)
+    add_decision(study, promoted)
     assert decisions_of(study) == [promoted]
     answer = asked(place, study, "2")
     assert answer.why == "baseline, seed 1 was promoted as m version 1 on 2026-01-02 under policy default"
@@ -147,13 +155,15 @@ def test_what_was_decided_about_the_same_configuration_under_another_name_is_fou
     assert not Decision("", "default", "baseline", "refused").is_about("trial 2", "")  # from before the field
 
 
-def test_a_trial_that_was_confirmed_alone_says_so(place: Place, study: Study) -> None:
+def test_a_trial_that_was_confirmed_alone_says_so(place: ReportRecord, study: Study) -> None:
     one = study.trial(0)
-    arm = Arm(one.name, TrialConfig.model_validate(one.config), one.values, 0, one.score, 0.01, True)
+    arm = ConfirmedConfig(
+        one.name, TrialConfig.model_validate(one.config), one.values, 0, one.score, 0.01, True
+    )
     save_definition(study, [arm], 2, named=True)
     assert "confirmation of trial 0 alone: 0 of 2 trainings done" in text_of(asked(place, study, "0"))
     for seed in (1, 2):
-        save_result(study, arm.fingerprint, seed, Result({**one.outcome, "score": 0.7}))
+        save_result(study, arm.fingerprint, seed, ReplicateResult({**one.outcome, "score": 0.7}))
     assert "confirmed alone: trial 0 (the baseline): 0.700" in text_of(asked(place, study, "0"))
     assert "the trial that was named" not in text_of(asked(place, study, "1"))
     record = ["--record", str(place.record.root)]
@@ -161,7 +171,7 @@ def test_a_trial_that_was_confirmed_alone_says_so(place: Place, study: Study) ->
     assert "trial 0 confirmed alone: winner: trial 0 (the baseline)" in shown
 
 
-def test_an_ensemble_answers_by_name(place: Place, study: Study) -> None:
+def test_an_ensemble_answers_by_name(place: ReportRecord, study: Study) -> None:
     members = (study.trial(0), study.trial(1))
     remember_ensemble(
         study, EnsembleSummary("both", "a" * 32, members, ("r0", "r1"), "f", members[0].outcome)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from harness.reporting.explain.pruning import pruning_reason
-from harness.reporting.explain.why import why
+from harness.reporting.explain.why import explain_trial
 from harness.study.storage.record import Record
 from harness.study.study import Study
-from tests.harness.places.report_study import Place
+from tests.harness.places.report_study import ReportRecord
 from tests.harness.places.why_answers import asked, study_of, text_of
 
 
@@ -56,7 +56,7 @@ def test_the_median_rule_is_told_with_what_it_saw(record: Record) -> None:
         3,
     )
     assert found.others == pytest.approx((0.75, 0.65, 0.55))
-    answer = why(record, study, "003", is_run=False)
+    answer = explain_trial(record, study, "003", is_run=False)
     assert answer.state == "pruned"
     assert answer.why == (
         "trial 3 was pruned by the median rule at epoch 3: its smoothed validation score, 0.580, was below 0.650"
@@ -71,7 +71,7 @@ def test_whatever_optuna_prunes_is_explained_by_its_own_rule(
     tmp_path_factory: Any, data: Any, rule: str
 ) -> None:
     """The numbers that are found again decide as Optuna decided."""
-    place = Place(tmp_path_factory.mktemp("pruned"))
+    place = ReportRecord(tmp_path_factory.mktemp("pruned"))
     pruner = {"type": rule, "startup_trials": 2, "warmup_epochs": 1, "reduction_factor": 2, "patience": 1}
     study = study_of(
         place.record, pruner=pruner, parameters={"learning_rate": {"float": [1e-4, 1e-2]}, "epochs": 6}
@@ -99,5 +99,5 @@ def test_a_trial_is_judged_by_those_of_its_own_study(record: Record) -> None:
     assert pruning_reason(record, first, number).others == (0.6,)
 
 
-def test_a_pruned_trial_whose_epochs_are_unknown_keeps_its_reason(place: Place, study: Study) -> None:
+def test_a_pruned_trial_whose_epochs_are_unknown_keeps_its_reason(place: ReportRecord, study: Study) -> None:
     assert asked(place, study, "3").why == "trial 3 was pruned: the median pruner stopped it"

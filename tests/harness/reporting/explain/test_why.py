@@ -11,13 +11,15 @@ from harness.cli.main import cli
 from harness.metrics.chance_level import ChanceTestResult
 from harness.study.controls import Control, keep_control
 from harness.study.study import Study, StudyError
-from tests.harness.places.report_study import Place
+from tests.harness.places.report_study import ReportRecord
 from tests.harness.places.why_answers import asked, study_of, text_of
 
 # Failed, left out, unfinished
 
 
-def test_a_failure_is_told_with_its_kind_and_the_end_of_its_traceback(place: Place, study: Study) -> None:
+def test_a_failure_is_told_with_its_kind_and_the_end_of_its_traceback(
+    place: ReportRecord, study: Study
+) -> None:
     assert asked(place, study, "4").why == "trial 4 failed: configuration: <b>no</b> memory"
     frozen = study.optuna_study.trials[4]
     attributes = {**frozen.user_attrs, "traceback": "\n".join(f"line {k}" for k in range(9)), "retries": 2}
@@ -34,7 +36,7 @@ def test_a_failure_is_told_with_its_kind_and_the_end_of_its_traceback(place: Pla
     assert "line 2" not in text
 
 
-def test_a_duplicate_names_its_first(place: Place, study: Study) -> None:
+def test_a_duplicate_names_its_first(place: ReportRecord, study: Study) -> None:
     twin = {"duplicate_of": 0, "values": {}, "reason": "the same configuration as trial 0"}
     study.optuna_study.add_trial(
         optuna.trial.create_trial(state=TrialState.COMPLETE, value=0.8, user_attrs=twin)
@@ -47,14 +49,14 @@ def test_a_duplicate_names_its_first(place: Place, study: Study) -> None:
     assert "cost no budget" in text_of(answer)
 
 
-def test_a_skipped_arm_gives_its_reason(place: Place, study: Study) -> None:
+def test_a_skipped_arm_gives_its_reason(place: ReportRecord, study: Study) -> None:
     skipped = {"state": "skipped", "values": {}, "reason": "no file /x.bin"}
     study.optuna_study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=skipped))
     answer = asked(place, study, "5")
     assert (answer.state, answer.why) == ("skipped", "trial 5 was skipped: no file /x.bin")
 
 
-def test_what_is_not_finished_says_what_the_next_launch_does(place: Place, study: Study) -> None:
+def test_what_is_not_finished_says_what_the_next_launch_does(place: ReportRecord, study: Study) -> None:
     trial = study.optuna_study.ask()
     assert asked(place, study, "5", is_run=True).why == "trial 5 was asked for and has not started"
     trial.set_user_attr("config", study.trial(0).config)
@@ -74,7 +76,7 @@ def test_what_is_not_finished_says_what_the_next_launch_does(place: Place, study
     assert asked(place, study, "5").state == "abandoned"
 
 
-def test_controls_answer_by_name(place: Place, study: Study) -> None:
+def test_controls_answer_by_name(place: ReportRecord, study: Study) -> None:
     assert asked(place, study, "unseen").state == "absent"
     keep_control(study, Control("unseen", ChanceTestResult("broken", 0.8, 0.7, 100, 20), "", "f"))
     keep_control(study, Control("shuffled_labels", None, "data: no memory", "f"))
@@ -92,7 +94,7 @@ def test_controls_answer_by_name(place: Place, study: Study) -> None:
 # Complete
 
 
-def test_a_trial_that_luck_may_explain_is_not_called_worse(place: Place, study: Study) -> None:
+def test_a_trial_that_luck_may_explain_is_not_called_worse(place: ReportRecord, study: Study) -> None:
     answer = asked(place, study, "1")
     assert answer.state == "complete"
     best, second = sorted((study.trial(0), study.trial(1)), key=lambda trial: -trial.score)
@@ -114,7 +116,7 @@ def test_a_trial_that_luck_may_explain_is_not_called_worse(place: Place, study: 
     assert "the distance is more than that" in last
 
 
-def test_the_best_is_told_to_be_promoted(place: Place, study: Study) -> None:
+def test_the_best_is_told_to_be_promoted(place: ReportRecord, study: Study) -> None:
     best = study.best().number
     answer = asked(place, study, str(best))
     assert (
@@ -124,13 +126,13 @@ def test_the_best_is_told_to_be_promoted(place: Place, study: Study) -> None:
     assert "none has succeeded" in text_of(answer)
 
 
-def test_trials_judged_on_other_windows_are_no_rivals(place: Place, study: Study) -> None:
+def test_trials_judged_on_other_windows_are_no_rivals(place: ReportRecord, study: Study) -> None:
     other = place.study("second", seed=3)
     place.add(other, 0.6, seed=9)
     assert "rank 1 of 1" in text_of(asked(place, other, "0"))
 
 
-def test_what_cannot_be_exported_says_so(place: Place) -> None:
+def test_what_cannot_be_exported_says_so(place: ReportRecord) -> None:
     study = place.study()
     place.add(study, 0.8, seed=1, promotable="no: the embedding network cannot be exported")
     assert "the embedding network cannot be exported" in asked(place, study, "0").why
@@ -149,13 +151,13 @@ def test_what_cannot_be_exported_says_so(place: Place) -> None:
     ],
 )
 def test_another_word_names_the_nearest_and_the_range(
-    place: Place, study: Study, word: str, said: str
+    place: ReportRecord, study: Study, word: str, said: str
 ) -> None:
     with pytest.raises(StudyError, match=said):
         asked(place, study, word)
 
 
-def test_the_command_prints_text_or_one_document(place: Place, study: Study) -> None:
+def test_the_command_prints_text_or_one_document(place: ReportRecord, study: Study) -> None:
     record = ["--record", str(place.record.root)]
     shown = CliRunner().invoke(cli, ["why", "voices", "004 clean log_mel", *record])
     assert (shown.exit_code, shown.output.splitlines()[0]) == (

@@ -14,7 +14,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness.study.sampling import bounded_tpe
-from harness.study.sampling.bounded_tpe import BEST, BoundedTPE, few
+from harness.study.sampling.bounded_tpe import BEST, BoundedTPE, subsample_trials
 
 SPACE: dict[str, BaseDistribution] = {
     "rate": FloatDistribution(1e-4, 1e-1, log=True),
@@ -58,7 +58,7 @@ def test_of_a_long_study_it_is_optunas_of_the_few(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(bounded_tpe, "SHOWN", 40)
     trials = [trial(number, STATES[number % 3], (number * 37 % 101) / 101) for number in range(300)]
     told = {"seed": 3, "n_startup_trials": 5, "multivariate": True, "group": True, "constant_liar": liar}
-    shown = few(trials, maximize=True)
+    shown = subsample_trials(trials, maximize=True)
     assert asked(BoundedTPE, told, trials) == asked(TPESampler, told, shown)
     assert asked(BoundedTPE, told, trials) != asked(TPESampler, told, trials)
 
@@ -71,7 +71,7 @@ def test_the_best_and_the_running_are_among_them_and_the_others_lie_evenly(
     trials = [trial(number, state, score) for number, (state, score) in enumerate(given_)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bounded_tpe, "SHOWN", 50)
-        shown = few(trials, maximize=maximize)
+        shown = subsample_trials(trials, maximize=maximize)
     ended = [one for one in trials if one.state in STATES[:2]]
     if len(ended) <= 50:
         assert shown == trials

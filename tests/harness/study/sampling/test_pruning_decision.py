@@ -13,7 +13,7 @@ from harness.reporting.explain.pruning import pruning_reason, pruning_sentence, 
 from harness.study.sampling.pruning_decision import PRUNED_BY, should_prune
 from harness.study.storage.record import Record
 from harness.study.study import Study, load_study
-from tests.harness.places.report_study import Place
+from tests.harness.places.report_study import ReportRecord
 from tests.harness.places.why_answers import study_of
 
 RULES = ("median", "patient", "halving", "hyperband")
@@ -54,7 +54,7 @@ class Worker:
 def test_what_is_written_is_what_the_journal_says(
     tmp_path_factory: Any, rule: str, epochs: list[tuple[int, int]]
 ) -> None:
-    record = Place(tmp_path_factory.mktemp("pruned")).record
+    record = ReportRecord(tmp_path_factory.mktemp("pruned")).record
     study = study_of(record, **definition(rule))
     workers = [Worker(study) for _ in range(3)]
     for worker, score in epochs:

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 from harness.config.sweep import Sweep
 from harness.study.storage.journal import AtomicJournalBackend
 from harness.study.storage.record import Record
-from harness.study.storage.trial_attributes import large, set_attributes
+from harness.study.storage.trial_attributes import json_attribute, set_attributes
 from harness.study.study import load_study, open_study
 
 
@@ -50,7 +50,7 @@ def test_large_attributes_are_text_in_the_journal_and_objects_to_whoever_reads_t
     summary = study_again(record).trial(0)
     assert (summary.config, summary.outcome) == (config, outcome)
     assert (dict(summary.config), len(summary.config), repr(summary.config)) == (config, 2, repr(config))
-    assert large({}, "config") == {}
+    assert json_attribute({}, "config") == {}
     study.release()
 
 

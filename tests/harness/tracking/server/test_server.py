@@ -17,7 +17,11 @@ import pytest
 
 from harness.maintenance.doctor import record_checks
 from harness.maintenance.snapshot.record_copy import copy_record
-from harness.maintenance.snapshot.restore_target import RestoreRefusedError, lock_unused_record, place_of
+from harness.maintenance.snapshot.restore_target import (
+    RestoreRefusedError,
+    lock_unused_record,
+    restore_target,
+)
 from harness.study.storage.record import Record, RecordError
 from harness.tracking.experiment import connect
 from harness.tracking.server.server import ServerError, TrackingServer, free_port
@@ -103,7 +107,7 @@ def test_while_a_server_is_open_its_record_is_not_replaced(
         assert list(record_checks.locks(record)) == []
         copy_record(record, tmp_path / "copy")
         assert not (tmp_path / "copy" / "locks").exists()
-    assert place_of(record, [tmp_path]) == record.root, "a server leaves nothing that no record has"
+    assert restore_target(record, [tmp_path]) == record.root, "a server leaves nothing that no record has"
     with lock_unused_record(record):
         command = [sys.executable, "-P", "-m", "harness.tracking.server.app", "127.0.0.1", str(free_port())]
         late = subprocess.run(

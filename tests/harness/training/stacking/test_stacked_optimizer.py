@@ -11,7 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from harness.training.stacking.stacked_adamw import StackedAdamW
 from harness.training.stacking.stacked_scaler import StackedScaler
-from models.networks.stacked import packed
+from models.networks.stacked import stack_tensors
 
 CPU = torch.device("cpu")
 SHAPES = ((3, 2, 1, 3), (3,), (2, 3))
@@ -45,13 +45,15 @@ def alone(optimizer: torch.optim.AdamW, seed: int, steps: range, rate: float) ->
 
 def together(stacked: StackedAdamW, seeds: list[int], steps: range, rates: list[float]) -> None:
     for step in steps:
-        each = [packed(list(one)) for one in zip(*(gradients(seed, step) for seed in seeds), strict=True)]
+        each = [
+            stack_tensors(list(one)) for one in zip(*(gradients(seed, step) for seed in seeds), strict=True)
+        ]
         stacked.step(each, torch.tensor(rates, dtype=torch.float64) / (1 + step))
 
 
 def stacked_of(members: list[torch.optim.AdamW]) -> StackedAdamW:
     columns = zip(*(one.param_groups[0]["params"] for one in members), strict=True)
-    return StackedAdamW([packed([each.detach() for each in column]) for column in columns], members)
+    return StackedAdamW([stack_tensors([each.detach() for each in column]) for column in columns], members)
 
 
 def states(optimizer: torch.optim.AdamW) -> list[dict[str, torch.Tensor]]:
@@ -94,7 +96,7 @@ def test_who_stays_steps_on_and_who_is_not_finite_does_not_step() -> None:
     stacked = stacked_of(members)
     together(stacked, [0, 1, 2], range(2), [0.1, 0.2, 0.3])
     stacked.keep([2, 0], [one[[2, 0]] for one in stacked.parameters])
-    bad = [packed(list(one)) for one in zip(gradients(2, 2), gradients(0, 2), strict=True)]
+    bad = [stack_tensors(list(one)) for one in zip(gradients(2, 2), gradients(0, 2), strict=True)]
     bad[1][1] = float("inf")
     rates = torch.tensor([0.3, 0.1], dtype=torch.float64) / 3
     stacked.step(bad, rates, torch.tensor([True, False]))

@@ -171,7 +171,7 @@ class WarmProcess:
 
 
 @dataclass
-class Place:
+class RegistryRecord:
     """A record's real server, the warm process, bundles, and the registered model that they become versions of."""
 
     record: Record
@@ -299,10 +299,10 @@ def warm(root: Path, *modules: str) -> Iterator[WarmProcess]:
 
 
 @contextmanager
-def opened(record: Record, root: Path, folder: Path) -> Iterator[Place]:
+def open_registry(record: Record, root: Path, folder: Path) -> Iterator[RegistryRecord]:
     """The server and the warm process, with a first champion."""
     with TrackingServer(record) as server, warm(root) as children:
-        place = Place(record, server.uri, connect(server.uri), children, folder)
+        place = RegistryRecord(record, server.uri, connect(server.uri), children, folder)
         place.promoted()
         yield place
 

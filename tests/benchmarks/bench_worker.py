@@ -51,18 +51,19 @@ def watch_worker(stages: Stages) -> None:
 
     from harness.study.storage import trial_spool
     from harness.training import checkpoint, fit, learner, trial
+    from harness.training.outputs import model_files, run_artifacts
 
     for name, owner, attributes in (
         ("manifests, digests", trial, ("load_prepared",)),
         ("features opened", trial, ("load_split",)),
         ("statistics", trial, ("summarise",)),
         ("model made", trial.Trial, ("build",)),
-        ("weights.pt", trial, ("save_weights",)),
-        ("ONNX by template", trial, ("export_onnx",)),
-        (FIGURES, trial, ("label_histogram_image", "roc_figure", "confusion_figure")),
+        ("weights.pt", model_files, ("save_weights",)),
+        ("ONNX by template", model_files, ("export_onnx",)),
+        (FIGURES, run_artifacts, ("label_histogram_image", "roc_figure", "confusion_figure")),
         (FIGURES, Image.Image, ("save",)),
-        ("histograms, predictions", trial, ("write_evidence",)),
-        ("sha256 of outputs", trial, ("sha256_of",)),
+        ("histograms, predictions", run_artifacts, ("write_evidence",)),
+        ("sha256 of outputs", run_artifacts, ("sha256_of",)),
         ("outputs synced", trial, ("sync_tree",)),
         ("fit, around the steps", trial, ("fit",)),
         ("steps", learner.Learner, ("step",)),

@@ -35,11 +35,11 @@ OPENED = """\
 import json, resource, sys, time
 from pathlib import Path
 import optuna, harness.config.sweep, harness.study.storage.journal_reader
-from harness.study.choose_trial import choose
+from harness.study.choose_trial import choose_trial
 from harness.study.storage.record import Record
 from harness.study.study import load_study
 began = time.perf_counter(); study = load_study(Record(Path(sys.argv[1])), "scale")
-opened = time.perf_counter(); choose(study, None)
+opened = time.perf_counter(); choose_trial(study, None)
 chosen = time.perf_counter(); peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 trials = len(study.optuna_study.get_trials(deepcopy=False))
 print(json.dumps({"open_s": opened - began, "choose_s": chosen - opened, "peak_mb": peak, "trials": trials}))

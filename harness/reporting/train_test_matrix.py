@@ -10,7 +10,7 @@ from harness.metrics.few_clusters import FEW_CLUSTERS, few_clusters_note
 from harness.study.trials import TrialSummary
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    pass
 
 
 @dataclass(frozen=True)
@@ -92,37 +92,6 @@ def matrix_of(trials: Sequence[TrialSummary]) -> Matrix | None:
         for subset, trial in sorted(finalists.items())
     )
     return Matrix(rows, columns)
-
-
-def matrix_text(matrix: Matrix) -> str:
-    """The matrix for a terminal or a log, as wide as it needs to be."""
-    from io import StringIO
-
-    from rich.console import Console
-
-    console = Console(file=StringIO(), width=40 + 60 * len(matrix.columns))
-    console.print(matrix_table(matrix))
-    caption = "trained on (rows) x evaluated on (columns), best trial of each row, validation:"
-    return "\n".join([caption, *(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())])  # type: ignore[attr-defined]
-
-
-def matrix_table(matrix: Matrix) -> Table:
-    """The matrix as a table of rich."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None)
-    table.add_column("train", style="bold")
-    for column in matrix.columns:
-        table.add_column(column, justify="left", no_wrap=True)
-    for row in matrix.rows:
-        cells = [Text("" if cell is None else str(cell), style=_style(cell)) for cell in row.cells]
-        table.add_row(Text(row.subset), *cells)
-    return table
-
-
-def _style(cell: Cell | None) -> str:
-    return "dim" if cell is None or cell.few_clusters else ""
 
 
 def _cell(by_subset: dict[str, dict[str, Any]], name: str) -> Cell | None:

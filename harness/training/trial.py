@@ -14,6 +14,7 @@ import torch
 
 from data.plugins import load_plugins
 from data.preparation.prepare import Prepared, load_prepared
+from harness.config.trial.augmentation_config import AugmentationConfig
 from harness.config.trial.trial_config import TrialConfig
 from harness.core.errors import UsageError
 from harness.core.failpoints import failpoint
@@ -126,7 +127,8 @@ def load_training_data(
 ) -> TrainingData:
     """Open what a job's training reads; `should_stop` is asked again and again while features are made."""
     prepared = load_prepared(Path(job.prepared))
-    augmentation = config.augmentation.build(config.feature.num_features, config.feature.num_frames())
+    shape = config.feature.num_features, config.feature.num_frames()
+    augmentation = build_augmentation(config.augmentation, *shape)
     raw = augmentation is not None and augmentation.on_waveforms
     cache = Path(job.cache)
     train, transform = load_split(
@@ -136,6 +138,13 @@ def load_training_data(
     if config.control == "shuffled_labels":
         train = replace(train, labels=torch.from_numpy(permuted_labels(train.labels.numpy(), job.seed)))
     return TrainingData(prepared, train, val, transform, augmentation)
+
+
+def build_augmentation(config: AugmentationConfig, num_features: int, num_frames: int) -> Augmentation | None:
+    """Make what a training's draws come from, for features of this shape; None where everything is off."""
+    ranges = config.model_dump()
+    built = Augmentation(num_features, num_frames, share=ranges.pop("augment_share"), **ranges)
+    return built if built.on_waveforms or built.on_features else None
 
 
 class Trial:

@@ -83,7 +83,7 @@ def _closing(result: Launch, file: Path, matrices: Sequence[Matrix]) -> list[str
         lines.append(_best_line(result))
     lines += map(str, result.controls)
     for matrix in matrices:
-        from harness.reporting.train_test_matrix import matrix_text
+        from harness.cli.matrix_text import matrix_text
 
         lines += ["", matrix_text(matrix), ""]
     lines += dict.fromkeys(f"skipped: {arm['feature']}: {arm['reason']}" for arm in result.skipped)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import BaseModel, ConfigDict, Field
-
-if TYPE_CHECKING:
-    from models.augmentation import Augmentation
 
 
 class AugmentationConfig(BaseModel):
@@ -59,11 +54,3 @@ class AugmentationConfig(BaseModel):
         le=8,
         description="SpecAugment: masks of each kind in a window; together they cover half of it at most.",
     )
-
-    def build(self, num_features: int, num_frames: int) -> Augmentation | None:
-        """Give what the training draws from, for features of this shape; None where everything is off."""
-        from models.augmentation import Augmentation
-
-        ranges = self.model_dump()
-        built = Augmentation(num_features, num_frames, share=ranges.pop("augment_share"), **ranges)
-        return built if built.on_waveforms or built.on_features else None

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli.matrix_text import matrix_text
 from harness.reporting.compare_studies import compare_studies
 from harness.reporting.page.wording import summary
 from harness.reporting.report import make_report, render_html, render_markdown, write_matrix
-from harness.reporting.train_test_matrix import matrix_of, matrix_text
+from harness.reporting.train_test_matrix import matrix_of
 from harness.study.study import Study, StudyError
 from tests.harness.places.report_study import ReportRecord
 

@@ -26,7 +26,7 @@ from harness.config.trial.trial_config import TrialConfig
 from harness.study.storage.trial_spool import TrialSpool
 from harness.training.fit import CheckpointError, FitResult, Split, SplitError, fit
 from harness.training.job import Job
-from harness.training.trial import load_split, run_trial
+from harness.training.trial import build_augmentation, load_split, run_trial
 from models.augmentation import Augmentation
 from models.front_ends.config import Mfcc
 
@@ -79,7 +79,7 @@ TRAIN, VAL = waves(90, 0), waves(40, 1)
 
 
 def build(**ranges: Any) -> Augmentation | None:
-    return AugmentationConfig(**ranges).build(*SHAPE)
+    return build_augmentation(AugmentationConfig(**ranges), *SHAPE)
 
 
 def run(

@@ -38,7 +38,7 @@ def test_the_house_has_twelve_packages() -> None:
     assert set(entries(ROOT / "harness")) == HOUSE
 
 
-@pytest.mark.parametrize("folder", folders(), ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("folder", sorted(folders()), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_folder_holds_few_entries(folder: Path) -> None:
     if folder.relative_to(ROOT).as_posix() not in GROWING:
         assert len(entries(folder)) <= MAX_ENTRIES

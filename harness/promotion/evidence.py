@@ -19,6 +19,7 @@ from harness.metrics.predictions import Predictions
 from harness.promotion.bundle.files import MODEL, golden_of
 from harness.promotion.bundle.machine import machine
 from harness.promotion.bundle.model_variants import Variant
+from harness.promotion.draft import Draft
 from harness.promotion.frozen_test_set import FrozenTest, Opponent
 from harness.promotion.guards.assessment import GOLDEN_WINDOWS, waveforms_of
 from harness.promotion.guards.guard import Guard
@@ -28,7 +29,6 @@ from harness.study.confirmation.conclusion import Confirmation, Replicate
 from harness.study.ensembles import OPTIMISM, EnsembleSummary
 from harness.study.leaderboard import comparable_trials, expected_optimism, rank_of
 from harness.tracking.run_header import external_tags, external_weights
-from models.export.specification import Specification
 from models.onnx_io.session import open_session, run_onnx
 
 UNCONFIRMED = "unconfirmed: chosen by validation score, not retrained on fresh seeds"
@@ -38,10 +38,20 @@ GOLDEN_TOLERANCE = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.1}
 
 
 def evidence_of(
-    candidate: Candidate, confirmation: Confirmation | None, policy: Policy, guards: Sequence[Guard],
-    test: FrozenTest, specification: Specification,
-) -> dict[str, Any]:  # fmt: skip
-    """The whole of evidence.json, in plain JSON types."""
+    draft: Draft,
+    confirmation: Confirmation | None,
+    policy: Policy,
+    guards: Sequence[Guard],
+    test: FrozenTest,
+) -> dict[str, Any]:
+    """The whole of evidence.json, in plain JSON types (floats may be NaN or infinite: writing makes them null).
+
+    Parameters
+    ----------
+    confirmation : the one that speaks of the subject; written down only where the subject is a seed of it
+    guards : every guard that was asked, before the test and after, in the order of the list of guards
+    """
+    candidate, specification = draft.candidate, draft.specification
     confirmed = confirmation if isinstance(candidate.subject, Replicate) else None
     fp32 = next(variant for variant in test.variants if variant.name == "fp32")
     return {

@@ -82,7 +82,7 @@ def command(
     silent = quiet or as_json
     from harness.promotion.finish import Promotion, require_bundle_folders
     from harness.promotion.guards.assessment import GuardRefusedError
-    from harness.promotion.promote import promote
+    from harness.promotion.promote import PromotionRequest, promote
 
     progress = (lambda text: None) if silent else (lambda text: click.echo(text, err=True))
     place, confirmation = expand_home(output), None
@@ -91,9 +91,8 @@ def command(
     try:
         if confirm:
             confirmation = _confirm(loaded, run, where, rules, baseline, dry_run=dry_run, silent=silent)
-        result = promote(
-            study, run, where, place, progress, rules, confirmation=confirmation, dry_run=dry_run
-        )
+        request = PromotionRequest(rules, place, run, confirmation, dry_run)
+        result = promote(study, request, where, progress)
     except GuardRefusedError as refusal:
         if not as_json:
             raise

@@ -121,7 +121,7 @@ def opponent_of(
 
 
 def baseline_opponent(baseline: Finalist, tracking: Tracking, folder: Path) -> Opponent | str:
-    """The confirmed baseline's median seed; a text says why it cannot be compared with."""
+    """The confirmed baseline's median seed, fetched into ``folder``; or why it cannot be compared with, for a guard."""
     if not baseline.ranked:
         return f"not every seed of it has a score ({'; '.join(baseline.failed)})"
     if ONNX not in baseline.shipped.outcome["sha256"]:

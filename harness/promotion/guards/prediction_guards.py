@@ -108,10 +108,14 @@ BACKWARDS = (
     "train - validation gap",
     "quality",
     bounds=[
-        "quality.min_gap", "quality.max_gap", "quality.min_hard_gap", "quality.max_hard_gap", "quality.certainty",
+        "quality.min_gap",
+        "quality.max_gap",
+        "quality.min_hard_gap",
+        "quality.max_hard_gap",
+        "quality.certainty",
     ],
     advice=MEMORISED,
-)  # fmt: skip
+)
 def gap(seen: CandidateFacts) -> Iterator[Finding]:
     """Difference of balanced accuracy between training and validation windows, two-sided."""
     bounds = seen.policy.quality
@@ -135,13 +139,21 @@ def _metrics(one: Predictions) -> dict[str, float]:
 
 
 def _gap_error(train: ClusteredInterval, val: ClusteredInterval) -> tuple[float, int]:
-    """Standard error of the difference as if no cluster stood in both splits, and the fewer clusters."""
+    """Standard error of the difference as if no cluster stood in both splits, and the fewer clusters.
+
+    Of independent shares the variances p (1 - p) / n_eff add up; n_eff is the number of independent windows that the
+    clustered ones are worth.
+    """
     variance = sum(one.value * (1 - one.value) / one.n_eff for one in (train, val))
     return math.sqrt(variance), min(train.clusters, val.clusters)
 
 
 def _level(bounds: QualityBounds, outside: float, error: float, clusters: int) -> Level:
-    """Quality where a value lies `outside` with the policy's certainty, advice where chance may explain it."""
+    """Quality where a value lies `outside` with the policy's certainty, advice where chance may explain it.
+
+    Chance explains what is within t standard errors of the bound: Student's t with K - 1 degrees of freedom at
+    `certainty`, one-sided, since K clusters estimate the error.
+    """
     if bounds.certainty <= 0.5:  # the bare numbers: one cluster, which has no error to speak of, is no excuse
         return "quality"
     t = float(stdtrit(clusters - 1, bounds.certainty)) if clusters > 1 else math.inf

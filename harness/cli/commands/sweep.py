@@ -31,9 +31,14 @@ if TYPE_CHECKING:
 @click.option("--trials", type=click.IntRange(1), help="Trials in total, over all launches.")
 @common_options("record", "data_root", "cache", "workers", "device", "json", "quiet")
 def command(
-    file: Path, overrides: tuple[str, ...], name: str | None, trials: int | None,
-    as_json: bool, quiet: bool, **options: Any,
-) -> None:  # fmt: skip
+    file: Path,
+    overrides: tuple[str, ...],
+    name: str | None,
+    trials: int | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Run the trials of a sweep file.
 
     Run it again to go on after Ctrl-C, or with a larger --trials to add to it. An edited file

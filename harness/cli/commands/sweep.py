@@ -91,7 +91,7 @@ def _closing(result: Launch, file: Path, matrices: Sequence[Matrix]) -> list[str
         from harness.reporting.train_test_matrix import matrix_text
 
         lines += ["", matrix_text(matrix), ""]
-    lines += dict.fromkeys(f"skipped: {arm['feature']}: {arm['reason']}" for arm in result.skipped)
+    lines += dict.fromkeys(f"skipped: {one['feature']}: {one['reason']}" for one in result.skipped)
     if result.unstored:
         from harness.tracking.writer import unstored_message
 

@@ -55,7 +55,7 @@ class Contents:
         return f"{studies}{named}, {runs}, {self.files} files, {self.size / 1e6:.1f} MB"
 
     def as_json(self) -> dict[str, Any]:
-        """Fields of the commands' JSON documents."""
+        """What `harness snapshot --json` and `harness restore --json` print of it."""
         return {"studies": list(self.studies), "runs": self.runs, "files": self.files, "bytes": self.size}
 
 

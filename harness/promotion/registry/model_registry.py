@@ -58,7 +58,7 @@ class Registration:
     ----------
     name : the registered model, one a task and variant
     source_run : the MLflow run that trained it
-    subject_tags : the mark of the trial or ensemble, on the run and on the version
+    subject_tags : name the trial or ensemble, on the run and on the version
     bundle, bundle_digest : the folder, and sha256 of its SHA256SUMS
     test : balanced accuracy on the frozen test, with its interval
     manifest : digest of the test windows

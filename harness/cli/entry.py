@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line, or `verify` alone where there is no click."""
+    """Run the command line; where click is not installed, `verify` alone, and of anything else say why not (exit 1)."""
     try:
         import click  # noqa: F401
     except ModuleNotFoundError:

@@ -1,4 +1,18 @@
-"""How every command ends: messages, exit codes."""
+"""How every command ends: one message for people, and an exit code.
+
+    0                 done
+    1   EXIT_FAILED   the work failed: FailedError, MLflow or the way to it, a full disk, a closed pipe; a sweep without
+                      a complete trial; a problem that `doctor` found; a bug, which keeps its traceback
+    2   EXIT_INPUT    wrong usage (click), UsageError and InputError, most errors of `data` and `models`, a file that is
+                      not this user's to read or write
+    3   EXIT_REFUSED  a gate or a guard refused: RefusedError, and what `verify`, `data audit`, `data verify` and a dry
+                      run of `promote` refuse
+    128 + N           signal N stopped it: 129 HUP, 130 INT, 143 TERM
+
+The class of an error carries its code, `exit_code` of `harness.core.errors`, `data.errors` and `models.errors`; no
+message is read for it. Errors of others (MLflow's, the system's) have none: `exit_code_of` tells them by type and
+errno.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +42,17 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
+    """The one JSON document of `--json`, on standard output; its keys keep the order in which they were built."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False))
 
 
 def print_error(message: str, code: int, *, as_json: bool) -> None:
-    """An error as one JSON document on standard output, or as text on standard error."""
+    """An error as one JSON document on standard output, or as text on standard error.
+
+    Parameters
+    ----------
+    code : the exit code; above 128 somebody stopped the command, which is no error
+    """
     with ignore_broken_pipe():
         if as_json:
             print_json({"error": message, "exit_code": code})
@@ -68,7 +87,12 @@ def _stopper() -> Callable[[int, object], None]:
     return stop
 
 
-def _handle_errors(function: Command) -> Command:
+def handle_errors(function: Command) -> Command:
+    """Wrap a command, so that errors meant for people become a message and the exit code of their class.
+
+    A signal becomes `Stopped` and ends it with 128 + its number; in the command only its user can read new files.
+    """
+
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> Any:
         disable_telemetry()
@@ -97,7 +121,7 @@ def _handle_errors(function: Command) -> Command:
 
 
 def exit_code_of(error: Exception) -> int | None:
-    """Exit code of an error meant for people; None for a bug, which keeps its traceback."""
+    """Exit code of an error meant for people: its class's, else what type and errno say; None for a bug."""
     if isinstance(error, HarnessError | ModelError | DataError):
         return error.exit_code
     if _of_mlflow(error) or says_disk_full(error):
@@ -106,7 +130,7 @@ def exit_code_of(error: Exception) -> int | None:
 
 
 def message_of(error: Exception) -> str:
-    """What people read of an error: its own words where they are ours."""
+    """What people read of an error that has an exit code: its own words where they are ours, else what to do."""
     if _of_mlflow(error):
         return f"MLflow: {one_line(error)}"
     if says_disk_full(error):

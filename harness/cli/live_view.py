@@ -1,4 +1,4 @@
-"""Table in a terminal, plain lines elsewhere."""
+"""The views of a running sweep: a table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ class _Row:
 class SweepProgress:
     """What both views know: the trials of this launch, the best so far, the time left.
 
+    Attributes
+    ----------
+    total, spent : the budget in trials, and how much of it is used, earlier launches included
+    earlier : number and score of the best complete trial of earlier launches; None where there is none
+    rows : trial number -> what is shown of it
+    began : `time.monotonic()` at the start of this launch, in seconds
+    ended_here : trials that ended in this launch, each less the share of its epochs that earlier ones had trained
+
     One thread draws while another writes: both come to the rows through `put` and `shown`, under one lock.
     The lock may be taken again by its holder, so that a signal handler of the writing thread cannot hang.
     """
@@ -47,7 +55,7 @@ class SweepProgress:
     ended_here: float = 0.0
 
     def put(self, number: int, row: _Row) -> _Row:
-        """Add the row of a trial, or replace it."""
+        """Add the row of a trial, or replace it where it is started again; the row."""
         with self.lock:
             self.rows[number] = row
         return row
@@ -69,7 +77,13 @@ class SweepProgress:
         return max(scores, key=lambda one: (one[1], -one[0]), default=None)
 
     def time_left_s(self) -> float | None:
-        """From the pace of this launch (epochs of earlier ones do not count); None before there is one."""
+        """Seconds that are left at the pace of this launch; None until it has done a quarter of a trial.
+
+        Work is counted in trials, of a running one the share of its epochs. Epochs of earlier launches took no time
+        here, and are not part of the pace::
+
+            left = (total - spent - shares of running trials) * elapsed / worked
+        """
         running = [row for _, row in self.shown() if row.state == "running"]
         worked = self.ended_here + sum(max(0, row.done - row.start) / row.epochs for row in running)
         if worked < 0.25:
@@ -79,7 +93,7 @@ class SweepProgress:
 
 
 class PlainView(View):
-    """One line an event, for logs and pipes."""
+    """One line for each event but epochs, for logs and pipes; whoever stops reading does not stop the sweep."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = BrokenPipeSafeStream(stream)
@@ -90,23 +104,23 @@ class PlainView(View):
         self._stream.flush()
 
     def message(self, text: str) -> None:
-        """Print it."""
+        """Print a line as it is."""
         self._write(text)
 
     def begin(self, study: str, total: int, done: int, best: tuple[int, float] | None = None) -> None:
-        """Say where the study stands."""
+        """Forget an earlier sweep, and say how many trials are done and which is best."""
         self.progress = SweepProgress(study, total, done, best)
         shown = f", best {best[1]:.3f} (trial {best[0]})" if best else ""
         self._write(f"study {study}: {total} trials, {done} done{shown}")
 
     def started(self, number: int, name: str, epochs: int, done: int = 0) -> None:
-        """Say which trial began."""
+        """Say which trial began, or was resumed after how many of its epochs."""
         self.progress.put(number, _Row(name, epochs, start=done, done=done))
         what = f"resumed    {name} ({done} of {epochs} epochs done)" if done else f"started    {name}"
         self._write(f"trial {number:>3} {what}")
 
     def epoch(self, number: int, epoch: int, metrics: dict[str, float]) -> None:
-        """Count it."""
+        """Print nothing (a log would fill up); the epoch counts towards the time left."""
         _note_epoch(self.progress, number, epoch, metrics)
 
     def finished(self, number: int, state: str, score: float | None, reason: str) -> None:
@@ -122,7 +136,12 @@ class PlainView(View):
 
 
 class LiveView(View):
-    """A table that redraws itself, for a person at a terminal."""
+    """A table that redraws itself four times a second, for a person at a terminal.
+
+    Parameters
+    ----------
+    console : rich's; its file may go away without harm
+    """
 
     def __init__(self, console: Any) -> None:
         self.console = console
@@ -130,11 +149,11 @@ class LiveView(View):
         self._live: Live | None = None
 
     def message(self, text: str) -> None:
-        """Print it above the table."""
+        """Print a line above the table, which moves down; brackets in it are no markup."""
         self.console.print(text, markup=False, highlight=False)
 
     def begin(self, study: str, total: int, done: int, best: tuple[int, float] | None = None) -> None:
-        """Open the table."""
+        """Open the table, empty, with the study's state below it; `close` ends it."""
         from rich.live import Live
 
         self.progress = SweepProgress(study, total, done, best)
@@ -142,21 +161,21 @@ class LiveView(View):
         self._live.start()
 
     def started(self, number: int, name: str, epochs: int, done: int = 0) -> None:
-        """Add a row."""
+        """Add the trial's row; of a resumed one the bar starts at the epochs that are done."""
         self.progress.put(number, _Row(name, epochs, start=done, done=done))
 
     def epoch(self, number: int, epoch: int, metrics: dict[str, float]) -> None:
-        """Update its row."""
+        """Update the trial's bar, validation accuracy, gap and score."""
         _note_epoch(self.progress, number, epoch, metrics)
 
     def finished(self, number: int, state: str, score: float | None, reason: str) -> None:
-        """Update its row for good."""
+        """Write the trial's last state and score into its row; why it failed goes above the table."""
         _note_end(self.progress, number, state, score)
         if state == "failed":
             self.message(f"trial {number} failed: {reason}")
 
     def close(self) -> None:
-        """Leave the last table standing."""
+        """Leave the last table standing, and give the terminal back; a second call does nothing."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -215,7 +234,7 @@ class LiveView(View):
 
 
 def open_view(*, quiet: bool) -> View:
-    """The view that fits where standard output goes; `quiet` says nothing at all."""
+    """The view that fits where standard output goes: a table in a terminal, else lines; with `quiet` a silent one."""
     if quiet:
         return View()
     if sys.stdout.isatty():

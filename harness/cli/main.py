@@ -35,12 +35,21 @@ MORE = {
 
 
 class LazyGroup(click.Group):
-    """Commands by name and one line of help; the module is imported when the command is called."""
+    """The commands by name and one line of help; a command's module is imported when it is called.
+
+    So `harness --help` imports neither torch nor MLflow, and answers at once.
+    """
 
     def main(  # type: ignore[override]  # click's overloads tell what `standalone_mode` returns
         self, args: Any = None, *, standalone_mode: bool = True, **extra: Any
     ) -> Any:
-        """Run, print errors (as one JSON document where `--json` stands among the words) and exit."""
+        """Run, print errors (as one JSON document where `--json` stands among the words) and exit.
+
+        Parameters
+        ----------
+        args : the words after `harness`; None for this process's own
+        standalone_mode : False leaves errors and exit codes to the caller, as in click
+        """
         if not standalone_mode:
             return super().main(args, standalone_mode=False, **extra)
         words = list(sys.argv[1:] if args is None else args)
@@ -67,11 +76,11 @@ class LazyGroup(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every command, the everyday ones first."""
+        """Every command's name, the everyday ones first (click would sort them)."""
         return [*FIRST, *MORE]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command's module and return its `command`."""
+        """Import a command's module and return its `command`; None for a name that is none."""
         module, _ = {**FIRST, **MORE}.get(cmd_name, (None, ""))
         if module is None:
             return None
@@ -82,7 +91,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Name the nearest command where there is none of the name given."""
+        """As click does, but a name that is none ends in a usage error (exit 2) with the nearest one."""
         if args and args[0] not in FIRST and args[0] not in MORE and not args[0].startswith("-"):
             from data.errors import nearest
 
@@ -92,7 +101,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Two sections, without importing any command."""
+        """Write two sections of --help from the tables above, without importing any command."""
         for title, commands in (("Commands", FIRST), ("More", MORE)):
             with formatter.section(title):
                 formatter.write_dl([(name, text) for name, (_, text) in commands.items()])
@@ -122,7 +131,10 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point of the `harness` script."""
+    """Run the command line where click is installed.
+
+    Secrets in the output are redacted; once a signal has decided the exit code, further ones cannot change it.
+    """
     from harness.core.redaction import redact_output
 
     if sys.stdout.encoding.lower() not in ("utf-8", "utf8"):

@@ -1,4 +1,4 @@
-"""Options that mean the same in every command, and how every command ends."""
+"""Options that mean the same in every command; whoever takes them ends as `exits` says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from harness.cli.exits import Command, _handle_errors
+from harness.cli.exits import Command, handle_errors
 
 if TYPE_CHECKING:
     from harness.config.parameters import Scalar
@@ -18,38 +18,63 @@ if TYPE_CHECKING:
 
 
 _RECORD = click.option(
-    "--record", type=click.Path(path_type=Path, file_okay=False), envvar="HARNESS_RECORD",
-    default=Path("mlruns"), show_default=True, show_envvar=True, help="Folder of the record.",
-)  # fmt: skip
+    "--record",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="HARNESS_RECORD",
+    default=Path("mlruns"),
+    show_default=True,
+    show_envvar=True,
+    help="Folder of the record.",
+)
 _DATA_ROOT = click.option(
-    "--data-root", type=click.Path(path_type=Path, file_okay=False), envvar="HARNESS_DATA", show_envvar=True,
+    "--data-root",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="HARNESS_DATA",
+    show_envvar=True,
     help="Folder of the corpora on disk (not needed for demo).",
-)  # fmt: skip
+)
 _CACHE = click.option(
-    "--cache", type=click.Path(path_type=Path, file_okay=False), envvar="HARNESS_CACHE", show_envvar=True,
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="HARNESS_CACHE",
+    show_envvar=True,
     help="Folder for prepared windows and features.  [default: the user's cache folder]",
-)  # fmt: skip
+)
 _WORKERS = click.option(
     "--workers", type=click.IntRange(1, 256), help="Trials at once.  [default: one a core, or one a GPU]"
 )
 _DEVICE = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
     help="Where trials run.",
-)  # fmt: skip
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 _QUIET = click.option("--quiet", "-q", is_flag=True, help="Print only what was asked for, and errors.")
 
 _ALL = {
-    "record": _RECORD, "data_root": _DATA_ROOT, "cache": _CACHE, "workers": _WORKERS,
-    "device": _DEVICE, "json": _JSON, "quiet": _QUIET,
-}  # fmt: skip
+    "record": _RECORD,
+    "data_root": _DATA_ROOT,
+    "cache": _CACHE,
+    "workers": _WORKERS,
+    "device": _DEVICE,
+    "json": _JSON,
+    "quiet": _QUIET,
+}
 
 
 def common_options(*names: str) -> Callable[[Command], Command]:
-    """Add common options by name, and turn errors meant for people into messages and exit codes."""
+    """Add common options, and let the command end by `handle_errors`; every command has this decorator.
+
+    Parameters
+    ----------
+    names : of `record`, `data_root`, `cache`, `workers`, `device`, `json` (parameter `as_json`) and `quiet`, in the
+        order in which --help lists them
+    """
 
     def decorate(function: Command) -> Command:
-        wrapped: Any = _handle_errors(function)
+        wrapped: Any = handle_errors(function)
         for name in reversed(names):
             wrapped = _ALL[name](wrapped)
         return wrapped  # type: ignore[no-any-return]
@@ -58,7 +83,7 @@ def common_options(*names: str) -> Callable[[Command], Command]:
 
 
 def settings(**options: Any) -> Any:
-    """The settings of a command's options."""
+    """The Settings of a command's common options; one that the command does not take has its default."""
     from harness.core.settings import Settings, default_cache
 
     data_root = options.get("data_root")
@@ -72,7 +97,13 @@ def settings(**options: Any) -> Any:
 
 
 def expand_home(path: Path) -> Path:
-    """A path with its leading ~ replaced, as the shell does (not in `--record=~/x`, nor from the environment)."""
+    """A path with its leading ~ replaced: the shell leaves it in `--record=~/x`, and in a variable's value.
+
+    Raises
+    ------
+    click.UsageError
+        There is no such user.
+    """
     try:
         return path.expanduser()
     except RuntimeError:
@@ -80,7 +111,12 @@ def expand_home(path: Path) -> Path:
 
 
 def study_and_baseline(record: Record, word: str) -> tuple[str, Mapping[str, Scalar] | None]:
-    """A study by its name, or the one that runs this sweep file, with the baseline that the file names."""
+    """A study's name, and the baseline that its file names.
+
+    Parameters
+    ----------
+    word : a study's name (then the baseline is None), or the sweep file (.yaml, .yml) that the study runs
+    """
     if not word.endswith((".yaml", ".yml")):
         return word, None
     from harness.config.files.sweep_loader import load_sweep
@@ -91,7 +127,10 @@ def study_and_baseline(record: Record, word: str) -> tuple[str, Mapping[str, Sca
 
 
 def typed_options(*names: str) -> list[str]:
-    """The options of these names as given on the command line; what the environment sets stays in force by itself."""
+    """The options of these names as words of a command that goes on with this one.
+
+    Only what was typed: defaults and what the environment sets stay in force by themselves.
+    """
     context = click.get_current_context()
     words: list[str] = []
     for option in context.command.params:

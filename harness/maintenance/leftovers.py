@@ -23,12 +23,12 @@ _WRITTEN_BY = re.compile(r"\..+\.(\d+)")
 
 
 def find_leftovers(record: Record, cache: Path) -> list[Path]:
-    """What nobody will finish, in order of its path; what a living process may be making is left out."""
+    """Paths of what nobody will finish, sorted; what a living process may be making is left out. Removes nothing."""
     return sorted(path for path, lock in _suspects(record, cache) if lock is None or not is_locked(lock))
 
 
 def remove_leftovers(record: Record, cache: Path) -> Iterator[Path]:
-    """Remove them, each under the lock of whoever makes such things."""
+    """Remove what nobody will finish, each under the lock of whoever makes such things; each path once it is gone."""
     for path, lock in sorted(_suspects(record, cache)):
         if lock is None:
             path.unlink(missing_ok=True)

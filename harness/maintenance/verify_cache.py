@@ -36,14 +36,20 @@ State = Literal["ok", "differs", "skipped"]
 
 @dataclass(frozen=True)
 class Checked:
-    """One stored folder. `text` says what was compared, what differs, or why nothing could be."""
+    """One stored folder.
+
+    Attributes
+    ----------
+    state : `skipped` where its digests are right and it cannot be made again here, or it went away meanwhile
+    text : what was compared, what differs, or why nothing could be
+    """
 
     folder: Path
     state: State
     text: str
 
     def as_json(self) -> dict[str, str]:
-        """The fields that `--json` prints."""
+        """One entry of `checked` in the document of `harness data verify --json`."""
         return {"folder": str(self.folder), "state": self.state, "text": self.text}
 
 
@@ -56,7 +62,13 @@ class _Source(BaseModel):
 
 
 def check_store(settings: Settings, sample: int, seed: int) -> Iterator[Checked]:
-    """Check everything stored in the cache; `sample` windows of each split and as many of each folder of features."""
+    """Check everything stored in the cache, in order of its path.
+
+    Parameters
+    ----------
+    sample : windows of each split that are made again; of features as many whole batches as hold that many windows
+    seed : of the choice; the same seed and the same store give the same sample
+    """
     draw = random.Random(seed)
     for item in sorted(inventory(settings.cache), key=lambda item: item.path):
         try:

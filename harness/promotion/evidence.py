@@ -19,6 +19,7 @@ from harness.metrics.predictions import Predictions
 from harness.promotion.bundle.files import MODEL, golden_of
 from harness.promotion.bundle.machine import machine
 from harness.promotion.bundle.model_variants import Variant
+from harness.promotion.draft import Draft
 from harness.promotion.frozen_test_set import FrozenTest, Opponent
 from harness.promotion.guards.assessment import GOLDEN_WINDOWS, waveforms_of
 from harness.promotion.guards.guard import Guard
@@ -28,7 +29,6 @@ from harness.study.confirmation.conclusion import Confirmation, Replicate
 from harness.study.ensembles import OPTIMISM, EnsembleSummary
 from harness.study.leaderboard import comparable_trials, expected_optimism, rank_of
 from harness.tracking.run_header import external_tags, external_weights
-from models.export.specification import Specification
 from models.onnx_io.session import open_session, run_onnx
 
 UNCONFIRMED = "unconfirmed: chosen by validation score, not retrained on fresh seeds"
@@ -38,10 +38,20 @@ GOLDEN_TOLERANCE = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.1}
 
 
 def evidence_of(
-    candidate: Candidate, confirmation: Confirmation | None, policy: Policy, guards: Sequence[Guard],
-    test: FrozenTest, specification: Specification,
-) -> dict[str, Any]:  # fmt: skip
-    """The whole of evidence.json, in plain JSON types."""
+    draft: Draft,
+    confirmation: Confirmation | None,
+    policy: Policy,
+    guards: Sequence[Guard],
+    test: FrozenTest,
+) -> dict[str, Any]:
+    """The whole of evidence.json, in plain JSON types (floats may be NaN or infinite: writing makes them null).
+
+    Parameters
+    ----------
+    confirmation : the one that speaks of the subject; written down only where the subject is a seed of it
+    guards : every guard that was asked, before the test and after, in the order of the list of guards
+    """
+    candidate, specification = draft.candidate, draft.specification
     confirmed = confirmation if isinstance(candidate.subject, Replicate) else None
     fp32 = next(variant for variant in test.variants if variant.name == "fp32")
     return {
@@ -71,14 +81,22 @@ def evidence_of(
 def golden_outputs(
     candidate: Candidate, folder: Path, variants: Sequence[Variant]
 ) -> tuple[Any, dict[str, Any]]:
-    """Validation windows (n, 48000) and what every file that ships says to them, (n, 2) each by its name."""
+    """What any runtime must repeat: windows, and the logits that each file that ships gives for them here.
+
+    They are of the validation split: a bundle holds none of the frozen test.
+
+    Returns
+    -------
+    windows : (window, 48000) float32 in [-1, 1), 8 of them
+    logits : file name -> (window, 2) float32
+    """
     windows = waveforms_of(candidate.shared, "val", GOLDEN_WINDOWS)
     files = [variant.file for variant in variants if variant.included]
     return windows, {file: run_onnx(open_session(folder / file), windows) for file in files}
 
 
 def confirmation_stamp(subject: Subject, confirmation: Confirmation | None) -> str:
-    """One line on what the choice rests on."""
+    """One line on what the choice rests on: a confirmation on fresh seeds, or the validation score alone."""
     if confirmation is None:
         return UNCONFIRMED
     (own,) = (one for one in confirmation.finalists if one.fingerprint == subject.fingerprint)
@@ -131,7 +149,7 @@ def _identity(
 
 
 def subject_tags(subject: Subject) -> dict[str, str]:
-    """Tags by which a promotion and a version name what they are made of."""
+    """Tags by which a promotion and a version name what they are made of: a trial (with its seed) or an ensemble."""
     external = external_tags(TrialConfig.model_validate(member.config) for member in subject.members)
     if isinstance(subject, EnsembleSummary):
         return {"harness.ensemble": subject.name, **external}
@@ -175,7 +193,7 @@ def _test(candidate: Candidate, test: FrozenTest) -> dict[str, Any]:
 
 
 def by_cluster(predictions: Predictions) -> dict[str, dict[str, float]]:
-    """Windows and accuracy of each cluster (a speaker, a group of speakers, a meeting series)."""
+    """Windows and accuracy (0 to 1) of each cluster (a speaker, a group of speakers, a meeting series), by its name."""
     clusters, correct = np.asarray(predictions.clusters), predictions.correct
     found: Mapping[str, Any] = {
         str(name): correct[clusters == name] for name in sorted(set(clusters.tolist()))

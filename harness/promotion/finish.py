@@ -34,7 +34,14 @@ MIN_FREE_BYTES = 300_000_000  # three models of a full-width network, twice, and
 
 @dataclass(frozen=True)
 class Promotion:
-    """A version of the registry, its bundle, and on what evidence."""
+    """What a promotion ended with.
+
+    Attributes
+    ----------
+    version : its number in the registry, as text
+    bundle : the folder where it lies now
+    evidence : content of its evidence.json
+    """
 
     study: str
     version: str
@@ -48,7 +55,7 @@ class Promotion:
 
     @property
     def registered_name(self) -> str:
-        """The registered model that it is a version of."""
+        """The registered model that it is a version of: one a task and variant, such as `overlap-any`."""
         return str(self.evidence["registered_name"])
 
 
@@ -58,7 +65,7 @@ def staging_folder(output: Path, study: str) -> Path:
 
 
 def bundle_folder(output: Path, study: str, alias: str) -> Path:
-    """Where a bundle goes; who does not take the champion's alias does not take its place either."""
+    """OUTPUT/STUDY of a champion, OUTPUT/STUDY.challenger of others: who does not win leaves the champion's bundle."""
     return output / (study if alias == CHAMPION else f"{study}.challenger")
 
 
@@ -109,7 +116,10 @@ def require_replaceable(final: Path) -> None:
 
 
 def foreign_files(final: Path) -> list[str]:
-    """What lies in the place of a bundle and is none of its files; the place itself where it is no bundle."""
+    """Names of what lies in the place of a bundle and is none of its files: it would be lost when that is replaced.
+
+    Everything there where it is no bundle; the place's own name where it is no folder. SHA256SUMS says what is its own.
+    """
     if not os.path.lexists(final):
         return []
     if final.is_symlink() or not final.is_dir():
@@ -138,9 +148,11 @@ def finish_promotion(study: Study, tracking: Tracking, output: Path, tags: Mappi
         return _in_place(study, bundle_folder(output, study.name, evidence["alias"]))
     try:
         version = register(
-            tracking, _registration(evidence, sealed, tags), wins=evidence["alias"] == CHAMPION,
+            tracking,
+            _registration(evidence, sealed, tags),
+            wins=evidence["alias"] == CHAMPION,
             seen_champion=evidence["seen_champion"],
-        )  # fmt: skip
+        )
     except PromotionError:
         shutil.rmtree(sealed)
         raise
@@ -164,7 +176,7 @@ def has_unfinished_promotion(study: Study, tracking: Tracking, output: Path) -> 
 
 
 def _replaced(evidence: Mapping[str, Any], study: Study, output: Path) -> bool:
-    """Whether it is of what stood in the place before: killed between the exchange and its removal."""
+    """Whether the sealed folder holds what stood in the place before: killed between the exchange and its removal."""
     final = bundle_folder(output, study.name, evidence["alias"])
     if not (final / EVIDENCE).is_file():
         return False
@@ -210,7 +222,13 @@ def _add_decision_once(study: Study, evidence: Mapping[str, Any], version: str) 
     verdict: Verdict = "promoted" if evidence["alias"] == CHAMPION else "challenger"
     note = contest["text"] if contest else ""
     decision = Decision(
-        time=evidence["promoted"], policy=evidence["policy"]["name"], subject=evidence["subject"], verdict=verdict,
-        registered_name=name, version=version, note=note, fingerprint=evidence["trial"]["fingerprint"],
-    )  # fmt: skip
+        time=evidence["promoted"],
+        policy=evidence["policy"]["name"],
+        subject=evidence["subject"],
+        verdict=verdict,
+        registered_name=name,
+        version=version,
+        note=note,
+        fingerprint=evidence["trial"]["fingerprint"],
+    )
     add_decision(study, decision)

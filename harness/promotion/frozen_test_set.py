@@ -12,8 +12,15 @@ from harness.config.policy import Policy
 from harness.metrics.predictions import Predictions
 from harness.promotion.bundle.files import MODEL
 from harness.promotion.bundle.model_variants import Variant, score_variants
+from harness.promotion.draft import Draft
 from harness.promotion.guards.assessment import waveforms_of
-from harness.promotion.registry.champion import ChallengerComparison, compare_challenger, fetch_champion
+from harness.promotion.registry.champion import (
+    ChallengerComparison,
+    Contestant,
+    ContestWindows,
+    compare_challenger,
+    fetch_champion,
+)
 from harness.selection.candidate import Candidate
 from harness.selection.ensemble_members import ONNX
 from harness.study.confirmation.conclusion import Confirmation, Finalist, Replicate
@@ -22,7 +29,6 @@ from harness.study.storage.frozen_test_log import OpeningCounts, record_test_ope
 from harness.study.storage.record import Record
 from harness.tracking.artifacts import fetch
 from harness.tracking.experiment import Tracking
-from models.export.specification import Specification
 from models.onnx_io.session import open_session, run_onnx
 
 
@@ -30,6 +36,13 @@ from models.onnx_io.session import open_session, run_onnx
 class Opponent:
     """Whom the candidate must beat: the champion's file, or the confirmed baseline's.
 
+    Attributes
+    ----------
+    model : its ONNX file, held against its digest
+    macs : multiply-accumulates of one window; None where they are not known
+    run_id : the MLflow run that trained it
+    version : of the champion in the registry; None of a baseline
+    notes : what a reader of the comparison must know
     incomparable : why its answers mean nothing on the candidate's windows; empty where they do
     """
 
@@ -49,7 +62,15 @@ class Opponent:
 
 @dataclass(frozen=True)
 class FrozenTest:
-    """What everybody said on the test windows."""
+    """What everybody said on the test windows, which were opened once for all of them.
+
+    Attributes
+    ----------
+    predictions : the candidate's, of model.onnx on every test window
+    variants : every file of the model, scored on the same windows; those that lose too much are left out
+    opponent, contest : whom it met and how that ended; None where nobody was there to beat
+    openings : how often these windows have been looked at, this time included
+    """
 
     predictions: Predictions
     variants: tuple[Variant, ...]
@@ -59,39 +80,48 @@ class FrozenTest:
 
     @property
     def wins(self) -> bool:
-        """Whether the candidate takes the alias `champion`."""
+        """Whether the candidate takes the alias `champion`: nobody holds it, or its holder was beaten."""
         return (
             self.opponent is None or not self.opponent.is_champion or bool(self.contest and self.contest.wins)
         )
 
 
 def opponent_of(
-    candidate: Candidate, confirmation: Confirmation | None, specification: Specification, tracking: Tracking,
-    folder: Path,
-) -> Opponent | str | None:  # fmt: skip
+    draft: Draft, confirmation: Confirmation | None, tracking: Tracking, folder: Path
+) -> Opponent | str | None:
     """The champion of the candidate's name, else the baseline of its confirmation, or why that cannot be compared with.
 
     None where nobody is there to beat: no champion, and no confirmation or the candidate is its baseline.
+
+    Parameters
+    ----------
+    folder : where the opponent's file is downloaded to; made here
 
     Raises
     ------
     ArtifactError
         The champion is not what was registered; nothing of it is loaded.
     """
+    candidate = draft.candidate
     champion = fetch_champion(tracking, candidate.registered_name, folder)
     if champion is not None:
-        values = specification.model_dump(mode="json")
+        values = draft.specification.model_dump(mode="json")
         return Opponent(
-            champion.label, champion.model, champion.macs, champion.registered.source_run, champion.version,
-            tuple(champion.notes_against(values)), champion.incomparable_with(values),
-        )  # fmt: skip
+            label=champion.label,
+            model=champion.model,
+            macs=champion.macs,
+            run_id=champion.registered.source_run,
+            version=champion.version,
+            notes=tuple(champion.notes_against(values)),
+            incomparable=champion.incomparable_with(values),
+        )
     if confirmation is None or confirmation.baseline.fingerprint == candidate.subject.fingerprint:
         return None
     return baseline_opponent(confirmation.baseline, tracking, folder)
 
 
 def baseline_opponent(baseline: Finalist, tracking: Tracking, folder: Path) -> Opponent | str:
-    """The confirmed baseline's median seed; a text says why it cannot be compared with."""
+    """The confirmed baseline's median seed, fetched into ``folder``; or why it cannot be compared with, for a guard."""
     if not baseline.ranked:
         return f"not every seed of it has a score ({'; '.join(baseline.failed)})"
     if ONNX not in baseline.shipped.outcome["sha256"]:
@@ -105,31 +135,43 @@ def baseline_opponent(baseline: Finalist, tracking: Tracking, folder: Path) -> O
 
 
 def open_frozen_test(
-    candidate: Candidate, folder: Path, variants: list[Variant], opponent: Opponent | None, policy: Policy,
-    record: Record, started: str,
-) -> FrozenTest:  # fmt: skip
-    """Write the opening down, then score candidate, variants and opponent on the same windows."""
-    manifest = candidate.shared.test.manifest
+    draft: Draft, opponent: Opponent | None, policy: Policy, record: Record, started: str
+) -> FrozenTest:
+    """Write the opening down, then score candidate, variants and opponent on the same windows.
+
+    Parameters
+    ----------
+    started : when the promotion began, ISO 8601, for the ledger
+    """
+    candidate, manifest = draft.candidate, draft.candidate.shared.test.manifest
     labels, clusters = manifest.labels(), manifest.clusters()
-    ours = open_session(folder / MODEL)  # what cannot be opened must not cost an opening of the test
+    ours = open_session(draft.folder / MODEL)  # what cannot be opened must not cost an opening of the test
     theirs = open_session(opponent.model) if opponent is not None else None
     openings = record_test_opening(
-        record.root, candidate.study.name, _ledger_mark(candidate), manifest.digest,
-        subject=candidate.subject.label, policy=policy.name, promotion=started,
-    )  # fmt: skip
+        record.root,
+        candidate.study.name,
+        _ledger_mark(candidate),
+        manifest.digest,
+        subject=candidate.subject.label,
+        policy=policy.name,
+        promotion=started,
+    )
     windows = waveforms_of(candidate.shared, "test")
     predictions = Predictions(run_onnx(ours, windows), labels, clusters)
     scored = score_variants(
-        variants, folder, windows, labels, clusters, policy.variants, canonical=predictions.logits
+        draft.variants, draft.folder, windows, labels, clusters, policy.variants, canonical=predictions.logits
     )
     met: ChallengerComparison | None = None
     if opponent is not None and theirs is not None:
         answers = Predictions(run_onnx(theirs, windows), labels, clusters)
         met = compare_challenger(
-            predictions.correct, answers.correct, clusters, candidate.macs, opponent.macs, policy.champion,
-            opponent=opponent.label, subsets=manifest.subsets(), same_source=opponent.run_id == candidate.run_id,
-            incomparable=opponent.incomparable, notes=opponent.notes,
-        )  # fmt: skip
+            Contestant(candidate.subject.label, predictions.correct, candidate.macs, candidate.run_id),
+            Contestant(opponent.label, answers.correct, opponent.macs, opponent.run_id),
+            ContestWindows(clusters, manifest.subsets()),
+            policy.champion,
+            incomparable=opponent.incomparable,
+            notes=opponent.notes,
+        )
     return FrozenTest(predictions, tuple(scored), opponent, met, openings)
 
 

@@ -60,6 +60,10 @@ class RollbackError(InputError):
 class Rollback:
     """What was done, or would be.
 
+    Attributes
+    ----------
+    version : the one that is champion now
+    study : the one that the target was trained in
     left : the version that was champion; None where the target is the champion already
     previous : the version that the alias `previous` names now
     bundle : where the champion's bundle lies now; None in a dry run
@@ -75,15 +79,20 @@ class Rollback:
     dry_run: bool
 
     def as_json(self) -> dict[str, Any]:
-        """The document of `--json`."""
+        """The document that `harness rollback --json` prints."""
         return {
-            "registered_name": self.name, "version": self.version, "rolled_back": self.left,
-            "previous": self.previous, "study": self.study, "bundle": str(self.bundle) if self.bundle else None,
-            "notes": list(self.notes), "dry_run": self.dry_run,
-        }  # fmt: skip
+            "registered_name": self.name,
+            "version": self.version,
+            "rolled_back": self.left,
+            "previous": self.previous,
+            "study": self.study,
+            "bundle": str(self.bundle) if self.bundle else None,
+            "notes": list(self.notes),
+            "dry_run": self.dry_run,
+        }
 
     def lines(self) -> list[str]:
-        """For a terminal."""
+        """The same for a terminal: champion, alias `previous`, notes, and the bundle's place where it was changed."""
         done = "would be" if self.dry_run else "is"
         from_there = f", version {self.left} was left" if self.left and not self.dry_run else ""
         lines = [f"{self.name}: version {self.version} {done} the champion{from_there}"]
@@ -122,7 +131,7 @@ def roll_back(
 
 def _roll_back(
     client: MlflowClient, word: str | None, to: str | None, message: str, output: Path, *, dry_run: bool
-) -> Rollback:  # fmt: skip
+) -> Rollback:
     name = model_named(client, word)
     versions = {one.version: one for one in versions_of(client, name)}
     champion = champion_of(client, name)

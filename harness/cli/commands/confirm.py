@@ -26,9 +26,15 @@ from harness.cli.options import common_options, settings, study_and_baseline
 @click.option("--dry-run", is_flag=True, help="Say what would be trained and what it costs; train nothing.")
 @common_options("record", "data_root", "cache", "workers", "device", "json", "quiet")
 def command(
-    study: str, run: str | None, finalists: int | None, seeds: int | None, dry_run: bool,
-    as_json: bool, quiet: bool, **options: Any,
-) -> None:  # fmt: skip
+    study: str,
+    run: str | None,
+    finalists: int | None,
+    seeds: int | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Retrain the best trials of STUDY, and its baseline, on fresh seeds, and name a winner.
 
     STUDY is a study's name, or the sweep file that it runs. They are ranked by the lower bound of their mean; the

@@ -104,9 +104,12 @@ def _inspect(
 
 @command.command()
 @click.option(
-    "--max-size", metavar="SIZE", envvar="HARNESS_CACHE_SIZE", show_envvar=True,
+    "--max-size",
+    metavar="SIZE",
+    envvar="HARNESS_CACHE_SIZE",
+    show_envvar=True,
     help="What the store may take, such as 20GB; with the variable set, sweeps see to it too.",
-)  # fmt: skip
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
 @common_options("cache", "json", "quiet")
 def gc(max_size: str | None, dry_run: bool, as_json: bool, quiet: bool, **options: Any) -> None:
@@ -137,11 +140,16 @@ def gc(max_size: str | None, dry_run: bool, as_json: bool, quiet: bool, **option
     if as_json:
         in_use = sum(item.num_bytes for item in items if item.in_use)
         deleted = [_fields(item) for item in gone]
-        print_json({
-            "bytes": total, "in_use_bytes": in_use, "max_bytes": most,
-            "chosen": [_fields(item) for item in chosen], "deleted": deleted,
-            "kept_bytes": total - sum(item.num_bytes for item in gone),
-        })  # fmt: skip
+        print_json(
+            {
+                "bytes": total,
+                "in_use_bytes": in_use,
+                "max_bytes": most,
+                "chosen": [_fields(item) for item in chosen],
+                "deleted": deleted,
+                "kept_bytes": total - sum(item.num_bytes for item in gone),
+            }
+        )
         return
     taken = set(chosen) - set(gone) if not dry_run else set()
     for item in sorted(taken, key=lambda one: one.path):
@@ -159,9 +167,12 @@ def gc(max_size: str | None, dry_run: bool, as_json: bool, quiet: bool, **option
 
 @command.command()
 @click.option(
-    "--sample", type=click.IntRange(1, 100_000), default=16, show_default=True,
+    "--sample",
+    type=click.IntRange(1, 100_000),
+    default=16,
+    show_default=True,
     help="Windows of every split that are made again; of features whole batches of 64.",
-)  # fmt: skip
+)
 @click.option("--seed", type=click.IntRange(0), help="Of the sample.  [default: another one each time]")
 @common_options("data_root", "cache", "json", "quiet")
 def verify(sample: int, seed: int | None, as_json: bool, quiet: bool, **options: Any) -> None:

@@ -17,26 +17,49 @@ if TYPE_CHECKING:
 @click.argument("run")
 @click.option("--meetings", is_flag=True, help="Slide the model over AMI meetings (the one way there is).")
 @click.option(
-    "--part", type=click.Choice(["dev", "test", "train"]), default="dev", show_default=True,
+    "--part",
+    type=click.Choice(["dev", "test", "train"]),
+    default="dev",
+    show_default=True,
     help="Part of AMI; test is frozen, each look at it is counted.",
-)  # fmt: skip
+)
 @click.option(
-    "--partition", type=click.Choice(["full-corpus-asr", "lists"]), default="full-corpus-asr", show_default=True,
+    "--partition",
+    type=click.Choice(["full-corpus-asr", "lists"]),
+    default="full-corpus-asr",
+    show_default=True,
     help="Who is in which part: the official partition, or the folder's own lists.",
-)  # fmt: skip
+)
 @click.option(
-    "--step", "step_s", type=click.FloatRange(0.01, 3.0), default=0.25, show_default=True, metavar="SECONDS",
+    "--step",
+    "step_s",
+    type=click.FloatRange(0.01, 3.0),
+    default=0.25,
+    show_default=True,
+    metavar="SECONDS",
     help="From one window to the next.",
-)  # fmt: skip
+)
 @click.option(
-    "--collar", "collar_s", type=click.FloatRange(0.0, 10.0), default=0.0, show_default=True, metavar="SECONDS",
+    "--collar",
+    "collar_s",
+    type=click.FloatRange(0.0, 10.0),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
     help="Not scored around each boundary of the reference, half before and half after.",
-)  # fmt: skip
+)
 @common_options("record", "data_root", "cache", "json", "quiet")
 def command(
-    run: str, meetings: bool, part: str, partition: str, step_s: float, collar_s: float,
-    as_json: bool, quiet: bool, **options: Any,
-) -> None:  # fmt: skip
+    run: str,
+    meetings: bool,
+    part: str,
+    partition: str,
+    step_s: float,
+    collar_s: float,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Score the model of RUN on meetings, frame by frame, under a stated protocol.
 
     RUN is an MLflow run id, STUDY/TRIAL or STUDY/ENSEMBLE. Its task must be overlap or speaker_change. The result

@@ -68,14 +68,14 @@ def command(file: Path, as_json: bool, quiet: bool) -> None:
 
 
 def study_name(file: Path) -> str:
-    """The study is named after the file."""
+    """The name of the study that a new file starts: the file's own, in letters that a study's name may have."""
     from harness.config.sweep import slug
 
     return slug(file.stem)
 
 
 def template(file: Path) -> str:
-    """What the file will hold."""
+    """The text of a new sweep file: TEMPLATE with its own path and the study's name, quoted where YAML wants it."""
     from harness.config.files.yaml_reader import plain_scalar
 
     name = study_name(file)

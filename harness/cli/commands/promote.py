@@ -33,28 +33,43 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("study")
 @click.option(
-    "--run", metavar="RUN",
+    "--run",
+    metavar="RUN",
     help="Trial number (of a confirmed one its median seed), ensemble name, or MLflow run id (that very run).  "
     "[default: the confirmed winner, else the best trial by score]",
-)  # fmt: skip
+)
 @click.option(
-    "--policy", metavar="FILE|NAME", default="default", show_default=True,
+    "--policy",
+    metavar="FILE|NAME",
+    default="default",
+    show_default=True,
     help="Bounds of the guards: default (quality warns), production (all refuse, confirmation required), or a file.",
-)  # fmt: skip
+)
 @click.option(
-    "--confirm", is_flag=True,
+    "--confirm",
+    is_flag=True,
     help="First retrain the finalists on fresh seeds, as `harness confirm` does; prints trainings and hours.",
-)  # fmt: skip
+)
 @click.option("--dry-run", is_flag=True, help="Show every guard, open no test, change nothing.")
 @click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("promoted"), show_default=True,
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("promoted"),
+    show_default=True,
     help="Folder of bundles; this one goes to OUTPUT/STUDY.",
-)  # fmt: skip
+)
 @common_options("record", "data_root", "cache", "workers", "device", "json", "quiet")
 def command(
-    study: str, run: str | None, policy: str, confirm: bool, dry_run: bool, output: Path, as_json: bool, quiet: bool,
+    study: str,
+    run: str | None,
+    policy: str,
+    confirm: bool,
+    dry_run: bool,
+    output: Path,
+    as_json: bool,
+    quiet: bool,
     **options: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Check, export, test and register the best model of STUDY. Trains nothing without --confirm.
 
     STUDY is a study's name, or the sweep file that it runs. Integrity guards refuse (exit 3, nothing
@@ -82,7 +97,7 @@ def command(
     silent = quiet or as_json
     from harness.promotion.finish import Promotion, require_bundle_folders
     from harness.promotion.guards.assessment import GuardRefusedError
-    from harness.promotion.promote import promote
+    from harness.promotion.promote import PromotionRequest, promote
 
     progress = (lambda text: None) if silent else (lambda text: click.echo(text, err=True))
     place, confirmation = expand_home(output), None
@@ -91,9 +106,8 @@ def command(
     try:
         if confirm:
             confirmation = _confirm(loaded, run, where, rules, baseline, dry_run=dry_run, silent=silent)
-        result = promote(
-            study, run, where, place, progress, rules, confirmation=confirmation, dry_run=dry_run
-        )
+        request = PromotionRequest(rules, place, run, confirmation, dry_run)
+        result = promote(study, request, where, progress)
     except GuardRefusedError as refusal:
         if not as_json:
             raise
@@ -139,9 +153,14 @@ def _confirm(
 def _refusal(refusal: GuardRefusedError) -> dict[str, Any]:
     guards = [guard.as_json() for guard in refusal.guards]
     return {
-        "error": str(refusal), "exit_code": EXIT_REFUSED, "study": refusal.study, "subject": refusal.subject,
-        "policy": refusal.policy.name, "test_opened": refusal.opened, "guards": guards,
-    }  # fmt: skip
+        "error": str(refusal),
+        "exit_code": EXIT_REFUSED,
+        "study": refusal.study,
+        "subject": refusal.subject,
+        "policy": refusal.policy.name,
+        "test_opened": refusal.opened,
+        "guards": guards,
+    }
 
 
 def _document(result: Promotion) -> dict[str, Any]:

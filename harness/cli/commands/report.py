@@ -15,9 +15,12 @@ from harness.cli.options import common_options, expand_home, settings, study_and
 @click.argument("study")
 @click.option("--against", metavar="STUDY", help="Hold the best of another study against this one's.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), default=Path("reports"), show_default=True,
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("reports"),
+    show_default=True,
     help="Folder of reports; this one goes to OUTPUT/STUDY.",
-)  # fmt: skip
+)
 @common_options("record", "json", "quiet")
 def command(
     study: str, against: str | None, output: Path, as_json: bool, quiet: bool, **options: Any

@@ -14,16 +14,21 @@ from harness.cli.options import common_options, expand_home, settings
 @click.command()
 @click.argument("name", required=False)
 @click.option(
-    "--to", metavar="VERSION", help="Version to go to.  [default: the champion before this one, alias `previous`]"
-)  # fmt: skip
+    "--to",
+    metavar="VERSION",
+    help="Version to go to.  [default: the champion before this one, alias `previous`]",
+)
 @click.option(
     "--message", "-m", default="", metavar="TEXT", help="Why; kept as a tag of the version that is left."
 )
 @click.option("--dry-run", is_flag=True, help="Check the version and its bundle, change nothing.")
 @click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("promoted"), show_default=True,
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("promoted"),
+    show_default=True,
     help="Folder of bundles; the champion's goes to OUTPUT/STUDY.",
-)  # fmt: skip
+)
 @common_options("record", "json")
 def command(
     name: str | None, to: str | None, message: str, dry_run: bool, output: Path, as_json: bool, **options: Any

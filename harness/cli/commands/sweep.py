@@ -31,9 +31,14 @@ if TYPE_CHECKING:
 @click.option("--trials", type=click.IntRange(1), help="Trials in total, over all launches.")
 @common_options("record", "data_root", "cache", "workers", "device", "json", "quiet")
 def command(
-    file: Path, overrides: tuple[str, ...], name: str | None, trials: int | None,
-    as_json: bool, quiet: bool, **options: Any,
-) -> None:  # fmt: skip
+    file: Path,
+    overrides: tuple[str, ...],
+    name: str | None,
+    trials: int | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Run the trials of a sweep file.
 
     Run it again to go on after Ctrl-C, or with a larger --trials to add to it. An edited file
@@ -86,7 +91,7 @@ def _closing(result: Launch, file: Path, matrices: Sequence[Matrix]) -> list[str
         from harness.cli.matrix_text import matrix_text
 
         lines += ["", matrix_text(matrix), ""]
-    lines += dict.fromkeys(f"skipped: {arm['feature']}: {arm['reason']}" for arm in result.skipped)
+    lines += dict.fromkeys(f"skipped: {one['feature']}: {one['reason']}" for one in result.skipped)
     if result.unstored:
         from harness.tracking.writer import unstored_message
 

@@ -26,9 +26,11 @@ SHOWN = 10
     "--port", type=click.IntRange(1, 65535), help="Port to listen on.  [default: 5000, or a free one]"
 )
 @click.option(
-    "--host", default="127.0.0.1", show_default=True,
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
     help="Address to listen on; another one needs a password in HARNESS_UI_PASSWORD.",
-)  # fmt: skip
+)
 @common_options("record", "json", "quiet")
 def command(port: int | None, host: str, as_json: bool, quiet: bool, **options: Any) -> None:
     """Open MLflow on the record at 127.0.0.1 until Ctrl-C.

@@ -14,9 +14,10 @@ from harness.cli.options import common_options, expand_home
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
-    "--digest", metavar="HEX",
+    "--digest",
+    metavar="HEX",
     help="sha256 of SHA256SUMS that came another way: the registered version's tag harness.bundle_sha256.",
-)  # fmt: skip
+)
 @common_options("json", "quiet")
 def command(bundle: Path, digest: str | None, as_json: bool, quiet: bool) -> None:
     """Check a BUNDLE: digests, golden outputs and latency; exit 3 where it is refused.

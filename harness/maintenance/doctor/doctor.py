@@ -46,7 +46,13 @@ def examine(settings: Settings, project: Path) -> list[Finding]:
 
 
 def repair(settings: Settings) -> tuple[list[str], list[Finding]]:
-    """Put right what is safe to: what was done, in a line each, and what could not be."""
+    """Put right what is safe to: leavings of killed processes, and who may read the record. Studies that run wait.
+
+    Returns
+    -------
+    done : a line for each thing, also of a group that failed later
+    failed : a problem for each group that broke; the others were gone through all the same
+    """
     done: list[str] = []
     failed: list[Finding] = []
     for subject, work in _repairs(Record(settings.record), settings.cache):

@@ -10,7 +10,14 @@ Level = Literal["ok", "warn", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `fix` is one line, empty where nothing is to be done."""
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    level : `warn` works and may hurt; `problem` will not work, and makes `doctor` exit with 1
+    subject : the group of checks, such as `disk`
+    fix : one line, a command where there is one; "" where nothing is to be done
+    """
 
     level: Level
     subject: str
@@ -18,20 +25,20 @@ class Finding:
     fix: str = ""
 
     def as_json(self) -> dict[str, str]:
-        """The fields that `--json` prints."""
+        """One entry of `findings` in the document of `harness doctor --json`."""
         return {"level": self.level, "subject": self.subject, "message": self.message, "fix": self.fix}
 
 
 def ok(subject: str, message: str) -> Finding:
-    """Nothing to do."""
+    """A finding that asks for nothing."""
     return Finding("ok", subject, message)
 
 
 def warn(subject: str, message: str, fix: str) -> Finding:
-    """Works, and may hurt."""
+    """A finding that may hurt, though everything works; `fix` is what to do, in one line."""
     return Finding("warn", subject, message, fix)
 
 
 def problem(subject: str, message: str, fix: str) -> Finding:
-    """Something will not work until it is mended."""
+    """A finding by which something will not work until it is mended as `fix` says, in one line."""
     return Finding("problem", subject, message, fix)

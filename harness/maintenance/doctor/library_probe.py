@@ -22,7 +22,14 @@ TIMEOUT_S = 120.0
 
 
 def run_probe(*words: str) -> tuple[bool, str]:
-    """Run a probe in a child: whether it worked, and what it found or why not, in a line."""
+    """Run a probe in a child: whether it worked, and what it found or why not, in a line.
+
+    A library that crashes, hangs (120 s) or prints takes no command with it.
+
+    Parameters
+    ----------
+    words : name of the probe and its arguments, as the module says
+    """
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "harness.maintenance.doctor.library_probe", *words],
         stdin=subprocess.DEVNULL,
@@ -93,12 +100,15 @@ def _plugins() -> str:
 
 
 PROBES: dict[str, Callable[..., str]] = {
-    "torch": _torch, "device": _device, "provider": _provider, "plugins": _plugins,
-}  # fmt: skip
+    "torch": _torch,
+    "device": _device,
+    "provider": _provider,
+    "plugins": _plugins,
+}
 
 
 def main() -> None:
-    """Answer one question."""
+    """Answer the question of the command line with one line of JSON; whatever is raised is the answer too (exit 0)."""
     answer: dict[str, Any]
     try:
         answer = {"ok": PROBES[sys.argv[1]](*sys.argv[2:])}

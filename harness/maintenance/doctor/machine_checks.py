@@ -90,7 +90,7 @@ def torch() -> Iterator[Finding]:
 
 
 def gpu(settings: Settings) -> Iterator[Finding]:
-    """Whether a GPU that the machine shows can be used by a worker."""
+    """Whether a GPU that the machine shows can be used by a worker: one product of matrices is computed on it."""
     if settings.resolved_device != "cuda":
         hidden = (
             f" (CUDA_VISIBLE_DEVICES is {hides!r})"
@@ -108,13 +108,14 @@ def gpu(settings: Settings) -> Iterator[Finding]:
 
 
 def providers(settings: Settings) -> Iterator[Finding]:
-    """Which of onnxruntime's providers run a model, rather than being listed."""
+    """Which of onnxruntime's providers run a model: one is listed even where its libraries are missing."""
     installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
     if len(installed) > 1:
         yield problem(
-            "onnxruntime", "onnxruntime and onnxruntime-gpu are both installed: each overwrites files of the other",
+            "onnxruntime",
+            "onnxruntime and onnxruntime-gpu are both installed: each overwrites files of the other",
             "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
-        )  # fmt: skip
+        )
     works, text = run_probe("provider", "cpu")
     if not works:
         fix = f"reinstall: pip install --force-reinstall {installed[0] if installed else 'onnxruntime'}"
@@ -132,7 +133,10 @@ def providers(settings: Settings) -> Iterator[Finding]:
 
 
 def disk(settings: Settings) -> Iterator[Finding]:
-    """Free space where a sweep writes."""
+    """Free space, and the right to write, in record, cache and the folder for temporary files.
+
+    Too little is a problem for the record, elsewhere a warning.
+    """
     places = {
         "record": settings.record,
         "cache": settings.cache,
@@ -157,7 +161,7 @@ def disk(settings: Settings) -> Iterator[Finding]:
 
 
 def limits() -> Iterator[Finding]:
-    """How many files this process may open."""
+    """How many files a process may open (RLIMIT_NOFILE, soft): sweeps with many workers need 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     shown = "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
     if soft == resource.RLIM_INFINITY or soft >= MIN_FILES:

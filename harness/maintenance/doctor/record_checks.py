@@ -102,7 +102,7 @@ def permissions(record: Record) -> Iterator[Finding]:
 
 
 def running(record: Record) -> dict[str, str]:
-    """Study -> process, of the studies that are being run now."""
+    """The studies whose lock is held now -> the id of that process, or `unknown`."""
     found = {}
     for lock in sorted(record.locks.glob("study-*.lock")):
         if is_locked(lock):
@@ -113,7 +113,7 @@ def running(record: Record) -> dict[str, str]:
 
 
 def locks(record: Record) -> Iterator[Finding]:
-    """Who works on the record."""
+    """Who works on the record now, by the locks that are held; none of them is a fault."""
     for study, process in running(record).items():
         yield ok("locks", f"study {study} is being run by process {process}; it is left alone")
     if is_locked(record.locks / "promotion.lock"):
@@ -134,7 +134,7 @@ def stale(record: Record) -> Iterator[Finding]:
 
 
 def idle_studies(record: Record) -> list[str]:
-    """The studies that nobody runs now."""
+    """Names of the studies that nobody runs now: only those may be put right."""
     if not (record.exists and record.journal.is_file()):
         return []
     from harness.study.study import study_names

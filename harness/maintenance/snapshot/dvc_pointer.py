@@ -36,12 +36,20 @@ class PointerError(InputError):
 
 
 class AlteredError(FailedError, RuntimeError):
-    """An object is not what its name says."""
+    """An object of the cache was altered: the md5 of its content is not its name."""
 
 
 @dataclass(frozen=True)
 class Pointer:
-    """What `mlruns.dvc` says: `digest` of the manifest, the remote that holds it (None: the project's default)."""
+    """What `mlruns.dvc` says.
+
+    Attributes
+    ----------
+    digest : md5 of the manifest, 32 hexadecimal digits and `.dir`
+    size, files : bytes and number of files; 0 where it does not say
+    remote : the one that holds it; None for the project's default
+    message : whoever took the snapshot's own words
+    """
 
     digest: str
     size: int = 0
@@ -133,7 +141,7 @@ def printable(message: str) -> str:
 
 
 def object_path(cache: Path, digest: str) -> Path:
-    """Where a DVC cache (or a remote that is a folder) keeps an object."""
+    """Where a DVC cache (or a remote that is a folder) keeps an object: `files/md5/ab/cdef...`."""
     return cache / "files" / "md5" / digest[:2] / digest[2:]
 
 
@@ -186,7 +194,7 @@ def _belongs(file: Any) -> bool:
 
 
 def md5_of(path: Path) -> str:
-    """Hex md5 of a file."""
+    """md5 of a file in hex: the name that DVC gives its content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 

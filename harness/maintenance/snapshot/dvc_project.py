@@ -50,20 +50,25 @@ class DvcError(FailedError, RuntimeError):
 
 
 class DvcProject:
-    """The DVC project around a folder."""
+    """The DVC project around a folder; whatever DVC does is done in a child process.
+
+    Parameters
+    ----------
+    root : the folder that holds `.dvc`
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """DVC's configuration here, of all its levels."""
+        """DVC's configuration in force here, of all its levels: `section.option` -> value."""
         lines = run_dvc(self.root, "config", "--list").splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
     @property
     def remotes(self) -> dict[str, str]:
-        """Address of each remote."""
+        """Name of each remote -> its address: a folder or a URL."""
         found = ((name.split("."), value) for name, value in self.settings.items())
         return {
             ".".join(name[1:-1]): value for name, value in found if name[0] == "remote" and name[-1] == "url"
@@ -71,7 +76,7 @@ class DvcProject:
 
     @property
     def cache(self) -> Path:
-        """The folder of its cache."""
+        """The folder of its cache, where the content of every snapshot lies by its md5."""
         return Path(self.settings.get("cache.dir", self.root / ".dvc" / "cache"))
 
     def pull(self, digests: Iterable[str], remote: str | None) -> None:
@@ -91,7 +96,7 @@ class DvcProject:
         _child([sys.executable, "-P", "-c", _PULL, str(self.root), remote], self.root, "\n".join(digests))
 
     def lock(self) -> FileLock:
-        """What a snapshot and a restoration hold: one at a time in a project."""
+        """The lock, not yet taken, that a snapshot and a restoration hold: one at a time in a project."""
         place = self.root / ".dvc" / "tmp"
         place.mkdir(exist_ok=True)
         return FileLock(place / "snapshot.lock")
@@ -115,13 +120,13 @@ class DvcProject:
 
 
 def find_project(folder: Path) -> DvcProject | None:
-    """The DVC project that a folder lies in."""
+    """The DVC project that a folder lies in, the nearest above it; None where there is none."""
     around = (folder.absolute(), *folder.absolute().parents)
     return next((DvcProject(parent) for parent in around if (parent / ".dvc").is_dir()), None)
 
 
 def is_in_git(folder: Path) -> bool:
-    """Whether a folder lies in a working tree of git."""
+    """Whether a folder lies in a working tree of git; False where git is not installed."""
     return _git(folder, "rev-parse", "--is-inside-work-tree") == "true"
 
 
@@ -147,7 +152,7 @@ def set_up(folder: Path) -> DvcProject:
 
 
 def run_dvc(folder: Path, *words: str) -> str:
-    """Run a DVC command in the folder of a project; what it prints.
+    """Run a DVC command in the folder of a project, without analytics; what it prints.
 
     Raises
     ------

@@ -36,7 +36,13 @@ from harness.study.storage.record import Record
 
 @dataclass(frozen=True)
 class Restored:
-    """A record that was restored; `aside` is where the one before it lies now."""
+    """A record that was restored.
+
+    Attributes
+    ----------
+    digest, message : of its snapshot; the message in one printable line
+    aside : where the record that was there before lies now; None where there was none
+    """
 
     record: Path
     digest: str
@@ -47,9 +53,12 @@ class Restored:
     def as_json(self) -> dict[str, Any]:
         """The document that `harness restore --json` prints."""
         return {
-            "record": str(self.record), "digest": self.digest, "message": self.message,
-            **self.contents.as_json(), "moved_aside": str(self.aside) if self.aside else None,
-        }  # fmt: skip
+            "record": str(self.record),
+            "digest": self.digest,
+            "message": self.message,
+            **self.contents.as_json(),
+            "moved_aside": str(self.aside) if self.aside else None,
+        }
 
 
 def restore(record: Record, folder: Path, *, force: bool = False) -> Restored:

@@ -27,7 +27,7 @@ ELSEWHERE = "name a new or an empty folder with --record DIR"
 
 
 class RestoreRefusedError(RefusedError, ValueError):
-    """What is there would be lost, or is in use, or nothing can be put there."""
+    """Nothing was restored: what is there would be lost or is in use, or no record can be put there."""
 
 
 def restore_target(record: Record, folders: Iterable[Path]) -> Path:
@@ -66,7 +66,7 @@ def restore_target(record: Record, folders: Iterable[Path]) -> Path:
 
 
 def make_parent(place: Path) -> None:
-    """Make the folder that the record will lie in."""
+    """Make the folder that the record will lie in, and those above it; RestoreRefusedError where that fails."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -74,7 +74,13 @@ def make_parent(place: Path) -> None:
 
 
 def lock_unused_record(record: Record) -> ExitStack:
-    """Hold what a sweep and a server take first, in a record that nobody uses."""
+    """Hold what a sweep and a server take first, in a record that nobody uses; whoever closes the stack lets go.
+
+    Raises
+    ------
+    RestoreRefusedError
+        Some process holds a lock of the record.
+    """
     held = ExitStack()
     if not record.locks.is_dir():
         return held
@@ -101,7 +107,11 @@ def lock_unused_record(record: Record) -> ExitStack:
 
 
 def require_nothing_lost(old: Record, new: Record, manifest: dict[str, str]) -> None:
-    """Raise RestoreRefusedError where the record that is there holds anything that the snapshot does not."""
+    """Raise RestoreRefusedError where the record that is there holds anything that the snapshot does not.
+
+    Journal and ledger only grow, so the snapshot's must begin with them; files must be there unchanged, and every row
+    of the database.
+    """
     lost: list[str] = []
     for name in (old.journal.name, LEDGER):  # they only grow
         if (old.root / name).is_file():
@@ -128,7 +138,13 @@ def require_nothing_lost(old: Record, new: Record, manifest: dict[str, str]) -> 
 
 
 def move_aside(place: Path) -> Path | None:
-    """Give the record that is there another name; nothing is deleted but an empty folder."""
+    """Rename the record that is there to NAME.before-TIME; the new path, None where nothing but an empty folder was.
+
+    Raises
+    ------
+    RestoreRefusedError
+        A folder of the same disk is mounted there, which cannot be renamed.
+    """
     if not place.exists():
         return None
     try:

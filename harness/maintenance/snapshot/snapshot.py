@@ -33,7 +33,14 @@ from harness.study.storage.record import Record
 
 @dataclass(frozen=True)
 class Contents:
-    """What a record holds: names of its studies, numbers of its MLflow runs, files and bytes."""
+    """What a record holds.
+
+    Attributes
+    ----------
+    studies : their names
+    runs : number of MLflow runs, of every kind and state
+    size : bytes of its files together
+    """
 
     studies: tuple[str, ...]
     runs: int
@@ -41,20 +48,27 @@ class Contents:
     size: int
 
     def line(self) -> str:
-        """The same in a few words."""
+        """The same for a terminal: `1 study (quickstart), 9 runs, 120 files, 3.4 MB`."""
         named = f" ({', '.join(self.studies)})" if self.studies else ""
         studies = "1 study" if len(self.studies) == 1 else f"{len(self.studies)} studies"
         runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
         return f"{studies}{named}, {runs}, {self.files} files, {self.size / 1e6:.1f} MB"
 
     def as_json(self) -> dict[str, Any]:
-        """Fields of the commands' JSON documents."""
+        """What `harness snapshot --json` and `harness restore --json` print of it."""
         return {"studies": list(self.studies), "runs": self.runs, "files": self.files, "bytes": self.size}
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot. `made_project`: DVC was set up for it; `remotes`: names of those it can be pushed to."""
+    """A snapshot that was taken.
+
+    Attributes
+    ----------
+    pointer, digest : the `mlruns.dvc` that names it, and the manifest's md5
+    made_project : DVC was set up in the folder for it
+    remotes : names of those that it can be pushed to
+    """
 
     pointer: Path
     digest: str
@@ -66,9 +80,13 @@ class Snapshot:
     def as_json(self) -> dict[str, Any]:
         """The document that `harness snapshot --json` prints."""
         return {
-            "pointer": str(self.pointer), "digest": self.digest, **self.contents.as_json(),
-            "message": self.message, "dvc_set_up": self.made_project, "remotes": list(self.remotes),
-        }  # fmt: skip
+            "pointer": str(self.pointer),
+            "digest": self.digest,
+            **self.contents.as_json(),
+            "message": self.message,
+            "dvc_set_up": self.made_project,
+            "remotes": list(self.remotes),
+        }
 
 
 def take_snapshot(record: Record, folder: Path, message: str = "") -> Snapshot:

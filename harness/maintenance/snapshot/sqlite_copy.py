@@ -22,7 +22,7 @@ _ALONE = "immutable=1"
 
 
 class DatabaseUnreadableError(FailedError, RuntimeError):
-    """A record's database cannot be read."""
+    """A record's database cannot be read, or is not sound."""
 
 
 def back_up(source: Path, target: Path) -> None:
@@ -48,7 +48,13 @@ def count_runs(database: Path) -> int:
 
 
 def rows_lost(old: Path, new: Path) -> dict[str, int]:
-    """Rows of `old` that `new` does not hold, by table; tables that lose none are left out."""
+    """Rows of `old` that `new` does not hold (a changed row counts), by table; tables that lose none are left out.
+
+    Raises
+    ------
+    DatabaseUnreadableError
+        One of them cannot be read.
+    """
     return dict(_in_child("rows_lost", old, new))
 
 

@@ -23,7 +23,13 @@ ENOUGH_WINDOWS = 5  # of a cluster: with fewer its accuracy is a coin's
 
 
 def card_of(evidence: Mapping[str, Any]) -> str:
-    """Markdown; every part of `evidence` may be missing."""
+    """The card of a bundle as Markdown.
+
+    Parameters
+    ----------
+    evidence : content of evidence.json; every part may be missing or null (bundles of earlier versions), and a
+        section of which nothing is known is left out
+    """
     evidence = {key: value for key, value in evidence.items() if value is not None}
     parts = {
         "": _head(evidence),
@@ -43,7 +49,13 @@ def card_of(evidence: Mapping[str, Any]) -> str:
 
 
 def optimism_line(luck: float | None, trials: int, rank: int = 1) -> str:
-    """How far the validation score may be trusted."""
+    """How far the validation score may be trusted: the best of many is partly the luckiest.
+
+    Parameters
+    ----------
+    luck : expected optimism at this rank, in units of the score (accuracy, 0 to 1); None where it cannot be estimated
+    trials : comparable trials, itself included
+    """
     place = f"best of {trials} trials" if rank == 1 else f"rank {rank} of {trials} trials"
     if luck is None:
         return f"{place}: every window alike, so how much of it is luck cannot be said"
@@ -223,11 +235,14 @@ def _guards(evidence: Mapping[str, Any]) -> list[str]:
 
 
 def limits_of(evidence: Mapping[str, Any]) -> list[str]:
-    """Every limit that follows from the evidence, each once."""
+    """What must not be concluded from this model, a sentence each: every limit that follows from the evidence, once."""
     known = (
-        *_of_data(evidence), *evidence.get("flags", ()), *evidence.get("limits", ()),
-        *(f"holds external weights: {one}" for one in evidence.get("external_weights", ())), *_of_test(evidence),
-    )  # fmt: skip
+        *_of_data(evidence),
+        *evidence.get("flags", ()),
+        *evidence.get("limits", ()),
+        *(f"holds external weights: {one}" for one in evidence.get("external_weights", ())),
+        *_of_test(evidence),
+    )
     return list(dict.fromkeys(known))
 
 

@@ -15,7 +15,10 @@ VERSIONS = ("diarization-harness", "torch", "onnxruntime", "onnxruntime-gpu")
 
 
 def files_of(evidence: Mapping[str, Any]) -> list[str]:
-    """Lines of Markdown; every part of `evidence` may be missing."""
+    """Lines of Markdown: a table of the files that ship, then remarks, one of each file that was left out.
+
+    Every part of `evidence` may be missing; where no variant is recorded, one line tells the latency of model.onnx.
+    """
     variants = evidence.get("variants", ())
     rows = [_row(one) for one in variants if one.get("included", True)]
     lines = table(HEAD, rows) if rows else _one_latency(part(evidence, "latency"))

@@ -22,7 +22,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 class NoBundleError(InputError):
-    """There is no bundle at this place."""
+    """There is no bundle at this place; one that is broken is another matter, and refused."""
 
 
 def golden_of(model: str) -> str:
@@ -32,7 +32,7 @@ def golden_of(model: str) -> str:
 
 
 def bundle_digest(folder: Path) -> str:
-    """sha256 of SHA256SUMS, which holds the digest of every other file."""
+    """sha256 of SHA256SUMS, hex: since that lists the digest of every other file, one digest stands for them all."""
     return hashlib.sha256((folder / SUMS).read_bytes()).hexdigest()
 
 
@@ -65,9 +65,15 @@ def require_bundle(folder: Path) -> None:
 
 
 def read_bundle(folder: Path) -> tuple[dict[str, bytes], list[str], list[str]]:
-    """Read every listed file once: (content by name, problems of the files, problems of the digests).
+    """Read every listed file once, so that what is digested is what is used.
 
     Links and whatever is not a plain file are reported and not read.
+
+    Returns
+    -------
+    files : content by name, of those alone whose digest is right
+    wrong : a line for each file that is missing, not listed, listed twice or not plain
+    altered : a line for each whose sha256 is another one
     """
     listed, wrong = _listed(folder)
     there = set(names_in(folder)) - {SUMS}

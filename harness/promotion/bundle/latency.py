@@ -24,13 +24,15 @@ MAX_SECONDS = 2.0  # of calls, all rounds at batch 1 together, and again at batc
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one window; `cold_ms` is opening the file and answering once.
+    """Milliseconds of one window of 3 s, from waveform to logits.
 
     Attributes
     ----------
+    cold_ms : opening the file and answering once
     p50_ms, p99_ms : of the best of three rounds: the P99 of 200 calls is their third slowest, and one moment in which
         the machine did something else would decide about a model
-    calls : of all rounds together
+    calls : at batch 1, of all rounds together
+    provider : onnxruntime's, which really ran it
     windows_per_s : throughput at batch 32
     load : average of the last minute when it began; None where nobody counts it
     """
@@ -49,7 +51,12 @@ class Latency:
 
 
 def benchmark_latency(open_session: Callable[[], Any]) -> Latency:
-    """Latency and throughput on the provider that the session really uses; some 3 s, 10 s of a slow model."""
+    """Latency and throughput on the provider that the session really uses; some 3 s, 10 s of a slow model.
+
+    Parameters
+    ----------
+    open_session : opens the onnxruntime session, which takes (batch, 48000) float32; called once, and timed
+    """
     waveforms = (0.1 * np.random.default_rng(0).standard_normal((BATCH, WINDOW_SAMPLES))).astype(np.float32)
     busy = load()
     start = time.perf_counter()

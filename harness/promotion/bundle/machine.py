@@ -7,12 +7,12 @@ import platform
 from pathlib import Path
 from typing import Any
 
-THREADS = 1  # of every measured session (models/onnx_runtime.py)
+THREADS = 1  # of every measured session (models/onnx_io/runtime.py)
 _CPUINFO = Path("/proc/cpuinfo")
 
 
 def machine() -> dict[str, Any]:
-    """`cpu` (its model), `cores`, `threads` and `system`."""
+    """What a latency must be read with: `cpu` (its model), `cores`, `threads` (of a session) and `system`."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),

@@ -56,6 +56,9 @@ class Variant:
 
     Attributes
     ----------
+    name : fp32, fp16 or int8
+    device : where it is meant to serve, cpu or cuda
+    bytes, sha256 : of the file; 0 and "" where it could not be made
     reason : why it is left out; "" for one that is included
     warning : that it may lose more than is tolerated, though it is included; "" for one that is shown not to
     max_logit_difference, agreement : against fp32 on the test windows; agreement is the share of the same class
@@ -84,7 +87,7 @@ class Variant:
     latency_note: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The fields of evidence.json."""
+        """One entry of `variants` in evidence.json, without its golden file and tolerance."""
         return asdict(self)
 
 
@@ -97,7 +100,9 @@ def measured(path: Path, device: str) -> Latency | str:
 
 
 def make_variants(folder: Path, calibration: npt.NDArray[np.float32]) -> list[Variant]:
-    """Write model.fp16.onnx and model.int8.onnx beside model.onnx, and measure all three.
+    """Write model.fp16.onnx and model.int8.onnx beside model.onnx, and measure the latency of all three.
+
+    One that cannot be made is returned all the same, left out with the reason.
 
     Parameters
     ----------
@@ -134,8 +139,9 @@ def score_variants(
 
     Parameters
     ----------
-    waveforms : (window, 48000) float32
+    waveforms : (window, 48000) float32 in [-1, 1)
     labels, clusters : (window,)
+    tolerances : accuracy that each variant may lose, as a share of the windows
     canonical : logits (window, class) of model.onnx on all windows, where the CPU has computed them before
     """
     truth = np.asarray(labels)
@@ -165,9 +171,13 @@ def score_variants(
 
 
 def _held_against(
-    reference: Logits, logits: Logits, truth: npt.NDArray[Any], clusters: Sequence[str], variant: Variant,
+    reference: Logits,
+    logits: Logits,
+    truth: npt.NDArray[Any],
+    clusters: Sequence[str],
+    variant: Variant,
     tolerated: float,
-) -> Variant:  # fmt: skip
+) -> Variant:
     unusable = int((~np.isfinite(logits)).any(axis=1).sum())
     if unusable:
         reason = f"{unusable} of {len(logits)} test windows give logits that are not finite"

@@ -41,11 +41,18 @@ NOT_A_SIGNATURE = (
 
 
 class MissingRuntimeError(InputError):
-    """onnxruntime or numpy is not installed."""
+    """onnxruntime or numpy is not installed: without them no model can be run, so nothing is verified."""
 
 
 class Check(NamedTuple):
-    """One question about a bundle and its answer."""
+    """One question about a bundle and its answer.
+
+    Attributes
+    ----------
+    name : `files`, `digests`, `digest`, `documents`, a variant's name, or `latency`
+    ok : False refuses the bundle
+    text : what was found, for people
+    """
 
     name: str
     ok: bool
@@ -54,7 +61,14 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class Verification:
-    """What was asked of a bundle; `latency` holds milliseconds by variant."""
+    """What was asked of a bundle, and the answers.
+
+    Attributes
+    ----------
+    digest : sha256 of SHA256SUMS, hex; "" where there is no such file
+    notes : what refuses nothing: a device that is absent here, latencies without a bound
+    latency : variant -> fields of Latency (ms, windows/s), of those that were timed
+    """
 
     bundle: Path
     digest: str
@@ -64,11 +78,11 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was refused."""
+        """Whether every check passed; notes count for nothing."""
         return all(check.ok for check in self.checks)
 
     def lines(self, *, quiet: bool = False) -> list[str]:
-        """For a terminal; `quiet` leaves what was refused."""
+        """For a terminal: what passed, notes, what was refused, the verdict; with `quiet` only what was refused."""
         refused = [f"REFUSED {check.name}: {check.text}" for check in self.checks if not check.ok]
         if quiet:
             return refused
@@ -80,7 +94,7 @@ class Verification:
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """The document of `--json`."""
+        """The document that `harness verify --json` prints."""
         return {
             "bundle": str(self.bundle),
             "ok": self.ok,
@@ -109,8 +123,10 @@ def verify(folder: Path, digest: str | None = None, *, latency: bool = True) -> 
     require_bundle(folder)
     _require_runtime()
     files, wrong, altered = read_bundle(folder)
-    wrong += [f"{name} is missing" for name in (MODEL, SPECIFICATION, EVIDENCE, WAVEFORM)
-              if name not in files and not any(one.startswith(name) for one in [*wrong, *altered])]  # fmt: skip
+    known = [*wrong, *altered]
+    for name in (MODEL, SPECIFICATION, EVIDENCE, WAVEFORM):
+        if name not in files and not any(one.startswith(name) for one in known):
+            wrong.append(f"{name} is missing")
     checks = [
         Check("files", not wrong, "; ".join(wrong) or f"{len(files)} files, all listed in {SUMS}"),
         Check("digests", not altered, "; ".join(altered) or "every file has its sha256"),
@@ -135,45 +151,55 @@ def _require_runtime() -> None:
         ) from None
 
 
+@dataclass
+class _Answers:
+    """What is collected while the models of a bundle are run."""
+
+    checks: list[Check]
+    notes: list[str] = field(default_factory=list)
+    latency: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
 def _run(bundle: Bundle, checks: list[Check], measure_latency: bool) -> Verification:
     """Read the documents, then open every variant."""
-    from models.onnx_io.runtime import ProviderError
-
-    notes: list[str] = []
-    measured: dict[str, dict[str, Any]] = {}
+    found = _Answers(checks)
     try:
         specification, evidence = bundle.document(SPECIFICATION), bundle.document(EVIDENCE)
         variants = included_variants(bundle, specification, evidence)
         checks.append(Check("documents", True, f"{', '.join(one['name'] for one in variants)}"))
     except (ValueError, KeyError, TypeError) as error:
         checks.append(Check("documents", False, _told(error)))
-        return Verification(bundle.folder, bundle.digest, tuple(checks))
+        variants = []
     for variant in variants:
-        name, device = str(variant["name"]), str(variant["device"])
-        try:
-            checks.append(Check(name, True, run_variant(bundle, specification, variant)))
-        except ProviderError as error:
-            if device == "cpu":
-                checks.append(Check(name, False, str(error)))
-            else:
-                notes.append(f"{name} was not run: {error}")
-            continue
-        except Exception as error:  # onnxruntime has a dozen types under Exception
-            checks.append(Check(name, False, _told(error)))
-            continue
-        if measure_latency:
-            _latency(bundle, evidence, variant, checks, notes, measured)
-    return Verification(bundle.folder, bundle.digest, tuple(checks), tuple(notes), measured)
+        if _answers(bundle, specification, variant, found) and measure_latency:
+            _latency(bundle, evidence, variant, found)
+    return Verification(bundle.folder, bundle.digest, tuple(checks), tuple(found.notes), found.latency)
+
+
+def _answers(bundle: Bundle, specification: dict[str, Any], variant: dict[str, Any], found: _Answers) -> bool:
+    """Run one variant; False where it did not, which is a note where only its device is absent here."""
+    from models.onnx_io.runtime import ProviderError
+
+    name = str(variant["name"])
+    try:
+        found.checks.append(Check(name, True, run_variant(bundle, specification, variant)))
+    except ProviderError as error:
+        if variant["device"] == "cpu":
+            found.checks.append(Check(name, False, str(error)))
+        else:
+            found.notes.append(f"{name} was not run: {error}")
+        return False
+    except Exception as error:  # onnxruntime has a dozen types under Exception
+        found.checks.append(Check(name, False, _told(error)))
+        return False
+    return True
 
 
 def _told(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:500]
 
 
-def _latency(
-    bundle: Bundle, evidence: dict[str, Any], variant: dict[str, Any], checks: list[Check], notes: list[str],
-    measured: dict[str, dict[str, Any]],
-) -> None:  # fmt: skip
+def _latency(bundle: Bundle, evidence: dict[str, Any], variant: dict[str, Any], found: _Answers) -> None:
     """Measure one variant; model.onnx where the policy wants to serve it, as promotion does."""
     from harness.promotion.bundle.latency import benchmark_latency
     from models.onnx_io.runtime import ProviderError
@@ -182,33 +208,40 @@ def _latency(
     bound = policy.get("latency") or {}
     canonical = variant["file"] == MODEL
     device = bound.get("device", variant["device"]) if canonical else variant["device"]
+    name = variant["name"]
     try:
-        found = benchmark_latency(lambda: open_variant(bundle, variant["file"], device))
+        times = benchmark_latency(lambda: open_variant(bundle, variant["file"], device))
     except ProviderError as error:
-        notes.append(f"latency of {variant['name']} was not measured on {device}: {error}")
+        found.notes.append(f"latency of {name} was not measured on {device}: {error}")
         return
-    measured[variant["name"]] = asdict(found)
+    found.latency[name] = asdict(times)
     text = (
-        f"{variant['name']}: P50 {found.p50_ms:.1f} ms, P99 {found.p99_ms:.1f} ms, first answer "
-        f"{found.cold_ms:.0f} ms ({found.provider})"
+        f"{name}: P50 {times.p50_ms:.1f} ms, P99 {times.p99_ms:.1f} ms, first answer "
+        f"{times.cold_ms:.0f} ms ({times.provider})"
     )
     if not canonical or "max_p99_ms" not in bound:
-        notes.append(f"latency of {text}")
+        found.notes.append(f"latency of {text}")
         return
-    fast = found.within(float(bound["max_p99_ms"]))
+    fast = times.within(float(bound["max_p99_ms"]))
     text += f", wanted P99 < {bound['max_p99_ms']:g} ms on {device}"
     if fast or (policy.get("quality") or {}).get("on_failure") == "refuse":
-        checks.append(Check("latency", fast, text))
+        found.checks.append(Check("latency", fast, text))
     else:
-        notes.append(f"latency of {text}: too slow here, which the policy only warns of")
+        found.notes.append(f"latency of {text}: too slow here, which the policy only warns of")
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """`harness verify` where click is not installed; the exit code."""
+    """`harness verify` where click is not installed: the same options, checks, output and exit code.
+
+    Parameters
+    ----------
+    words : the command line after `harness verify`; None for this process's own
+    """
     parser = argparse.ArgumentParser(
-        prog="harness verify", description=DESCRIPTION,
+        prog="harness verify",
+        description=DESCRIPTION,
         epilog=f"{NOT_A_SIGNATURE} Exit codes: 0 verified, 2 no bundle there, 3 refused.",
-    )  # fmt: skip
+    )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--digest", metavar="HEX", help=f"sha256 of {SUMS} that came another way.")
     parser.add_argument("--json", action="store_true", help="Print one JSON document and nothing else.")

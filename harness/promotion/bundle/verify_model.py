@@ -20,28 +20,42 @@ if TYPE_CHECKING:
 
 CANONICAL_TOLERANCE = 1e-4  # on logits, whatever the evidence claims of model.onnx
 SAME_IN_METADATA = ("task", "variant", "fingerprint", "run_id", "label_map_digest")
+# What specification.json must hold, and of which type.
+STATED: dict[str, type] = {
+    "input_name": str,
+    "output_name": str,
+    "window_samples": int,
+    "label_meaning": dict,
+    **dict.fromkeys(SAME_IN_METADATA, str),
+}
 
 
 class BrokenBundleError(InputError):
-    """A bundle that does not keep a law; the message says which."""
+    """A bundle whose documents and models contradict each other, or what was promised; the message says how."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """The digested files of a bundle, by name."""
+    """A bundle as it was read once: what was digested is what is parsed and run, whatever happens on the disk.
+
+    Attributes
+    ----------
+    digest : sha256 of SHA256SUMS, hex
+    files : content by the path relative to the folder
+    """
 
     folder: Path
     digest: str
     files: dict[str, bytes]
 
     def file(self, name: object) -> bytes:
-        """The content of one that the evidence names."""
+        """The content of the file that a document names; BrokenBundleError where that is no file of the bundle."""
         if not isinstance(name, str) or name not in self.files:
             raise BrokenBundleError(f"{EVIDENCE} names {name!r}, which is no file of the bundle")
         return self.files[name]
 
     def document(self, name: str) -> dict[str, Any]:
-        """One JSON object."""
+        """A file that must be one JSON object; BrokenBundleError where it is not."""
         try:
             content = json.loads(self.files[name])
         except ValueError as error:
@@ -51,7 +65,13 @@ class Bundle:
         return content
 
     def array(self, name: object) -> npt.NDArray[np.float32]:
-        """One float32 matrix (window, ...)."""
+        """A .npy file with one float32 row for each golden window, (window, ...); nothing is unpickled.
+
+        Raises
+        ------
+        BrokenBundleError
+            It is no such matrix, has no row, or is no file of the bundle.
+        """
         import numpy as np
 
         try:
@@ -66,11 +86,17 @@ class Bundle:
 def included_variants(
     bundle: Bundle, specification: dict[str, Any], evidence: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """The included variants, once the documents say everything that is asked of them here."""
-    for name, kind in (
-        ("input_name", str), ("output_name", str), ("window_samples", int), ("label_meaning", dict),
-        *((name, str) for name in SAME_IN_METADATA),
-    ):  # fmt: skip
+    """The variants that ship, once the documents say everything that is asked of them here.
+
+    Every .onnx file must be described, and every description must name a file, its golden outputs, a device that is
+    known and a tolerance above 0; else a file could lie in the bundle that nobody runs.
+
+    Raises
+    ------
+    BrokenBundleError
+        They do not; KeyError and TypeError where a field is absent or of another type.
+    """
+    for name, kind in STATED.items():
         if not isinstance(specification.get(name), kind):
             raise BrokenBundleError(
                 f"{SPECIFICATION}: {name} is {specification.get(name)!r}, not {kind.__name__}"
@@ -98,7 +124,15 @@ def included_variants(
 
 
 def open_variant(bundle: Bundle, file: str, device: str) -> Any:
-    """A session on the bytes that were digested; the provider is asserted."""
+    """An onnxruntime session on the bytes that were digested.
+
+    Raises
+    ------
+    BrokenBundleError
+        The model keeps tensors in other files, which no digest covers.
+    ProviderError
+        The device is absent here, or onnxruntime would run the model elsewhere.
+    """
     from models.onnx_io.runtime import external_tensors, session_of
 
     content = bundle.file(file)
@@ -111,7 +145,16 @@ def open_variant(bundle: Bundle, file: str, device: str) -> Any:
 
 
 def run_variant(bundle: Bundle, specification: dict[str, Any], variant: dict[str, Any]) -> str:
-    """Hold one model against its specification and its golden outputs; what was measured, in words."""
+    """Hold one model against its specification and its golden outputs; what was measured, in words.
+
+    Logits (window, class) of all golden windows in one batch may differ from the golden ones, and from those of the
+    same windows one by one, by `golden_tolerance` at most (absolute, on the logits).
+
+    Raises
+    ------
+    BrokenBundleError
+        It differs by more, or has other inputs, outputs or metadata than its specification says.
+    """
     import numpy as np
 
     file, golden = str(variant["file"]), variant["golden"]
@@ -140,10 +183,12 @@ def run_variant(bundle: Bundle, specification: dict[str, Any], variant: dict[str
 
 
 def _same_interface(session: Any, specification: dict[str, Any], file: str) -> None:
+    """Raise BrokenBundleError unless it takes (batch, sample) to (batch, class), float32, any batch, as is written."""
     classes = len(specification["label_meaning"])
     wanted = [
-        (specification["input_name"], specification["window_samples"]), (specification["output_name"], classes)
-    ]  # fmt: skip
+        (specification["input_name"], specification["window_samples"]),
+        (specification["output_name"], classes),
+    ]
     values = [*session.get_inputs(), *session.get_outputs()]
     found = [(one.name, *one.shape[1:]) for one in values]
     if found != wanted:

@@ -44,15 +44,31 @@ OTHERWISE = "The confirmation chose it: mend that, or name another with --run."
 
 
 class GuardRefusedError(RefusedError):
-    """A policy refused; `guards` holds every guard that was asked, `opened` whether the test was.
+    """A policy refused; the message says which guards failed, and whether anything was changed.
 
-    `chosen` says that a confirmation chose the subject, and nobody named it.
+    Attributes
+    ----------
+    guards : every guard that was asked
+    refused : those of them that failed and bind
+    opened : whether the frozen test was, which the ledger of openings keeps
+
+    Parameters
+    ----------
+    chosen : a confirmation chose the subject, and nobody named it: another one can be
+    fingerprint : of the subject, by which `harness why` finds the refusal
     """
 
     def __init__(
-        self, study: str, subject: str, guards: Sequence[Guard], policy: Policy, *, opened: bool = False,
-        chosen: bool = False, fingerprint: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        study: str,
+        subject: str,
+        guards: Sequence[Guard],
+        policy: Policy,
+        *,
+        opened: bool = False,
+        chosen: bool = False,
+        fingerprint: str = "",
+    ) -> None:
         self.study, self.subject, self.policy, self.opened = study, subject, policy, opened
         self.guards, self.fingerprint = list(guards), fingerprint
         self.refused = [guard for guard in guards if refuses(policy, guard)]
@@ -63,10 +79,16 @@ class GuardRefusedError(RefusedError):
 
 
 def require_guards_pass(
-    study: str, subject: str, guards: Sequence[Guard], policy: Policy, *, opened: bool = False,
-    chosen: bool = False, fingerprint: str = "",
-) -> None:  # fmt: skip
-    """Raise GuardRefusedError where the policy refuses any of the guards."""
+    study: str,
+    subject: str,
+    guards: Sequence[Guard],
+    policy: Policy,
+    *,
+    opened: bool = False,
+    chosen: bool = False,
+    fingerprint: str = "",
+) -> None:
+    """Raise GuardRefusedError, which explains the arguments, where the policy refuses any of the guards."""
     if any(refuses(policy, guard) for guard in guards):
         raise GuardRefusedError(
             study, subject, guards, policy, opened=opened, chosen=chosen, fingerprint=fingerprint
@@ -85,7 +107,7 @@ def every_guard() -> list[GuardRule]:
 
 
 def ask(seen: Facts) -> list[Guard]:
-    """The answers of every guard that looks at such facts."""
+    """The answers of every guard that looks at such facts, or at a base class of them, in the order of the list."""
     return [one for rule in every_guard() if isinstance(seen, rule.facts) for one in rule.ask(seen)]
 
 
@@ -125,7 +147,7 @@ def pre_test_guards(
 
 
 def post_test_guards(candidate: Candidate, test: Predictions, policy: Policy) -> list[Guard]:
-    """What the opened test says of the candidate."""
+    """What the opened test says of the candidate: (window, class) logits against labels, once they are known."""
     return ask(FrozenTestFacts(policy=policy, candidate=candidate, test=test))
 
 

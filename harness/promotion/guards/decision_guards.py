@@ -43,6 +43,7 @@ def judge_confirmation(
 ) -> Finding:
     """Whether the subject was chosen on fresh seeds, and on as much as the policy asks for.
 
+    It fails too where another trial by now scores more in the sweep than the last finalist: it was never asked.
     Of a confirmation for which somebody named the finalist only the seeds are counted: there was nothing to choose.
 
     Parameters

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What every guard knows; `when` is said in the table of guards."""
+    """What every guard knows: the policy, whose bounds it reads. `when` is said in the table of guards."""
 
     when: ClassVar[str]
     policy: Policy
@@ -55,7 +55,14 @@ class StudyFacts(Facts):
 
 @dataclass(frozen=True)
 class Parity:
-    """The exported file held against torch: the largest difference of logits, and whether every class is the same."""
+    """The exported file held against torch on real windows.
+
+    Attributes
+    ----------
+    difference : the largest absolute difference of logits; NaN where either gives one
+    same_classes : whether the larger logit is the same one in every window
+    windows : how many were compared
+    """
 
     difference: float
     same_classes: bool
@@ -83,17 +90,17 @@ class CandidateFacts(SubjectFacts, StudyFacts):
 
     @cached_property
     def train(self) -> Predictions:
-        """The run's own predictions, of the weights that are promoted, on its training windows."""
+        """The run's own predictions, of the weights that are promoted, on its training windows (predictions.npz)."""
         return self._stored("train")
 
     @cached_property
     def val(self) -> Predictions:
-        """The same on the validation windows."""
+        """The same on the validation windows, by which the epoch and the trial were chosen."""
         return self._stored("val")
 
     @property
     def val_accuracies(self) -> list[list[float]]:
-        """Accuracy on the validation windows in every epoch, of each network that is in it."""
+        """Accuracy (0 to 1) on the validation windows, of each network that is in it a list with every epoch."""
         return [list(member.outcome["val_accuracy"]) for member in self.subject.members]
 
     def _stored(self, split: Split) -> Predictions:
@@ -106,7 +113,7 @@ class CandidateFacts(SubjectFacts, StudyFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenTestFacts(Facts):
-    """What the candidate said to the frozen test."""
+    """What the candidate said to the frozen test, which it had never met: logits (window, class) and the labels."""
 
     when = "after the frozen test was opened"
     candidate: Candidate
@@ -114,14 +121,20 @@ class FrozenTestFacts(Facts):
 
     @property
     def negative_control(self) -> bool:
-        """Whether nothing can be learned on its task."""
+        """Whether its task is one on which nothing can be learned: then it must score chance, not beat it."""
         data = self.candidate.data
         return TASKS[data.task].negative_control(data.variant)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContestFacts(Facts):
-    """The comparison with the opponent, or why there is none to compare with."""
+    """How it did against its opponent.
+
+    Attributes
+    ----------
+    comparison : on the frozen test; a text says why there is nothing to compare with
+    is_champion : whether the opponent holds the alias; else it is the confirmed baseline
+    """
 
     when = "when it meets the champion, or the confirmed baseline where there is none"
     comparison: ChallengerComparison | str

@@ -12,7 +12,14 @@ Level = Literal["integrity", "quality", "advice"]
 
 @dataclass(frozen=True)
 class Guard:
-    """One question about a model, its answer and what to do about it."""
+    """One question about a model, its answer and what to do about it.
+
+    Attributes
+    ----------
+    level : integrity refuses under any policy, quality as `quality.on_failure` says, advice is only said
+    measured, bound : what was found and what was wanted, as text with units
+    advice : what to do where it fails; it stands there where it does not, too
+    """
 
     name: str
     level: Level
@@ -27,7 +34,7 @@ class Guard:
         return f"{self.name}: {self.measured}, wanted {self.bound}. {self.advice}"
 
     def as_json(self) -> dict[str, Any]:
-        """The fields of evidence.json."""
+        """One entry of `guards` in evidence.json."""
         return asdict(self)
 
 

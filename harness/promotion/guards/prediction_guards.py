@@ -92,7 +92,10 @@ def train_accuracy(seen: CandidateFacts) -> Iterator[Finding]:
     advice="A coin pays .6931: it has not learned. Check the labels, then train longer.",
 )
 def train_loss(seen: CandidateFacts) -> Iterator[Finding]:
-    """Cross-entropy on training windows, in nats."""
+    """Cross-entropy on training windows, in nats.
+
+    Always answering one half costs ln 2 = .6931 nats a window, whatever the label is.
+    """
     loss, bound = _metrics(seen.train)["loss"], seen.policy.integrity.max_train_loss
     yield Finding(loss <= bound, f"{loss:.4f}", f"<= {bound:.4f}")
 
@@ -108,12 +111,20 @@ BACKWARDS = (
     "train - validation gap",
     "quality",
     bounds=[
-        "quality.min_gap", "quality.max_gap", "quality.min_hard_gap", "quality.max_hard_gap", "quality.certainty",
+        "quality.min_gap",
+        "quality.max_gap",
+        "quality.min_hard_gap",
+        "quality.max_hard_gap",
+        "quality.certainty",
     ],
     advice=MEMORISED,
-)  # fmt: skip
+)
 def gap(seen: CandidateFacts) -> Iterator[Finding]:
-    """Difference of balanced accuracy between training and validation windows, two-sided."""
+    """Difference of balanced accuracy between training and validation windows, two-sided.
+
+    Within `min_gap` and `max_gap` it passes. Beyond them it fails as advice where sampling error may explain it, and
+    as quality where that cannot, or where it lies beyond `min_hard_gap` or `max_hard_gap`.
+    """
     bounds = seen.policy.quality
     values = [_metrics(part)["balanced_accuracy"] for part in (seen.train, seen.val)]
     gap = values[0] - values[1]
@@ -135,13 +146,21 @@ def _metrics(one: Predictions) -> dict[str, float]:
 
 
 def _gap_error(train: ClusteredInterval, val: ClusteredInterval) -> tuple[float, int]:
-    """Standard error of the difference as if no cluster stood in both splits, and the fewer clusters."""
+    """Standard error of the difference as if no cluster stood in both splits, and the fewer clusters.
+
+    Of independent shares the variances p (1 - p) / n_eff add up; n_eff is the number of independent windows that the
+    clustered ones are worth.
+    """
     variance = sum(one.value * (1 - one.value) / one.n_eff for one in (train, val))
     return math.sqrt(variance), min(train.clusters, val.clusters)
 
 
 def _level(bounds: QualityBounds, outside: float, error: float, clusters: int) -> Level:
-    """Quality where a value lies `outside` with the policy's certainty, advice where chance may explain it."""
+    """Quality where a value lies `outside` with the policy's certainty, advice where chance may explain it.
+
+    Chance explains what is within t standard errors of the bound: Student's t with K - 1 degrees of freedom at
+    `certainty`, one-sided, since K clusters estimate the error.
+    """
     if bounds.certainty <= 0.5:  # the bare numbers: one cluster, which has no error to speak of, is no excuse
         return "quality"
     t = float(stdtrit(clusters - 1, bounds.certainty)) if clusters > 1 else math.inf
@@ -161,7 +180,10 @@ def _within(level: Level, clusters: int) -> str:
     advice="The export is broken: report it with the study's sweep file.",
 )
 def parity(seen: CandidateFacts) -> Iterator[Finding]:
-    """Whether the exported file says what the trained network said, on validation windows; NaN does not."""
+    """Whether the exported file says what the trained network said, on validation windows; NaN does not.
+
+    The bound is on the largest absolute difference of logits, which have no unit.
+    """
     found, bound = seen.parity, seen.policy.integrity.max_logit_difference
     classes = "same" if found.same_classes else "other"
     yield Finding(
@@ -199,7 +221,11 @@ LITERALLY = (
     advice=LITERALLY,
 )
 def calibration(seen: FrozenTestFacts) -> Iterator[Finding]:
-    """Whether probabilities may be taken literally: fails above max_ece, is spoken of above warn_ece."""
+    """Whether probabilities may be taken literally: fails above max_ece, is spoken of above warn_ece.
+
+    Above max_ece too it is only spoken of where sampling error may explain the excess. A negative control, on which
+    nothing can be learned, is not asked.
+    """
     if seen.negative_control:
         return
     bounds, test = seen.policy.quality, seen.test

@@ -23,7 +23,13 @@ F = TypeVar("F", bound=Facts)
 
 @dataclass(frozen=True)
 class Finding:
-    """What a guard found; name, level and advice are the rule's where nothing else is given."""
+    """What a guard found about one thing.
+
+    Attributes
+    ----------
+    measured, bound : what was found and what was wanted, as people read it
+    advice, level, name : the rule's own where they are left out
+    """
 
     ok: bool
     measured: str
@@ -52,11 +58,11 @@ class GuardRule:
     judge: Callable[[Any], Iterable[Finding]]
 
     def ask(self, seen: Facts) -> list[Guard]:
-        """Its answers about what was seen."""
+        """Its answers about these facts, which must be of the class that it looks at; none where it is silent."""
         return [self.guard(finding) for finding in self.judge(seen)]
 
     def guard(self, found: Finding) -> Guard:
-        """A finding as evidence.json has it."""
+        """A finding with the name, level and advice that it left to the rule, as evidence.json has it."""
         name, level, advice = found.name or self.name, found.level or self.level, found.advice or self.advice
         return Guard(name, level, bool(found.ok), found.measured, found.bound, advice)
 
@@ -67,7 +73,14 @@ GUARDS: dict[str, GuardRule] = {}
 def guard(
     facts: type[F], name: str, level: Level, *, bounds: Sequence[str | Bound] = (), advice: str
 ) -> Callable[[Callable[[F], Iterable[Finding]]], Callable[[F], Iterable[Finding]]]:
-    """Declare the function below it as a guard.
+    """Declare the function below it as a guard, which every promotion asks from then on.
+
+    Parameters
+    ----------
+    facts : the class of what it looks at: the earliest that suffices, for that is also when it is asked
+    name : unique; what evidence, card and messages call it
+    bounds : what of a policy it reads: `section.field`, or a Bound that it adds to policies
+    advice : one or two sentences on what to do where it fails
 
     Raises
     ------

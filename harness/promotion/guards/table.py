@@ -24,7 +24,10 @@ A guard of level *integrity* always refuses, one of level *quality* warns or ref
 
 
 def guards_document() -> str:
-    """Every guard as Markdown: level, when it is asked, bounds under the shipped policies, advice."""
+    """docs/guards.md: every guard with its level, when it is asked, its bounds under the shipped policies, its advice.
+
+    What it says of a guard is the first line of that function's docstring.
+    """
     return "\n".join([HEAD, *("\n".join(_entry(rule)) for rule in every_guard())])
 
 

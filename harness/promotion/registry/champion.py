@@ -34,6 +34,8 @@ Verdict = Literal[
 class Champion:
     """The present champion with its bundle, whose digests were checked.
 
+    Attributes
+    ----------
     macs : multiply-accumulates of one window; None where neither a tag nor the specification tells
     specification : content of its specification.json
     notes : what a reader of a comparison with it must know
@@ -47,17 +49,17 @@ class Champion:
 
     @property
     def version(self) -> str:
-        """Its version in the registry."""
+        """Its number in the registry, as MLflow's text: "3"."""
         return self.registered.version
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """Name and version in messages: `champion overlap-any version 3`."""
         return f"champion {self.registered.name} version {self.version}"
 
     @property
     def model(self) -> Path:
-        """Its canonical ONNX file."""
+        """The file that is run against the challenger: model.onnx (fp32), never a variant."""
         return self.folder / MODEL
 
     def incomparable_with(self, specification: Mapping[str, Any]) -> str:
@@ -134,8 +136,12 @@ def macs_of(specification: Mapping[str, Any]) -> int | None:
 class ChallengerComparison:
     """A challenger against an opponent on the same windows.
 
-    difference : right answers of the challenger less those of the opponent, paired
+    Attributes
+    ----------
+    opponent : what the text calls the other side
+    difference : accuracy of the challenger less the opponent's, paired window by window, with its interval
     cheaper : share of multiply-accumulates that the challenger saves (negative: it needs more), None where not known
+    text : verdict, numbers and notes in one line, as evidence.json and the card show it
     """
 
     opponent: str
@@ -146,77 +152,111 @@ class ChallengerComparison:
     text: str
 
     def as_json(self) -> dict[str, Any]:
-        """Every field, the difference with what follows from it."""
+        """`champion` of evidence.json: every field, and of the difference also what follows from its interval."""
         return {**asdict(self), "difference": self.difference.as_json()}
 
 
+@dataclass(frozen=True)
+class Contestant:
+    """One side of a comparison.
+
+    Attributes
+    ----------
+    label : what the text calls it
+    correct : (window,) of 0 or 1: whether it answered rightly
+    macs : multiply-accumulates of one window; None where nobody knows them (of an opponent only)
+    run_id : the MLflow run that trained it; "" where none is known
+    """
+
+    label: str
+    correct: npt.ArrayLike
+    macs: int | None
+    run_id: str = ""
+
+
+@dataclass(frozen=True)
+class ContestWindows:
+    """Whose the windows are that both sides answered.
+
+    Attributes
+    ----------
+    clusters : (window,) cluster names: what is drawn by the bootstrap, since windows of one are not independent
+    subsets : (window,) evaluation subsets; None where nobody knows them
+    """
+
+    clusters: Clusters
+    subsets: Sequence[str] | None = None
+
+
 def compare_challenger(
-    challenger: npt.ArrayLike,
-    champion: npt.ArrayLike,
-    clusters: Clusters,
-    macs: int,
-    champion_macs: int | None,
+    challenger: Contestant,
+    opponent: Contestant,
+    windows: ContestWindows,
     rule: ChampionRule,
     *,
-    opponent: str,
-    subsets: Sequence[str] | None = None,
-    same_source: bool = False,
     incomparable: str = "",
     notes: Sequence[str] = (),
 ) -> ChallengerComparison:
     """Decide by the paired cluster bootstrap: better, or non-inferior and cheaper (`rule` has the bounds).
 
     A pool of evaluation subsets decides as it does in a report: every subset of 10 clusters or more must say so too.
+    Where both sides are of one run it wins as the same model: promoting it again renews its evidence.
 
     ::
 
                            -margin    0
         better                 |      | [-----]
-        and cheaper            |  [---|---]         with (1 - cheaper) of the champion's MACs or fewer
+        and cheaper            |  [---|---]         with (1 - cheaper) of the opponent's MACs or fewer
         not shown better   [---|------|---]         and whenever there are fewer than 10 clusters
 
     Parameters
     ----------
-    challenger, champion : (window,) of 0 or 1: whether each answered rightly
-    clusters : (window,) cluster names
-    macs, champion_macs : multiply-accumulates of one window
-    opponent : what the text calls the other one
-    subsets : (window,) evaluation subsets; None where nobody knows them
-    same_source : both are the same run: promoting it again renews its evidence
     incomparable : why the opponent's answers mean nothing here, and what to do; empty where they do
     notes : what a reader of the text must know
     """
-    difference = _difference(challenger, champion, clusters, subsets)
+    difference = _difference(challenger, opponent, windows)
     verdict: Verdict = "not shown better"
     if incomparable:
         verdict = "not comparable"
-    elif same_source:
+    elif challenger.run_id and challenger.run_id == opponent.run_id:
         verdict = "the same model"
     elif difference.decided and difference.value > 0:
         verdict = "better"
-    elif _not_worse(difference, rule.margin) and champion_macs and macs <= (1 - rule.cheaper) * champion_macs:
+    elif _not_worse(difference, rule.margin) and _is_cheaper(challenger, opponent, rule.cheaper):
         verdict = "non-inferior and cheaper"
     wins = verdict not in ("not shown better", "not comparable")
-    text = _text(difference, verdict, macs, champion_macs, rule, opponent)
+    text = _text(difference, verdict, challenger, opponent, rule)
     if incomparable:
-        text = f"{verdict}, against {opponent}: {incomparable}"
-    cheaper = 1 - macs / champion_macs if champion_macs else None
-    return ChallengerComparison(opponent, difference, cheaper, wins, verdict, "; note: ".join([text, *notes]))
+        text = f"{verdict}, against {opponent.label}: {incomparable}"
+    saved = 1 - _macs(challenger) / opponent.macs if opponent.macs else None
+    return ChallengerComparison(
+        opponent.label, difference, saved, wins, verdict, "; note: ".join([text, *notes])
+    )
 
 
-def _difference(
-    ours: npt.ArrayLike, theirs: npt.ArrayLike, clusters: Clusters, subsets: Sequence[str] | None
-) -> Difference:
+def _macs(challenger: Contestant) -> int:
+    assert challenger.macs is not None, "a candidate's networks are at hand, and are counted"
+    return challenger.macs
+
+
+def _is_cheaper(challenger: Contestant, opponent: Contestant, share: float) -> bool:
+    """Whether the challenger saves this share of the opponent's multiply-accumulates; False where those are unknown."""
+    if not opponent.macs:
+        return False
+    return _macs(challenger) <= (1 - share) * opponent.macs
+
+
+def _difference(challenger: Contestant, opponent: Contestant, windows: ContestWindows) -> Difference:
     """The pool's, with a column for each evaluation subset where there are several (as in reports)."""
-    difference = paired_cluster_bootstrap(ours, theirs, clusters)
-    of, names = np.asarray([] if subsets is None else subsets), np.asarray(clusters)
-    first, second = np.asarray(ours), np.asarray(theirs)
+    ours, theirs = np.asarray(challenger.correct), np.asarray(opponent.correct)
+    difference = paired_cluster_bootstrap(ours, theirs, windows.clusters)
+    of = np.asarray([] if windows.subsets is None else windows.subsets)
+    names = np.asarray(windows.clusters)
     found = np.unique(of).tolist()
     if len(found) < 2:
         return difference
     columns = tuple(
-        (one, paired_cluster_bootstrap(first[of == one], second[of == one], names[of == one]))
-        for one in found
+        (one, paired_cluster_bootstrap(ours[of == one], theirs[of == one], names[of == one])) for one in found
     )
     return replace(difference, columns=columns)
 
@@ -229,13 +269,13 @@ def _not_worse(difference: Difference, margin: float) -> bool:
 
 
 def _text(
-    difference: Difference, verdict: Verdict, macs: int, champion_macs: int | None, rule: ChampionRule, opponent: str
-) -> str:  # fmt: skip
-    theirs = f"{_count(champion_macs)}" if champion_macs else "an unknown number"
+    difference: Difference, verdict: Verdict, challenger: Contestant, opponent: Contestant, rule: ChampionRule
+) -> str:
+    theirs = f"{_count(opponent.macs)}" if opponent.macs else "an unknown number"
     shown = (
-        f"{verdict}, against {opponent}: {100 * difference.value:+.1f} points "
+        f"{verdict}, against {opponent.label}: {100 * difference.value:+.1f} points "
         f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}], {difference.clusters} clusters, "
-        f"{difference.windows} windows; {_count(macs)} MACs a window against {theirs}"
+        f"{difference.windows} windows; {_count(_macs(challenger))} MACs a window against {theirs}"
     )
     if verdict != "not shown better":
         return shown

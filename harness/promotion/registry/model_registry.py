@@ -9,10 +9,9 @@ names a version that was not read back from the server.
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from harness.core.files import sha256_of
 from harness.metrics.intervals import ClusteredInterval
 from harness.promotion.bundle.files import MODEL
 from harness.promotion.registry.fetch_bundle import fetch_bundle
+from harness.promotion.registry.logged_model import logged_model
 from harness.promotion.registry.model_versions import (
     ABANDONED,
     BUNDLE,
@@ -46,7 +46,6 @@ from harness.tracking.artifacts import ArtifactError
 from harness.tracking.create_once import create_once
 from harness.tracking.experiment import MAX_TAG, Tracking
 
-REQUIREMENTS = ["onnxruntime", "numpy"]
 # What a promotion run's STATE says at its end.
 PROMOTED = "promoted"
 
@@ -55,8 +54,14 @@ PROMOTED = "promoted"
 class Registration:
     """A sealed bundle and what the registry is to say about it.
 
-    subject_tags : the mark of the trial or ensemble, on the run and on the version
+    Attributes
+    ----------
+    name : the registered model, one a task and variant
+    source_run : the MLflow run that trained it
+    subject_tags : name the trial or ensemble, on the run and on the version
     bundle, bundle_digest : the folder, and sha256 of its SHA256SUMS
+    test : balanced accuracy on the frozen test, with its interval
+    manifest : digest of the test windows
     macs : multiply-accumulates of one window
     stamp : `confirmed` or `unconfirmed`
     tags : more for the run, such as the code's version
@@ -76,7 +81,7 @@ class Registration:
 
 
 def champion_of(tracking: Tracking, name: str) -> RegisteredVersion | None:
-    """The present champion; None where there is none."""
+    """The version that holds the alias `champion`, asked of the server now; None where there is none."""
     return _champion_of(tracking.client, name)
 
 
@@ -166,7 +171,7 @@ def _verified_version(tracking: Tracking, run_id: str, new: Registration, *, win
     client = tracking.client
     client.log_artifacts(run_id, str(new.bundle), "bundle")
     failpoint("promote.uploaded")
-    uri, model_id = _logged_model(tracking, run_id, new.bundle / MODEL)
+    uri, model_id = logged_model(tracking, run_id, new.bundle / MODEL)
     failpoint("promote.logged")
     _ensure_registered(tracking, new.name)
     failpoint("promote.named")
@@ -208,86 +213,6 @@ def _version_tags(tracking: Tracking, new: Registration, *, wins: bool) -> dict[
     return {key: value[:MAX_TAG] for key, value in tags.items()}
 
 
-def _logged_model(tracking: Tracking, run_id: str, path: Path) -> tuple[str, str]:
-    """URI and id of the run's logged model, which is made if it is not there whole.
-
-    One of the requests that make it cannot be repeated (the run's outputs have unique rows), but MLflow's client
-    does so where the answer got lost, and fails: then all of it is made once more, and what was half made goes.
-    """
-    from mlflow.exceptions import MlflowException
-
-    for last in (False, True):
-        for one in _models_of(tracking, run_id):
-            if str(one.status) == "READY" and one.name == "model":
-                return str(one.model_uri), str(one.model_id)
-            tracking.client.delete_logged_model(one.model_id)
-        try:
-            return _log_model(tracking, run_id, path)
-        except MlflowException:
-            if last:
-                raise
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _models_of(tracking: Tracking, run_id: str) -> list[Any]:
-    query = f"source_run_id = '{run_id}'"
-    return list(tracking.client.search_logged_models([tracking.experiment_id], query))
-
-
-def _log_model(tracking: Tracking, run_id: str, path: Path) -> tuple[str, str]:
-    """Log the ONNX file as an MLflow model, with its signature."""
-    import mlflow.onnx
-    import numpy as np
-    import onnx
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    graph = onnx.load(str(path), load_external_data=False)
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 48_000), "waveform")]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 2), "logits")]),
-    )
-    # Made here, because MLflow would put it into the experiment of the process: there nobody looks for it.
-    made = create_once(
-        lambda: tracking.client.create_logged_model(tracking.experiment_id, "model", run_id),
-        lambda: next(iter(_models_of(tracking, run_id)), None),
-    )
-    with _server_of_the_process(tracking.client.tracking_uri):
-        logged = Model.log(
-            artifact_path=None,
-            model_id=made.model_id,
-            flavor=mlflow.onnx,
-            run_id=run_id,
-            onnx_model=graph,
-            signature=signature,
-            pip_requirements=REQUIREMENTS,
-            save_as_external_data=False,
-        )
-    return str(logged.model_uri), str(logged.model_id)
-
-
-@contextmanager
-def _server_of_the_process(uri: str) -> Iterator[None]:
-    """MLflow logs models to the one server of its process only, and leaves its address in the environment.
-
-    Whatever is started later would take a record's own server, gone by then, for a team's: it is taken back.
-    """
-    import mlflow
-
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-    before = {name: os.environ.get(name) for name in names}
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before[names[0]])
-        mlflow.set_registry_uri(before[names[1]])
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-
-
 def _ensure_registered(tracking: Tracking, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -318,9 +243,12 @@ def _read_back(tracking: Tracking, run_id: str, model_id: str, new: Registration
 
 def _end(tracking: Tracking, run_id: str, test: ClusteredInterval, version: str) -> None:
     metrics = {
-        "test/balanced_accuracy": test.value, "test/low": test.low, "test/high": test.high,
-        "test/clusters": float(test.clusters), "test/windows": float(test.windows),
-    }  # fmt: skip
+        "test/balanced_accuracy": test.value,
+        "test/low": test.low,
+        "test/high": test.high,
+        "test/clusters": float(test.clusters),
+        "test/windows": float(test.windows),
+    }
     tracking.end(run_id, "FINISHED", {STATE: CHALLENGER, "harness.version": version}, metrics)
 
 

@@ -27,10 +27,17 @@ ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version of a registered model.
+    """A version of a registered model, as its tags tell.
 
-    ``run_id`` is its promotion run, ``source_run`` the one that trained it; ``macs`` and ``bundle_digest`` are
-    None, and ``state`` is empty, where it was registered before they were recorded.
+    Attributes
+    ----------
+    version : its number, as MLflow's text
+    run_id, source_run : the promotion run, which holds the bundle, and the run that trained it
+    state : `registered`, `verified` or `abandoned`; "" of one from before it was recorded
+    manifest : digest of the windows it was tested on
+    macs : multiply-accumulates of one window; None where they were not recorded yet
+    bundle_digest : sha256 of the bundle's SHA256SUMS; None where it was not recorded yet
+    replaces : the version that was champion before this one; None where there was none
     """
 
     name: str
@@ -76,7 +83,7 @@ def versions_of(client: MlflowClient, name: str) -> list[RegisteredVersion]:
 
 
 def raw_versions(client: MlflowClient, name: str) -> list[Any]:
-    """MLflow's own objects of them, in its order."""
+    """Every version as MLflow's own object, tags included, in its order; all pages are read."""
     quoted = name.replace("'", "''")
     found: list[Any] = []
     page = None

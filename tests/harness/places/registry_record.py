@@ -132,17 +132,16 @@ def _promote(todo: dict[str, Any]) -> dict[str, Any]:
     from harness.config.files.policy_file import load_policy
     from harness.core.settings import Settings
     from harness.promotion.bundle import latency
-    from harness.promotion.promote import promote
+    from harness.promotion.promote import PromotionRequest, promote
 
     latency.MAX_SECONDS, latency.WARM_UP = 0.01, 1  # nobody asks here how fast it is
     os.environ["MLFLOW_TRACKING_URI"] = todo["uri"]
     settings = Settings(Path(todo["record"]), Path(todo["cache"]), device="cpu")
     policy = load_policy("default")
     champion = policy.champion.model_copy(update={"margin": 0.5, "cheaper": 0.01})
-    done = promote(
-        todo["study"], todo["run"], settings, Path(todo["output"]), lambda text: None,
-        policy.model_copy(update={"champion": champion}),
-    )  # fmt: skip
+    policy = policy.model_copy(update={"champion": champion})
+    request = PromotionRequest(policy, Path(todo["output"]), todo["run"])
+    done = promote(todo["study"], request, settings, lambda text: None)
     return {"version": done.version, "alias": done.alias, "bundle": str(done.bundle)}
 
 

@@ -15,7 +15,12 @@ from harness.promotion.evidence import confirmation_stamp
 from harness.promotion.frozen_test_set import baseline_opponent
 from harness.promotion.guards.assessment import GuardRefusedError, require_guards_pass
 from harness.promotion.guards.guard import Guard, refuses
-from harness.promotion.registry.champion import ChallengerComparison, compare_challenger
+from harness.promotion.registry.champion import (
+    ChallengerComparison,
+    Contestant,
+    ContestWindows,
+    compare_challenger,
+)
 from harness.selection.choose_finalists import confirmable_trials
 from harness.study.confirmation.conclusion import Finalist
 from harness.study.storage.record import Record
@@ -128,7 +133,8 @@ def test_the_stamp_calls_the_deviation_what_it_is() -> None:
 
 def met(opponent: str, **more: Any) -> ChallengerComparison:
     right, clusters = np.ones(800, bool), [f"s{index // 20}" for index in range(800)]
-    return compare_challenger(right, right, clusters, 100, 100, DEFAULT.champion, opponent=opponent, **more)
+    sides = Contestant("trial 0", right, 100), Contestant(opponent, right, 100)
+    return compare_challenger(*sides, ContestWindows(clusters), DEFAULT.champion, **more)
 
 
 def test_the_advice_depends_on_the_opponent_and_the_policy() -> None:

@@ -22,7 +22,7 @@ from harness.metrics.chance_level import judge_against_chance
 from harness.metrics.predictions import Predictions
 from harness.promotion.guards.assessment import GuardRefusedError, post_test_guards, require_guards_pass
 from harness.promotion.guards.guard import Guard, refuses
-from harness.promotion.registry.champion import compare_challenger
+from harness.promotion.registry.champion import Contestant, ContestWindows, compare_challenger
 from harness.study.controls import Control, keep_control
 from models.networks.cnn import FastDiarizationModel
 from models.onnx_io.runtime import ProviderError
@@ -341,9 +341,9 @@ def test_a_better_champion(sound: Case) -> None:
     clusters = sound.candidate.shared.test.manifest.clusters()
     champion = np.ones(len(clusters))
     challenger = np.array([index % 4 > 0 for index in range(len(clusters))], dtype=float)
-    lost = compare_challenger(
-        challenger, champion, clusters, 100, 100, PRODUCTION.champion, opponent="champion 3"
-    )
+    windows = ContestWindows(clusters)
+    worse, better = (Contestant("champion 3", correct, 100) for correct in (challenger, champion))
+    lost = compare_challenger(worse, better, windows, PRODUCTION.champion)
     check(
         [champion_guard(lost, is_champion=True, policy=PRODUCTION)],
         "against the champion",
@@ -351,7 +351,5 @@ def test_a_better_champion(sound: Case) -> None:
         set(),
         opened=True,
     )
-    won = compare_challenger(
-        champion, challenger, clusters, 100, 100, PRODUCTION.champion, opponent="champion 3"
-    )
+    won = compare_challenger(better, worse, windows, PRODUCTION.champion)
     assert champion_guard(won, is_champion=True, policy=PRODUCTION).ok

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from harness.config.cost import window_macs
 from harness.config.policy import ChampionRule
 from harness.config.trial.trial_config import TrialConfig
-from harness.promotion.registry.champion import Champion, compare_challenger, macs_of
+from harness.promotion.registry.champion import (
+    Champion,
+    Contestant,
+    ContestWindows,
+    compare_challenger,
+    macs_of,
+)
 from harness.promotion.registry.model_versions import RegisteredVersion
 from harness.reporting.analysis import WindowCorrectness
 
@@ -26,9 +32,11 @@ def answers(rights: float, clusters: int, seed: int = 0, windows: int = 20) -> t
 
 
 def against(ours: Any, theirs: Any, clusters: list[str], macs: int = MACS, **more: Any) -> Any:
-    return compare_challenger(
-        ours, theirs, clusters, macs, more.pop("champion_macs", MACS), RULE, opponent="champion x", **more
-    )
+    run_id = "a" * 32 if more.pop("same_source", False) else ""
+    challenger = Contestant("trial 0", ours, macs, run_id)
+    champion = Contestant("champion x", theirs, more.pop("champion_macs", MACS), run_id)
+    windows = ContestWindows(clusters, more.pop("subsets", None))
+    return compare_challenger(challenger, champion, windows, RULE, **more)
 
 
 def test_better() -> None:

@@ -166,16 +166,15 @@ def _board(study: Study, trials: list[TrialSummary], digest: str, answers: Corre
     ]
     matrix = matrix_of(complete)
     transfers = _transfers(matrix, lambda number: answered(by_number[number])) if matrix else ()
-    luck = expected_optimism(ranked[0], compared)
     return Leaderboard(
-        digest,
-        tuple(rows),
-        compared,
-        luck,
-        tuple(grouped),
-        matrix,
-        transfers,
-        caveats_of(study, complete),
+        val_digest=digest,
+        rows=tuple(rows),
+        compared=compared,
+        luck=expected_optimism(ranked[0], compared),
+        groups=tuple(grouped),
+        matrix=matrix,
+        transfers=transfers,
+        qualified=caveats_of(study, complete),
     )
 
 

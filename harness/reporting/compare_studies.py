@@ -55,8 +55,15 @@ def compare_studies(this: ReportedStudy, other: ReportedStudy) -> Report:
         )
         advice = ADVICE
         differing = tuple(_differences(digests, ours.config.get("data", {}), theirs.config.get("data", {})))
-    scores = (f"{names[0]}: {ours.score or 0:.3f}", f"{names[1]}: {theirs.score or 0:.3f}")
-    against = StudyComparison(other.report.study, *scores, difference, refusal, advice, differing)
+    against = StudyComparison(
+        other=other.report.study,
+        ours=f"{names[0]}: {ours.score or 0:.3f}",
+        theirs=f"{names[1]}: {theirs.score or 0:.3f}",
+        difference=difference,
+        refusal=refusal,
+        advice=advice,
+        differing=differing,
+    )
     return replace(this.report, against=against)
 
 

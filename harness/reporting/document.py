@@ -75,7 +75,7 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupTable:
-    """One parameter's values side by side, best first."""
+    """One searched parameter's values side by side, by the score of their best trial, highest first."""
 
     parameter: str
     groups: tuple[Group, ...]

@@ -215,7 +215,7 @@ def make_plan(
     prepared = _prepare(definition, settings, view)
     require_unchanged(study, list(prepared.values()))
     cost = _cost_of(study, left, prepared, settings)
-    return Plan(study, definition, left, cost, notes, prepared, unfinished is not None)
+    return Plan(study, definition, left, cost, notes, prepared, resumes=unfinished is not None)
 
 
 def _new_definition(

@@ -46,7 +46,7 @@ class PromotionStatus:
 
 
 def promotion_status(study: Study, subject: TrialSummary | EnsembleSummary) -> PromotionStatus:
-    """Answer for what is complete, from Optuna's journal alone."""
+    """Answer for a complete trial or an ensemble, from Optuna's journal alone; it never asks MLflow."""
     facts = promotion_facts(study, subject)
     confirmation = facts.confirmation
     details = [_score_line(facts), *_against_best(facts)]
@@ -62,7 +62,7 @@ def promotion_status(study: Study, subject: TrialSummary | EnsembleSummary) -> P
 
 
 def baseline_promotion_status(study: Study, confirmation: Confirmation) -> PromotionStatus:
-    """Answer for a confirmed baseline that is no trial."""
+    """Answer for a confirmed baseline that is no trial: fresh seeds are all that has judged it."""
     baseline = confirmation.baseline
     own = tuple(one for one in decisions_of(study) if one.is_about(baseline.label, baseline.fingerprint))
     details = [

@@ -23,7 +23,7 @@ def matrix_text(matrix: Matrix) -> str:
 
 
 def matrix_table(matrix: Matrix) -> Table:
-    """The matrix as a table of rich."""
+    """The matrix as a table of rich; cells of few clusters, which claim nothing, are dim."""
     from rich.table import Table
     from rich.text import Text
 

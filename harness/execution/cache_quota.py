@@ -14,22 +14,24 @@ from harness.core.errors import InputError
 from harness.core.format import format_size
 
 VARIABLE = "HARNESS_CACHE_SIZE"
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-         "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+# Bytes of each unit, decimal (SI) and binary (IEC); a text may write them in small letters.
+_DECIMAL = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BINARY = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+UNITS = _DECIMAL | _BINARY
 _SIZE = re.compile(r"(\d+(?:\.\d*)?)\s*([A-Za-z]*)")
 
 
 class SizeError(InputError):
-    """A size that is none."""
+    """A text that is no size in bytes: it lacks the number, or its unit is none of `UNITS`."""
 
 
 def parse_size(text: str) -> int:
-    """Bytes that `20GB`, `1.5 TB`, `512MiB` or `0` mean.
+    """Bytes that `20GB`, `1.5 TB`, `512MiB` or `0` mean; a number alone is bytes, part of a byte is dropped.
 
     Raises
     ------
     SizeError
-        It is no such thing.
+        No number stands first, or what follows it is none of `UNITS`.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None or match[2].upper() not in UNITS:
@@ -55,7 +57,10 @@ def quota_from_environment() -> int | None:
 
 
 def lease_features(cache: Path, manifests: Container[str]) -> None:
-    """Keep what is stored of these windows (digests of manifests) until this process ends: workers come to it later."""
+    """Lease the stored features of the windows with these manifest digests until this process ends.
+
+    Nobody evicts them meanwhile: a sweep's workers may come to them hours after its launch has found them.
+    """
     from harness.training.feature_cache import SOURCE
 
     sources = (cache / "features").glob(f"[!.]*/{SOURCE}")
@@ -66,6 +71,12 @@ def lease_features(cache: Path, manifests: Container[str]) -> None:
 
 def keep_within_quota(cache: Path, say: Callable[[str], None]) -> list[StoredFolder]:
     """Delete what was used longest ago where the store takes more than HARNESS_CACHE_SIZE; without it, nothing.
+
+    What a process uses or has leased stays, so the store may remain larger; `say` is told of that, and of what went.
+
+    Returns
+    -------
+    the folders that were deleted
 
     Raises
     ------

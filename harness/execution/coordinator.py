@@ -4,6 +4,16 @@ kind.next -> job, spool/trial.json -> worker, alone or in a stack
           <- epoch: kind.epoch_done, go on or stop       -> MLflow through the spool
           <- done:  kind.completed -> end -> verdict     -> MLflow ends the run
           <- lost:  again from its checkpoint, in another worker, or kind.failed
+
+One loop serves every kind of run. Where a training of a study waits, in the order in which idle workers take them::
+
+    Coordinator._again       its worker was lost; it goes on from its checkpoint, and stays in `running` meanwhile
+    ControlRuns.left         controls without a judgement
+    TrialRuns.interrupted    trials that an earlier launch had given to a worker
+    TrialRuns.asked          trials that the study knows and no worker was ever given
+
+`Coordinator.running` has what workers were given, of every kind, until the study has heard how it ended. A confirmation
+has the replicates of `ReplicateRuns` in place of controls and trials.
 """
 
 from __future__ import annotations
@@ -45,6 +55,9 @@ class Coordinator:
     ----------
     kinds : set once they are made, with the coordinator as their host; an idle worker is given a run of the first
         that has one
+    running : runs that were given to a worker and have not ended, by the number of their job
+    failures : failures for one reason in a row, of all kinds together
+    stopping : what signals do
     """
 
     def __init__(self, jobs: Jobs, executor: Executor, writer: Writer, view: View) -> None:
@@ -57,11 +70,11 @@ class Coordinator:
 
     @property
     def signal(self) -> int | None:
-        """The signal that stopped the loop."""
+        """Number of the signal that stopped the loop; None where none came."""
         return self.stopping.signal
 
     def must_leave(self) -> bool:
-        """Whether nothing more can be waited for: after a signal, or on a full disk."""
+        """Whether MLflow is not to be waited for any more: a signal came, or the disk that it stores on is full."""
         return self.signal is not None or tracking_disk_full_reason(self.writer, self.jobs.record) is not None
 
     def raise_if_tracking_disk_full(self) -> None:
@@ -114,6 +127,7 @@ class Coordinator:
     # Starting
 
     def _give_again(self) -> None:
+        """Give runs whose worker was lost to idle ones, before anything new is started."""
         while self._again and self.executor.idle > 0:
             self.executor.submit(self._again.pop(0).job)
 
@@ -151,12 +165,19 @@ class Coordinator:
             self._retry(run, event)
 
     def fail(self, run: Run, event: TrialFailed) -> None:
-        """Fail a run for a reason of its own: it is not tried again as it is."""
+        """Fail a run for a reason of its own: it is not tried again as it is.
+
+        The traceback goes into its spool, from where MLflow has it; the study keeps what its kind makes of the reason.
+        """
         run.spool.write_traceback(event.traceback)
         reason = f"{event.kind}: {event.reason}"
         run.kind.failed(run, Failure(event.kind, event.reason, reason, event.traceback))
 
     def _retry(self, run: Run, event: TrialFailed | WorkerLost) -> None:
+        """Have a run wait for another worker, or fail it where it was tried often enough.
+
+        After a signal neither: the next launch goes on with it.
+        """
         if self.signal is not None:
             return
         given_up = None if run.stacked else run.retries.another(event)  # it may be another's fault

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class GateRefusedError(RefusedError):
-    """The data would make every score worthless; no trial was started."""
+    """The data would make every score worthless; no trial was started.
+
+    The message has a line for each check of level `refuse` that failed; `inspections` has the others too.
+    """
 
     def __init__(self, inspections: Sequence[DataInspection]) -> None:
         self.inspections = tuple(inspections)
@@ -37,7 +40,12 @@ class GateRefusedError(RefusedError):
 
 @dataclass(frozen=True)
 class DataInspection:
-    """One data configuration, prepared and audited."""
+    """One data configuration, prepared and audited.
+
+    Attributes
+    ----------
+    name : for people: corpus, subset, question and training windows, after the control that alone needs it, if any
+    """
 
     name: str
     prepared: Prepared
@@ -45,11 +53,11 @@ class DataInspection:
 
     @property
     def digests(self) -> dict[str, str]:
-        """The manifest digest of every split."""
+        """Digest of each split's manifest; equal digests mean the same windows."""
         return {split: part.manifest.digest for split, part in sorted(self.prepared.splits.items())}
 
     def as_json(self) -> dict[str, Any]:
-        """The fields that `--json` prints."""
+        """What `harness sweep --json` prints of it, and what audit.json in the launch's run holds."""
         prepared = self.prepared
         return {
             "data": self.name,
@@ -86,7 +94,13 @@ def split_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
 def audit_data_configs(
     space: SearchSpace, settings: Settings, progress: Callable[[str], None]
 ) -> list[DataInspection]:
-    """Prepare and audit every data configuration that a trial or a control may ask for."""
+    """Prepare and audit every data configuration that a trial or a control may ask for; it refuses none itself.
+
+    Raises
+    ------
+    DataError
+        One cannot be prepared here; the message names the control that alone asks for it.
+    """
     from data.audit.audit import audit
     from data.preparation.prepare import prepare
 
@@ -118,6 +132,6 @@ def _data_configs(space: SearchSpace) -> list[tuple[ControlName | None, DataConf
 
 
 def require_audits_pass(inspections: Sequence[DataInspection]) -> None:
-    """Raise GateRefusedError where any audit refuses."""
+    """Raise GateRefusedError where a check of level `refuse` failed in any audit; warnings pass."""
     if not all(inspection.audit.ok for inspection in inspections):
         raise GateRefusedError(inspections)

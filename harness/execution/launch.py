@@ -46,9 +46,20 @@ from harness.tracking.writer import Writer
 class Launch:
     """How a launch ended.
 
-    new_trials : trials that it began; spent : those of all launches, as the budget counts them
+    Attributes
+    ----------
+    resumed : whether the study was there before
+    trials : all of the study's, those of earlier launches too
+    new_trials : how many this launch began
+    inspections : its data configurations, prepared and audited
+    seconds : wall time, with the preparation of data
+    signal : number of the signal that stopped it; None where it came to its end
     exhausted : whether every combination of the parameters has been run
-    unstored : spools that MLflow does not hold completely; problem : why
+    out_of_time : whether the hours of the budget were over before its trials
+    unstored : spools that MLflow does not hold completely
+    problem : why not; None where it holds all, or a signal is reason enough
+    budget : trials that the sweep file allows, over all launches
+    controls : those of the study that ended, with what they showed
     skipped : front ends whose file is missing here
     """
 
@@ -74,7 +85,7 @@ class Launch:
 
     @property
     def spent(self) -> int:
-        """Trials that count against the budget."""
+        """Trials of all launches that count against the budget."""
         return spent(self.trials)
 
 
@@ -86,6 +97,17 @@ def launch(sweep: Sweep, settings: Settings, view: View, on_complete: OnComplete
 
     `on_complete` is called when all trainings have ended undisturbed and MLflow answers, before the launch's run
     ends: what it writes there belongs to that run.
+
+    Raises
+    ------
+    GateRefusedError
+        The data would make every score worthless.
+    DataChangedError
+        The study's earlier trials were judged on other windows.
+    RecordError
+        The record cannot be used, or the study is being run.
+    OutOfSpaceError, WorkersFailedError
+        The machine is at fault; the same command goes on.
     """
     began = time.monotonic()
     space = SearchSpace(sweep)
@@ -108,7 +130,9 @@ def launch(sweep: Sweep, settings: Settings, view: View, on_complete: OnComplete
             study.describe([one.described() for one in inspections], code.tags, skipped_front_ends(space))
             prepared = {one.prepared.config.digest(): one.prepared for one in inspections}
             jobs = Jobs(study, record, prepared, code, settings.cache)
-            trials, end = _train(jobs, server, inspections, settings, view, on_complete)
+            launched = time.time_ns()
+            writer = Writer(server, lambda uri: open_tracking(uri, study, code, inspections, launched))
+            trials, end = _train(jobs, writer, settings, view, on_complete)
         finally:
             study.release()
     keep_within_quota(settings.cache, view.message)  # this launch has added to it
@@ -132,6 +156,7 @@ def launch(sweep: Sweep, settings: Settings, view: View, on_complete: OnComplete
 
 
 def _pass_gate(space: SearchSpace, settings: Settings, view: View) -> list[DataInspection]:
+    """Prepare and audit the data and say what it is; GateRefusedError where an audit refuses."""
     inspections = audit_data_configs(space, settings, view.message)
     for inspection in inspections:
         sizes = ", ".join(f"{len(part.manifest)} {name}" for name, part in inspection.prepared.splits.items())
@@ -157,6 +182,7 @@ def _enforce_cache_quota(inspections: list[DataInspection], settings: Settings, 
 
 
 def _announce(study: Study, inspections: list[DataInspection], settings: Settings, view: View) -> None:
+    """Say what is left to train and what that costs; OutOfSpaceError where the disk has less room."""
     if study.note:
         view.message(study.note)
     ended = sum(trial.state in ("complete", "pruned", "failed") for trial in study.trials())
@@ -175,7 +201,10 @@ def expected_cost(
     settings: Settings,
     controls: Sequence[TrialConfig] = (),
 ) -> Cost:
-    """What the next `trials` trials of this sweep, and these controls, will cost on this machine."""
+    """What the next `trials` trials of this sweep, and these controls, will cost on this machine.
+
+    A space of fewer combinations costs as many trials as it has.
+    """
     combinations = space.combinations()
     if combinations is not None:
         trials = min(trials, sum(1 for _ in combinations))
@@ -187,7 +216,7 @@ def expected_cost(
 
 
 def cost_line(cost: Cost) -> str:
-    """The cost in one line."""
+    """The line that announces a launch: trainings, workers, wall time, disk in MB of 10^6 bytes."""
     workers = "1 worker" if cost.workers == 1 else f"{cost.workers} workers"
     controls = {0: "", 1: " and 1 control"}.get(cost.controls, f" and {cost.controls} controls")
     return (
@@ -197,19 +226,16 @@ def cost_line(cost: Cost) -> str:
 
 
 def slots(sweep: Sweep, settings: Settings) -> int:
-    """Workers of a launch: the option, else the sweep file, else as many as the executor has room for."""
+    """Workers of a launch: the option, else the sweep file, else the executor's default for the device."""
     default_slots = executor_class(settings.executor).default_slots
     return settings.workers or sweep.workers or default_slots(settings.resolved_device)
 
 
 def _train(
-    jobs: Jobs, server: TrackingServer, inspections: list[DataInspection], settings: Settings, view: View,
-    on_complete: OnComplete | None,
-) -> tuple[TrialRuns, SessionEnd]:  # fmt: skip
+    jobs: Jobs, writer: Writer, settings: Settings, view: View, on_complete: OnComplete | None
+) -> tuple[TrialRuns, SessionEnd]:
     """Train what is left of the study's controls and trials."""
     study, record, device = jobs.study, jobs.record, settings.resolved_device
-    launched = time.time_ns()
-    writer = Writer(server, lambda uri: open_tracking(uri, study, jobs.code, inspections, launched))
     if may_show_running(study, record):
         writer.open()
     count = min(slots(study.sweep, settings), max(1, study.sweep.budget.trials))
@@ -226,7 +252,7 @@ def _train(
 def study_coordinator(
     jobs: Jobs, executor: Executor, writer: Writer, view: View
 ) -> tuple[Coordinator, TrialRuns]:
-    """The coordinator of a study: its controls, then its trials."""
+    """The coordinator of a study, which starts its controls and then its trials; and those trials."""
     coordinator = Coordinator(jobs, executor, writer, view)
     trials = TrialRuns(coordinator, jobs)
     coordinator.kinds = [ControlRuns(coordinator, jobs), trials]
@@ -246,7 +272,10 @@ def _close_launch(study: Study, tracking: Tracking, complete: bool) -> None:
 def open_tracking(
     uri: str, study: Study, code: Provenance, inspections: list[DataInspection], launched: int
 ) -> Tracking:
-    """The study's experiment, with a parent run for this launch that holds the sweep and the audit."""
+    """The study's experiment, with a parent run for this launch that holds the sweep and the audit.
+
+    `launched` (ns since 1970) names the run: whoever connects anew with the same finds it again.
+    """
     tracking = Tracking(connect(uri), study.name, study.sweep.description, study.identity)
     key = f"{study.identity}/launch/{launched}"
     if tracking.find(key) is None:

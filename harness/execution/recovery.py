@@ -43,7 +43,7 @@ OTHERS = ("launch", ENSEMBLE)
 
 @dataclass(frozen=True)
 class StaleState:
-    """Something that a dead process left in a study that nobody runs."""
+    """Something that a dead process left in a study that nobody runs; `text` is the line that people read."""
 
     study: str
     text: str
@@ -51,6 +51,8 @@ class StaleState:
 
 @dataclass(frozen=True)
 class _Repair:
+    """One thing to put right: the line that says so, and what does it, as often as it is called."""
+
     text: str
     do: Callable[[], object]
 
@@ -211,7 +213,7 @@ def _give_up(study: Study, frozen: FrozenTrial) -> None:
     """Its number is not used again, its configuration is: the next trial is seeded as this one was."""
     from optuna.trial import TrialState
 
-    if "state" not in frozen.user_attrs:  # else an arm that was skipped
+    if "state" not in frozen.user_attrs:  # else it was skipped
         study.storage.set_trial_user_attr(study.trial_id(frozen.number), "state", "abandoned")
     failpoint("reconciler.given_up")
     study.optuna_study.tell(frozen.number, state=TrialState.FAIL)

@@ -19,11 +19,13 @@ from harness.tracking.writer import JOIN_AFTER_SIGNAL_S, JOIN_S
 
 @dataclass(frozen=True)
 class SessionEnd:
-    """How it ended.
+    """How a session ended.
 
+    Attributes
+    ----------
     unstored : spools that MLflow does not hold completely
     problem : why, as far as is known; None where a signal is reason enough
-    signal : the signal that stopped it
+    signal : number of the signal that stopped it; None where all came to its end
     """
 
     unstored: list[Path]

@@ -1,4 +1,12 @@
-"""How a loop of trainings is stopped: by a signal, or because they all fail alike."""
+"""What stops a loop of trainings before its end; after any of it the same command goes on.
+
+    a signal                            `StopController`                 workers keep their checkpoints
+    one failure after another, alike    `RepeatedFailures`               WorkersFailedError
+    a worker's disk is full             `raise_if_trial_out_of_space`    OutOfSpaceError
+    MLflow's disk is full               `raise_if_tracking_disk_full`    OutOfSpaceError
+
+Whether a disk is full, and what is said of it, is for `harness.core.disk_space` to know.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +33,20 @@ _ITS_OWN: tuple[FailureKind, ...] = ("diverged", "out_of_memory")
 
 
 class RepeatedFailures:
-    """A broken machine must not burn the budget: trainings that all fail one way are not to blame for it."""
+    """Counts failures for one reason in a row: a broken machine must not burn the budget.
+
+    A training that diverges or wants memory is to blame itself, and does not count.
+    """
 
     def __init__(self) -> None:
         self._reasons: list[str] = []
 
     def clear(self) -> None:
-        """A training came to its end: the machine is well."""
+        """Forget all failures: a training came to its end, so the machine is well."""
         self._reasons.clear()
 
     def add(self, kind: FailureKind, reason: str) -> None:
-        """Count a failure.
+        """Count a failure; another reason than the last one's starts the count anew.
 
         Raises
         ------
@@ -52,7 +63,12 @@ class RepeatedFailures:
 
 
 class StopController:
-    """Signals: the first stops at the next step and keeps checkpoints, the second leaves at once."""
+    """Signals: the first stops at the next step and keeps checkpoints, the second leaves at once.
+
+    Attributes
+    ----------
+    signal : number of the first one; None before it
+    """
 
     def __init__(self, executor: Executor, view: View) -> None:
         self._executor, self._view = executor, view
@@ -60,7 +76,10 @@ class StopController:
         self._since: float | None = None
 
     def on_signal(self, number: int, frame: object) -> None:
-        """Note the signal; the loop passes it on, for a handler must not write into a socket in use."""
+        """Note the first signal; the second ends this process at once, with exit code 128 + its number.
+
+        The loop passes the first on to the workers: a handler must not write into a socket in use.
+        """
         del frame
         if self.signal is not None:
             self._view.leave()
@@ -68,7 +87,7 @@ class StopController:
         self.signal = number
 
     def interrupt_workers(self) -> None:
-        """Tell the workers, once."""
+        """Ask the workers to stop if a signal came, once however often it is called."""
         if self.signal is not None and self._since is None:
             self._since = time.monotonic()
             self._executor.interrupt()
@@ -76,7 +95,7 @@ class StopController:
 
     @property
     def gave_up_waiting(self) -> bool:
-        """Whether the loop was told to stop and no worker is busy, or one does not answer."""
+        """Whether the workers were asked to stop, and none is busy any more or `STOP_S` seconds have passed."""
         if self._since is None:
             return False
         busy = self._executor.slots - self._executor.idle
@@ -84,19 +103,22 @@ class StopController:
 
 
 def tracking_disk_full_reason(writer: Writer, record: Record) -> str | None:
-    """Which disk is full, where MLflow stores nothing because of that; else None."""
+    """Which disk is full, in words, where MLflow stores nothing because of that; else None.
+
+    A full disk is none of this module's business while MLflow still stores, or is away for another reason.
+    """
     if writer.unreachable_since is None:
         return None
     return disk_full_reason((record.root, record.artifacts, record.spool), writer.problem or "")
 
 
 def raise_if_tracking_disk_full(writer: Writer, record: Record) -> None:
-    """Raise OutOfSpaceError where MLflow does not store because its disk is full: training on would be in vain."""
+    """Raise OutOfSpaceError where there is a `tracking_disk_full_reason`: training on would be in vain."""
     if (why := tracking_disk_full_reason(writer, record)) is not None:
         raise out_of_space_error(why)
 
 
 def raise_if_trial_out_of_space(event: Event) -> None:
-    """Raise OutOfSpaceError where a training failed for want of space: it goes on once there is some."""
+    """Raise OutOfSpaceError where this event says that a worker found its disk full: nothing is failed for that."""
     if isinstance(event, TrialFailed) and event.kind == "out_of_space":
         raise out_of_space_error(event.reason)

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 class View:
-    """Hears what the coordinator does and says nothing (`--quiet`, `--json`); every method returns at once."""
+    """Hears what the coordinator does and says nothing (`--quiet`, `--json`); every method returns at once.
+
+    A view that shows something overrides what it needs of this one.
+    """
 
     def message(self, text: str) -> None:
-        """One line worth knowing."""
+        """Hear a line for people that belongs to no trial's row."""
 
     def begin(self, study: str, total: int, done: int, best: tuple[int, float] | None = None) -> None:
-        """The study starts with `done` of `total` trials spent, the best of them by number and score."""
+        """Hear that the study starts with `done` of `total` trials ended, the best of them by number and score."""
 
     def started(self, number: int, name: str, epochs: int, done: int = 0) -> None:
-        """A trial began, or goes on after `done` of its epochs."""
+        """Hear that a worker was given a trial, anew or after `done` of its epochs; `name` is that of its run."""
 
     def epoch(self, number: int, epoch: int, metrics: dict[str, float]) -> None:
-        """A trial finished an epoch (0-based)."""
+        """Hear that a trial finished an epoch (0-based), with the metrics of `EpochDone`."""
 
     def finished(self, number: int, state: str, score: float | None, reason: str) -> None:
-        """A trial ended."""
+        """Hear that a trial ended, or is `interrupted` and waits; its score and reason, where it has them."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Hear that no trial has more to tell; messages may still come."""
 
     def leave(self) -> None:
         """Give the terminal back at once: the process is about to end without more ado."""

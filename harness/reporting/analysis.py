@@ -30,9 +30,12 @@ MAX_COMPARED = 20
 
 @dataclass(frozen=True)
 class WindowCorrectness:
-    """Which validation windows a trial got right, (window,), with their clusters and, if known, subsets.
+    """Which validation windows a trial got right.
 
-    ``speakers`` counts the people in the windows of each subset, and of all as "".
+    Attributes
+    ----------
+    correct, clusters, subsets : (window,) each, in the order of the manifest; subsets are None where they are not known
+    speakers : how many people are in the windows of each subset, and of all as ""
     """
 
     correct: npt.NDArray[np.bool_]
@@ -41,7 +44,7 @@ class WindowCorrectness:
     speakers: Mapping[str, int] = field(default_factory=dict)
 
     def difference_from(self, other: WindowCorrectness) -> Difference | None:
-        """How much more often these are right; None where the windows are not the same ones."""
+        """How much more often these are right, in all and by subset; None where the windows are not the same ones."""
         if not np.array_equal(self.clusters, other.clusters):
             return None
         found = paired_cluster_bootstrap(self.correct, other.correct, self.clusters)
@@ -68,14 +71,19 @@ CorrectnessOf = Callable[[TrialSummary], WindowCorrectness | None]
 
 
 def analyse(
-    study: Study, answers: CorrectnessOf, *, created: str, evaluations: Mapping[str, Any] | None = None,
+    study: Study,
+    answers: CorrectnessOf,
+    *,
+    created: str,
+    evaluations: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
-) -> Report:  # fmt: skip
-    """The report's value.
+) -> Report:
+    """What a study says, as one value; trials that were judged on different windows stand on boards of their own.
 
     Parameters
     ----------
     answers : of a trial on its validation windows; None where they are not to be had
+    created : ISO 8601
     evaluations : results on whole meetings, by protocol digest, then one mapping a trial
     """
     answers = with_speakers(study, answers)
@@ -125,6 +133,7 @@ def with_speakers(study: Study, answers: CorrectnessOf) -> CorrectnessOf:
 
 
 def _board(study: Study, trials: list[TrialSummary], digest: str, answers: CorrectnessOf) -> Leaderboard:
+    """The trials of one set of validation windows, ranked; each one's answers are read once at most."""
     complete = [trial for trial in trials if trial.state == "complete" and trial.outcome]
     ranked = sorted(complete, key=lambda trial: (-(trial.score or 0.0), trial.number))
     held: dict[int, WindowCorrectness | None] = {}
@@ -142,26 +151,30 @@ def _board(study: Study, trials: list[TrialSummary], digest: str, answers: Corre
         theirs = answered(trial) if 1 < rank <= MAX_COMPARED else None
         rows.append(replace(row, to_best=theirs.difference_from(first) if theirs and first else None))
     compared = len(comparable_trials(study, ranked[0]))
-    grouped = _groups(study, trials, rows)
     by_number = {trial.number: trial for trial in ranked}
-    for at, table in enumerate(grouped):  # the best of a group may rank below those compared above
-        grouped[at] = replace(table, groups=tuple(
-            one if one.best.to_best or one.best.rank == 1 else
-            replace(one, best=replace(one.best, to_best=_minus(answered(by_number[one.best.trial]), first)))
-            for one in table.groups
-        ))  # fmt: skip
+
+    def compared_with_best(group: Group) -> Group:
+        """The best of a group may rank below the rows that were compared."""
+        if group.best.to_best or group.best.rank == 1:
+            return group
+        to_best = _minus(answered(by_number[group.best.trial]), first)
+        return replace(group, best=replace(group.best, to_best=to_best))
+
+    grouped = [
+        replace(table, groups=tuple(map(compared_with_best, table.groups)))
+        for table in _groups(study, trials, rows)
+    ]
     matrix = matrix_of(complete)
     transfers = _transfers(matrix, lambda number: answered(by_number[number])) if matrix else ()
-    luck = expected_optimism(ranked[0], compared)
     return Leaderboard(
-        digest,
-        tuple(rows),
-        compared,
-        luck,
-        tuple(grouped),
-        matrix,
-        transfers,
-        caveats_of(study, complete),
+        val_digest=digest,
+        rows=tuple(rows),
+        compared=compared,
+        luck=expected_optimism(ranked[0], compared),
+        groups=tuple(grouped),
+        matrix=matrix,
+        transfers=transfers,
+        qualified=caveats_of(study, complete),
     )
 
 
@@ -205,10 +218,8 @@ def _groups(study: Study, trials: list[TrialSummary], rows: list[Row]) -> list[G
         for row in rows:  # in rank order: the first of a value is its best
             if name in row.parameters:
                 by_value.setdefault(str(row.parameters[name]), []).append(row)
-        stopped = [
-            str(trial.values[name]) for trial in trials
-            if trial.state in ("pruned", "failed") and name in trial.values
-        ]  # fmt: skip
+        ended = [trial for trial in trials if trial.state in ("pruned", "failed")]
+        stopped = [str(trial.values[name]) for trial in ended if name in trial.values]
         groups = [Group(value, len(of), stopped.count(value), of[0]) for value, of in by_value.items()]
         if groups:
             tables.append(GroupTable(name, tuple(groups)))
@@ -245,9 +256,13 @@ def _incomplete(trial: TrialSummary) -> dict[str, Any]:
     }.get(trial.state, "no reason recorded")
     name = trial.name.partition(" ")[2] or trial.name
     return {
-        "trial": trial.number, "name": name, "state": trial.state, "epochs": trial.epochs, "score": trial.score,
+        "trial": trial.number,
+        "name": name,
+        "state": trial.state,
+        "epochs": trial.epochs,
+        "score": trial.score,
         "reason": reason,
-    }  # fmt: skip
+    }
 
 
 def _macs(trial: TrialSummary) -> int | None:

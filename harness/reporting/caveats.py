@@ -16,7 +16,10 @@ _SMALL = re.compile(r"^(train|val)\b.*\b(few|fewer|only)\b")
 
 
 def caveats_of(study: Study, trials: Sequence[TrialSummary]) -> tuple[str, ...]:
-    """Sentences on what these trials were judged and trained on, each once; none where nothing is small."""
+    """Sentences on what these trials were judged and trained on, each once; none where nothing is small.
+
+    The pool is that of the first trial: all of them were judged on the same windows.
+    """
     audits = {str(one["data"]): one for trial in trials if (one := audit_of(study, trial))}
     found = [line for trial in trials[:1] if (line := _evaluated_on(trial.outcome.get("by_subset", {})))]
     for audited in audits.values():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.reporting.analysis import CorrectnessOf, with_speakers
+from harness.reporting.analysis import CorrectnessOf, WindowCorrectness, with_speakers
 from harness.reporting.document import Report, StudyComparison
 from harness.study.study import NOT_RECORDED, Study, manifests_of
 from harness.study.trials import TrialSummary
@@ -17,20 +17,33 @@ ADVICE = (
 )
 
 
-def compare_studies(
-    report: Report, study: Study, answers: CorrectnessOf,
-    other: Report, other_study: Study, other_answers: CorrectnessOf,
-) -> Report:  # fmt: skip
-    """The report with the best of another study beside its own best."""
-    answers, other_answers = with_speakers(study, answers), with_speakers(other_study, other_answers)
-    ours, theirs = _best(study), _best(other_study)
-    digests = (manifests_of(study, ours), manifests_of(other_study, theirs))
+@dataclass(frozen=True)
+class ReportedStudy:
+    """A study with its report, and where its trials' answers to the validation windows are read."""
+
+    report: Report
+    study: Study
+    answers: CorrectnessOf
+
+    def answers_of(self, trial: TrialSummary) -> WindowCorrectness | None:
+        """Which windows a trial got right, with how many speakers they are of; None where that is not known."""
+        return with_speakers(self.study, self.answers)(trial)
+
+
+def compare_studies(this: ReportedStudy, other: ReportedStudy) -> Report:
+    """The report of `this` study with the best of the other one beside its own best.
+
+    Scores on different windows say nothing of which is better, so there is a difference where the manifests of the
+    validation windows are the same, and a refusal with advice where they are not.
+    """
+    ours, theirs = _best(this.study), _best(other.study)
+    digests = (manifests_of(this.study, ours), manifests_of(other.study, theirs))
     same = digests[0].get("val", NOT_RECORDED) == digests[1].get("val", "") != NOT_RECORDED
-    names = (f"{report.study}, trial {ours.number}", f"{other.study}, trial {theirs.number}")
+    names = (f"{this.report.study}, trial {ours.number}", f"{other.report.study}, trial {theirs.number}")
     difference, refusal, advice = None, "", ""
     differing: tuple[tuple[str, str, str], ...] = ()
     if same:
-        left, right = answers(ours), other_answers(theirs)
+        left, right = this.answers_of(ours), other.answers_of(theirs)
         difference = left.difference_from(right) if left and right else None
         if difference is None:
             refusal = "The windows are the same, but the answers to them are not both in the record."
@@ -42,9 +55,16 @@ def compare_studies(
         )
         advice = ADVICE
         differing = tuple(_differences(digests, ours.config.get("data", {}), theirs.config.get("data", {})))
-    scores = (f"{names[0]}: {ours.score or 0:.3f}", f"{names[1]}: {theirs.score or 0:.3f}")
-    against = StudyComparison(other.study, scores[0], scores[1], difference, refusal, advice, differing)
-    return replace(report, against=against)
+    against = StudyComparison(
+        other=other.report.study,
+        ours=f"{names[0]}: {ours.score or 0:.3f}",
+        theirs=f"{names[1]}: {theirs.score or 0:.3f}",
+        difference=difference,
+        refusal=refusal,
+        advice=advice,
+        differing=differing,
+    )
+    return replace(this.report, against=against)
 
 
 def _best(study: Study) -> TrialSummary:

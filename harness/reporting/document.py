@@ -17,7 +17,22 @@ ARMS = ("subset", "feature")
 
 @dataclass(frozen=True)
 class Row:
-    """A complete trial among those that were judged on the same windows; epochs count from 1."""
+    """A complete trial among those that were judged on the same windows; epochs count from 1.
+
+    Attributes
+    ----------
+    rank : its place by score, from 1
+    parameters : those that were searched
+    score, low, high : validation balanced accuracy with its 95 % interval, in [0, 1]
+    windows, clusters : of the validation set; the interval rests on the clusters
+    peak_epoch : whose weights are kept
+    seconds : wall time from its start to its end; None where Optuna does not know both
+    macs : multiply-accumulates of a window; None for a configuration of another version
+    final_train, final_val : balanced accuracy of the last epoch
+    gap : training less validation at the peak
+    to_best : its answers less the best one's, window by window; None of the best itself, of trials that rank too low
+        to be compared, and where the answers are not to be had
+    """
 
     rank: int
     trial: int
@@ -47,7 +62,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The trials that share one value of a parameter, by their best one."""
+    """The trials that share one value of a parameter, by their best one.
+
+    `complete` of them have a score; `others` were pruned or failed.
+    """
 
     value: str
     complete: int
@@ -57,7 +75,7 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupTable:
-    """One parameter's values side by side, best first."""
+    """One searched parameter's values side by side, by the score of their best trial, highest first."""
 
     parameter: str
     groups: tuple[Group, ...]
@@ -65,7 +83,7 @@ class GroupTable:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Two training subsets on one evaluation subset: the better row of the matrix less the next one."""
+    """Two training subsets on one evaluation subset (`column`): the better row of the matrix less the next one."""
 
     column: str
     better: str
@@ -77,7 +95,13 @@ class Transfer:
 class Leaderboard:
     """Trials judged on the same validation windows, ranked.
 
-    `luck` is the predicted optimism of the best; `qualified` says what limits every score here.
+    Attributes
+    ----------
+    val_digest : of the manifest of those windows
+    compared : complete and pruned trials among which the best was chosen
+    luck : how much of the best score is expected to be luck; None where every window is right, or none is
+    matrix : None where there is but one training and one evaluation subset
+    qualified : sentences on what limits every score here
     """
 
     val_digest: str
@@ -102,7 +126,15 @@ class Leaderboard:
 
 @dataclass(frozen=True)
 class StudyComparison:
-    """The bests of two studies: a difference where they saw the same windows, else what differs and advice."""
+    """The bests of two studies: a difference where they saw the same windows, else what differs and advice.
+
+    Attributes
+    ----------
+    other : name of the other study
+    ours, theirs : a text each: study, trial and score
+    difference : ours less theirs; None where `refusal` says why
+    differing : what, ours, theirs
+    """
 
     other: str
     ours: str
@@ -119,7 +151,22 @@ class StudyComparison:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report shows."""
+    """All that a report shows.
+
+    Attributes
+    ----------
+    created : ISO 8601, UTC
+    asked : the sweep as its file says it
+    code : versions of the code and the machine
+    data : each data configuration, as the study remembers its audit
+    counts : trials by state
+    boards : one for each set of validation windows, the one of most trials first
+    incomplete : trials that were pruned, failed, repeated others or have not ended, each with its reason
+    skipped : front ends whose file was missing at the last launch: feature, data, path and reason
+    evaluations : results on whole meetings, by protocol digest
+    notes : sentences on what the report could not do
+    against : the other study, if it is held against one
+    """
 
     study: str
     created: str
@@ -137,17 +184,17 @@ class Report:
     against: StudyComparison | None = None
 
     def with_notes(self, notes: Sequence[str]) -> Report:
-        """The report with more notes."""
+        """A copy with more notes behind its own."""
         return replace(self, notes=(*self.notes, *notes))
 
     def as_json(self) -> dict[str, Any]:
-        """The content of report.json."""
+        """The fields of report.json, but for the summary and the rules that the page adds."""
         against = self.against.as_json() if self.against else None
         return {**asdict(self), "boards": [board_json(board) for board in self.boards], "against": against}
 
 
 def board_json(board: Leaderboard) -> dict[str, Any]:
-    """A board's fields, with the best and the matrix as other documents have them."""
+    """A board's fields as JSON: trials by number, differences with their verdicts, the matrix as in matrix.json."""
     rows = [{**asdict(row), "to_best": _difference_json(row.to_best)} for row in board.rows]
     groups = [
         {
@@ -157,10 +204,14 @@ def board_json(board: Leaderboard) -> dict[str, Any]:
         for table in board.groups
     ]
     return {
-        **asdict(board), "rows": rows, "groups": groups, "best": board.best.trial, "discounted": board.discounted,
+        **asdict(board),
+        "rows": rows,
+        "groups": groups,
+        "best": board.best.trial,
+        "discounted": board.discounted,
         "matrix": board.matrix.as_json() if board.matrix else None,
         "transfers": [{**asdict(one), "difference": one.difference.as_json()} for one in board.transfers],
-    }  # fmt: skip
+    }
 
 
 def _difference_json(difference: Difference | None) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class CurveFinding:
-    """A rule that a training falls under, with the numbers that say so."""
+    """A rule (a key of `RULES`) that a training falls under, with the numbers that say so."""
 
     rule: str
     numbers: str
@@ -33,9 +33,9 @@ class CurveFinding:
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """Balanced accuracy by epoch, on a fixed sample of the training windows and on validation.
+    """Balanced accuracy in [0, 1] by epoch, on a fixed sample of the training windows and on validation.
 
-    Training may be unknown (empty), in records of earlier versions.
+    Training may be unknown (empty), in records of earlier versions. Epoch n stands at index n - 1.
     """
 
     train: tuple[float, ...]
@@ -49,7 +49,8 @@ class LearningCurve:
     def findings(self, n_eff: float, predicted_positive: float | None = None) -> tuple[CurveFinding, ...]:
         """The rule that holds, if any; of a course, none where there are fewer than `FEWEST_EPOCHS` epochs.
 
-        One standard error is ``sqrt(p (1 - p) / n_eff)`` at the best trailing median p::
+        One standard error is ``sqrt(p (1 - p) / n_eff)``, that of a share of n_eff independent windows, at the best
+        trailing median p::
 
             val    .--*--.__        early plateau: nothing after the first third beats it by > 1 s.e.
                  /|     |  `--._    late overfitting: the end lies > 1 s.e. below *, while train still rose
@@ -58,7 +59,7 @@ class LearningCurve:
 
         Parameters
         ----------
-        n_eff : effective windows of the validation set
+        n_eff : effective windows of the validation set: as many independent ones would carry its evidence
         predicted_positive : share of them that the model answers with 1, at the epoch of the score
         """
         if predicted_positive in (0, 1):
@@ -96,7 +97,7 @@ class LearningCurve:
 
 
 def trailing_medians(values: Sequence[float]) -> list[float]:
-    """Lower median of each epoch and the two before it, of fewer at the beginning."""
+    """Lower median of each epoch and the two before it, of fewer at the beginning: always a value that was seen."""
     return [lower_median(values[max(0, end - WINDOW) : end]) for end in range(1, len(values) + 1)]
 
 

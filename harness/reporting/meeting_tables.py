@@ -13,9 +13,9 @@ from harness.tracking.run_files import RunFiles
 # Tags and metrics of a run: evaluate/<protocol digest>/<name>.
 PREFIX = "evaluate/"
 # What is read first stands first; metrics of other versions follow by name.
-ORDER = (
-    "f1", "precision", "recall", "detection_error_rate", "low", "high", "clusters", "ideal_f1", "all_positive_f1"
-)  # fmt: skip
+SCORES = ("f1", "precision", "recall", "detection_error_rate")
+INTERVAL = ("low", "high", "clusters")
+ORDER = (*SCORES, *INTERVAL, "ideal_f1", "all_positive_f1")
 TEXTS = ("digest", "protocol", "flags")
 
 Evaluations = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -23,7 +23,14 @@ Evaluations = Mapping[str, Sequence[Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class MeetingTable:
-    """Runs under one protocol: rows of a run's label, its numbers as text and what qualifies them."""
+    """Runs under one protocol.
+
+    Attributes
+    ----------
+    digest : of the protocol, its first 8 characters
+    metrics : names of the columns
+    rows : a run's label, its numbers as text by column, and the flags that qualify them
+    """
 
     digest: str
     protocol: str
@@ -32,12 +39,15 @@ class MeetingTable:
 
     @property
     def opened_test(self) -> bool:
-        """Whether meetings of the test part were scored."""
+        """Whether meetings of the test part were scored; read out of the protocol's sentence."""
         return re.search(r" on \S+ test \(", self.protocol) is not None
 
 
 def evaluations_of(files: RunFiles) -> dict[str, list[dict[str, Any]]]:
-    """By protocol digest, one mapping a run; protocols never share a table."""
+    """Results by protocol digest, one mapping a run: `{"run": label, "values": {metric: number or text}}`.
+
+    Numbers under different protocols do not compare, so they never share a table.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for label, results in files.results(PREFIX).items():
         by_protocol: dict[str, dict[str, Any]] = {}
@@ -51,7 +61,7 @@ def evaluations_of(files: RunFiles) -> dict[str, list[dict[str, Any]]]:
 
 
 def tables_of(evaluations: Evaluations) -> list[MeetingTable]:
-    """The tables, by protocol digest."""
+    """One table a protocol, in the order given."""
     return [_table(digest, rows) for digest, rows in evaluations.items()]
 
 

@@ -13,7 +13,7 @@ class ReportError(InputError):
 
 
 def require_folder(folder: Path) -> None:
-    """Refuse (ReportError) a folder into which nothing can be written; it makes nothing."""
+    """Raise ReportError for a folder into which nothing can be written, or which cannot be made; it makes nothing."""
     exists = folder
     while not exists.exists() and exists != exists.parent:
         exists = exists.parent

@@ -13,7 +13,7 @@ from harness.core.files import to_share, write_json, write_text_atomic
 from harness.core.format import format_duration
 from harness.metrics.few_clusters import few_clusters_note
 from harness.reporting.analysis import WindowCorrectness, analyse
-from harness.reporting.compare_studies import compare_studies
+from harness.reporting.compare_studies import ReportedStudy, compare_studies
 from harness.reporting.document import Report
 from harness.reporting.learning_curves import RULES
 from harness.reporting.meeting_tables import evaluations_of, tables_of
@@ -50,6 +50,11 @@ def make_report(
 ) -> Report:
     """Read what the record holds of a study, and say what it says.
 
+    Parameters
+    ----------
+    against : a study whose best is held against this one's best
+    client : of the MLflow that has the runs; None: the record is read as it lies, or its team's server asked
+
     Raises
     ------
     StudyError
@@ -64,8 +69,9 @@ def make_report(
     if against is None:
         return report
     with open_run_files(record, study, client) as ours, open_run_files(record, against, client) as theirs:
+        other = _read(record, against, created, client)
         return compare_studies(
-            report, study, _Reader(ours), _read(record, against, created, client), against, _Reader(theirs)
+            ReportedStudy(report, study, _Reader(ours)), ReportedStudy(other, against, _Reader(theirs))
         )
 
 
@@ -89,7 +95,7 @@ class _Reader:
         self.problems: list[str] = []
 
     def __call__(self, trial: TrialSummary) -> WindowCorrectness | None:
-        """The answers of a trial on its validation windows."""
+        """Which validation windows a trial got right; None where that cannot be read, which becomes a problem."""
         try:
             wanted = trial.outcome.get("sha256", {}).get(PREDICTIONS)
             if wanted is None:
@@ -101,7 +107,7 @@ class _Reader:
 
 
 def load_correctness(path: Path) -> WindowCorrectness:
-    """What a trial's predictions.npz says of its validation windows."""
+    """Which validation windows a trial's predictions.npz has right: val_logits (window, class) against val_labels."""
     with np.load(path, allow_pickle=False) as stored:
         correct = stored["val_logits"].argmax(axis=1) == stored["val_labels"]
         return WindowCorrectness(correct, stored["val_clusters"], stored.get("val_subsets"))
@@ -130,7 +136,7 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
 
 
 def write_matrix(matrix: Matrix, folder: Path, title: str) -> None:
-    """Write matrix.png and matrix.json into a folder."""
+    """Write matrix.png and matrix.json into a folder, which is made; `title` stands above the drawing."""
     folder.mkdir(parents=True, exist_ok=True)
     image(matrix_figure(matrix, title)).save(folder / "matrix.png")
     write_json(folder / "matrix.json", matrix.as_json())
@@ -152,7 +158,7 @@ def render_html(report: Report) -> str:
 
 
 def render_markdown(report: Report) -> str:
-    """The same for a terminal, a merge request, a note."""
+    """The same in Markdown, without drawings: for a terminal, a merge request, a note."""
     return _render("report.md.j2", report, {})
 
 
@@ -161,14 +167,16 @@ def _render(template: str, report: Report, more: Mapping[str, Any]) -> str:
 
     page = template.endswith(".html.j2")
     environment = Environment(
-        loader=PackageLoader("harness.reporting.page"), autoescape=page, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters |= {
-        "share": share, "signed": signed, "interval": interval, "duration": format_duration, "big": format_count,
-        "digest": digest, "cell": cell, "plain": plain, "claim": claim, "brief": brief,
-        "effective": effective,
-    }  # fmt: skip
+        loader=PackageLoader("harness.reporting.page"),
+        autoescape=page,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    words = (share, signed, interval, digest, cell, plain, claim, brief, effective)
+    environment.filters |= {one.__name__: one for one in words}
+    environment.filters |= {"duration": format_duration, "big": format_count}
     return environment.get_template(template).render(
         report=report,
         summary=summary(report),

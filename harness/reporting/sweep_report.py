@@ -24,7 +24,11 @@ def publish_report(
     """Write report/ (and matrix.png, matrix.json) into the artifacts of the launch's run.
 
     What goes wrong here is one line for people: a sweep that trained is not failed by its report.
-    Returns the matrix, where trials were scored by subset and all judged on the same windows.
+
+    Returns
+    -------
+    the matrix, where trials were scored by subset and all judged on the same windows; None too without a complete
+    trial or a launch's run, or where the report went wrong
     """
     if study.best() is None or tracking is None or tracking.parent is None:
         return None

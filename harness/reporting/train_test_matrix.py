@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """Balanced accuracy of one model on the validation windows of one subset, with its interval."""
+    """Balanced accuracy of one model on the validation windows of one subset, with its 95 % interval.
+
+    `clusters` is K, the independent groups of windows on which the interval rests.
+    """
 
     value: float
     low: float
@@ -35,7 +38,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """The best trial of one training subset."""
+    """The best trial of one training subset; `cells` are by column, None where it was not scored there."""
 
     subset: str
     trial: int
@@ -51,7 +54,7 @@ class Matrix:
     columns: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The content of matrix.json."""
+        """The content of matrix.json; a row has no entry for a column on which it was not scored."""
         rows = []
         for row in self.rows:
             cells = {
@@ -105,6 +108,10 @@ def _cell(by_subset: dict[str, dict[str, Any]], name: str) -> Cell | None:
 
 def _cell_json(cell: Cell) -> dict[str, Any]:
     return {
-        "balanced_accuracy": cell.value, "low": cell.low, "high": cell.high, "windows": cell.windows,
-        "clusters": cell.clusters, "few_clusters": cell.few_clusters,
-    }  # fmt: skip
+        "balanced_accuracy": cell.value,
+        "low": cell.low,
+        "high": cell.high,
+        "windows": cell.windows,
+        "clusters": cell.clusters,
+        "few_clusters": cell.few_clusters,
+    }

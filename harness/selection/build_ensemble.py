@@ -71,7 +71,15 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,60}")
 
 @dataclass(frozen=True)
 class LoadedMembers:
-    """Members that go together, with their data and their networks."""
+    """Members that go together, with their data and their networks.
+
+    Attributes
+    ----------
+    name : of the ensemble
+    runs : ids of the members' runs in MLflow
+    prepared : each data configuration once, not one a member; validation and test windows are the same in all
+    networks : (front end, network) of each member
+    """
 
     study: Study
     name: str
@@ -91,6 +99,10 @@ def make_ensemble(
     """Average the trials of these numbers, names or run ids, and store the ensemble beside them.
 
     The same members under the same name are averaged again into the same run.
+
+    Parameters
+    ----------
+    name : None: the members' numbers, as in `0+3`
 
     Raises
     ------
@@ -135,6 +147,7 @@ def make_ensemble(
 
 
 def _free_name(study: Study, name: str | None, members: Sequence[TrialSummary]) -> str:
+    """The ensemble's name, which can be taken for no trial's number and no run's id, and is no other ensemble's."""
     chosen = name or "+".join(str(member.number) for member in members)
     if not NAME.fullmatch(chosen) or chosen.isdecimal() or len(chosen) == 32:
         raise EnsembleError(
@@ -174,6 +187,7 @@ def _networks(
 
 
 def _signature(specification: Specification) -> str:
+    """What must be equal in models that take each other's place, as one text to compare."""
     fields = ("sample_rate", "window_samples", "input_name", "output_name", "label_meaning")
     return json.dumps({name: getattr(specification, name) for name in fields}, sort_keys=True)
 
@@ -228,15 +242,21 @@ def _header(averaged: LoadedMembers, fingerprint: str, code: Any) -> dict[str, A
     members, shared = averaged.members, averaged.prepared[0]
     numbers = ", ".join(str(member.number) for member in members)
     told = "\n".join(f"- trial {one.number}: {one.name}, score {one.score or 0:.3f}" for one in members)
+    note = f"The mean probability of {len(members)} trials:\n\n{told}\n\n**Read its score with care**: {OPTIMISM}."
     tags = {
-        "harness.kind": KIND, "harness.study": averaged.study.name, "harness.ensemble": averaged.name,
-        "harness.members": numbers, "harness.member_runs": ", ".join(averaged.runs),
-        "harness.optimism": OPTIMISM, "harness.fingerprint": fingerprint, "harness.state": "running",
-        "harness.split_rule": shared.split_rule, "harness.flags": "; ".join(shared.flags),
+        "harness.kind": KIND,
+        "harness.study": averaged.study.name,
+        "harness.ensemble": averaged.name,
+        "harness.members": numbers,
+        "harness.member_runs": ", ".join(averaged.runs),
+        "harness.optimism": OPTIMISM,
+        "harness.fingerprint": fingerprint,
+        "harness.state": "running",
+        "harness.split_rule": shared.split_rule,
+        "harness.flags": "; ".join(shared.flags),
         "harness.label_map": shared.label_map.digest,
-        "mlflow.note.content": f"The mean probability of {len(members)} trials:\n\n{told}\n\n**Read its score with "
-        f"care**: {OPTIMISM}.",
-    }  # fmt: skip
+        "mlflow.note.content": note,
+    }
     others = [row for one in averaged.prepared[1:] for row in datasets_of(one) if row["context"] == "train"]
     digests = {f"digest.{split}": part.manifest.digest for split, part in sorted(shared.splits.items())}
     digests |= {
@@ -255,27 +275,26 @@ def _header(averaged: LoadedMembers, fingerprint: str, code: Any) -> dict[str, A
 
 
 def _outcome(val: Predictions, train: Predictions, members: Sequence[TrialSummary]) -> dict[str, Any]:
-    """As a trial's, of one look: there are no epochs to choose from.
+    """The outcome of a training that had one look at the validation windows: there are no epochs to choose from.
 
-    For the luck in it, its members' epochs count as its own (the longest, and the least alike of them).
+    For the luck in it, its members' epochs count as its own: those of the longest, and the smallest `lag1`, which is
+    the correlation of one epoch's score with the next one's.
     """
     at_best = {f"val/{name}": value for name, value in binary_metrics(val.logits, val.labels).items()}
     at_best |= {f"train/{name}": value for name, value in binary_metrics(train.logits, train.labels).items()}
     at_best["gap"] = at_best["train/balanced_accuracy"] - at_best["val/balanced_accuracy"]
     interval = clustered_interval(val.correct, val.clusters)
+    shown = ("low", "high", "windows", "clusters", "icc", "n_eff")
     return {
         "state": "complete",
         "score": at_best["val/balanced_accuracy"],
         "best_epoch": 0,
         "epochs": max(member.epochs for member in members),
         "at_best": at_best,
-        "interval": {
-            "low": interval.low, "high": interval.high, "windows": interval.windows,
-            "clusters": interval.clusters, "icc": interval.icc, "n_eff": interval.n_eff,
-        },
+        "interval": {name: getattr(interval, name) for name in shown},
         "lag1": min(member.outcome["lag1"] for member in members),
         "device": "cpu",
-    }  # fmt: skip
+    }
 
 
 def _verdict(ensemble: EnsembleSummary, shared: Prepared) -> dict[str, Any]:
@@ -290,7 +309,10 @@ def _verdict(ensemble: EnsembleSummary, shared: Prepared) -> dict[str, Any]:
 
 
 def _predictions(module: torch.nn.Module, prepared: Prepared, split: Any) -> Predictions:
-    """Logits of a split's windows; of the training windows those that every trial is scored on."""
+    """Logits (window, class) of a split; of training those windows only that every trial is scored on.
+
+    Windows are stored as int16; the module hears them in [-1, 1), which is what 32768 is for.
+    """
     part = prepared.splits[split]
     labels, clusters, windows = part.manifest.labels(), np.array(part.manifest.clusters()), part.windows()
     index = np.arange(len(labels))

@@ -37,6 +37,8 @@ FILES = ("model/weights.pt", "predictions.npz")
 class Candidate:
     """A trial or an ensemble with its data and its networks.
 
+    Attributes
+    ----------
     folder : holds the run's predictions.npz
     prepared : of each data configuration that was trained on; validation and test windows are the same in all
     networks : (front end, network) of each member; a trial has one
@@ -66,18 +68,18 @@ class Candidate:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the networks for one window, of all members together."""
+        """Multiply-accumulates of the networks for one window of 3 s, of all members together."""
         return sum(window_macs(TrialConfig.model_validate(one.config)) for one in self.subject.members)
 
     def module(self) -> nn.Module:
-        """The torch module from waveform to logits, in evaluation mode."""
+        """The torch module from waveforms (batch, sample) in [-1, 1] to logits (batch, class), in evaluation mode."""
         if isinstance(self.subject, EnsembleSummary):
             return Ensemble(self.networks).eval()
         front_end, network = self.networks[0]
         return Pipeline(build_front_end(front_end), network).eval()
 
     def specification(self, versions: dict[str, str]) -> Specification:
-        """The contract of the exported model."""
+        """The contract of the exported model, written into its file: task, labels, data, front ends, `versions`."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
         fields: dict[str, Any] = {"run_id": self.run_id, "versions": versions}
         if isinstance(self.subject, EnsembleSummary):
@@ -88,7 +90,7 @@ class Candidate:
         return build_specification(fields, config, self.prepared[0], created)
 
     def export(self, specification: Specification, path: Path) -> None:
-        """Write the one ONNX file."""
+        """Write the one ONNX file, from waveform to logits, with the specification in its metadata."""
         if isinstance(self.subject, EnsembleSummary):
             export_ensemble(self.networks, specification, path)
         else:
@@ -124,13 +126,13 @@ def fetch_candidate(
 
 
 def data_configs(members: Sequence[TrialSummary]) -> list[DataConfig]:
-    """Every data configuration of the members, once."""
+    """Every data configuration of the members, once, in the order in which they come."""
     configs = [TrialConfig.model_validate(member.config).data for member in members]
     return list({config.digest(): config for config in configs}.values())
 
 
 def require_unchanged(study: Study, prepared: Sequence[Prepared]) -> None:
-    """Refuse windows that are not the ones that the study's trials were judged on."""
+    """Raise DataChangedError where windows are not those that the study's trials were trained and judged on."""
     for one in prepared:
         manifests = study.manifests_of(one.config.digest())
         for split, part in one.splits.items():
@@ -142,7 +144,7 @@ def require_unchanged(study: Study, prepared: Sequence[Prepared]) -> None:
 
 
 def network_of(trial: TrialSummary, state: dict[str, torch.Tensor]) -> Member:
-    """Front end and network of a trial, with these weights."""
+    """Front end and network of a trial, in evaluation mode, with the weights of this state dict."""
     config = TrialConfig.model_validate(trial.config)
     front_end = config.feature
     network = build_network(config.model, front_end.num_features, num_frames=front_end.num_frames())
@@ -151,13 +153,13 @@ def network_of(trial: TrialSummary, state: dict[str, torch.Tensor]) -> Member:
 
 
 def joined(networks: Sequence[Member]) -> dict[str, torch.Tensor]:
-    """All members' weights in one state dict, each name behind its member's index."""
+    """All members' weights in one state dict: `weight` of member 1 is called `1.weight`."""
     states = [network.state_dict() for _, network in networks]
     return {f"{index}.{name}": one for index, state in enumerate(states) for name, one in state.items()}
 
 
 def state_of(index: int, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """One member's weights out of what `joined` gave."""
+    """One member's weights out of what `joined` gave: joined, then taken apart, a state dict is what it was."""
     prefix = f"{index}."
     return {name.removeprefix(prefix): one for name, one in weights.items() if name.startswith(prefix)}
 
@@ -169,7 +171,10 @@ def ensemble_specification(
     created: str,
     fields: dict[str, Any],
 ) -> Specification:
-    """The contract of an ensemble's model; `fields` are its run and the versions of the code."""
+    """The contract of an ensemble's model; `fields` are its run and the versions of the code.
+
+    Members that were trained on different windows have the digest of each, by subset; validation and test are shared.
+    """
     configs = [TrialConfig.model_validate(member.config) for member in members]
     data = prepared[0].config
     maps = sorted({one.label_map.digest for one in prepared})
@@ -203,5 +208,5 @@ def ensemble_specification(
 
 
 def fingerprint_of(members: Sequence[TrialSummary]) -> str:
-    """Hex sha256 of the members' fingerprints, in whatever order they were named."""
+    """Hex sha256 of the members' fingerprints; the order in which they were named changes nothing."""
     return digest_of(["ensemble", sorted(member.fingerprint for member in members)])

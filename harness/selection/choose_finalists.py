@@ -24,13 +24,18 @@ from models.front_ends.build import why_unavailable
 
 
 class ConfirmationError(InputError):
-    """What cannot be confirmed as it was asked for."""
+    """A confirmation that cannot be had as it was asked for; the message says why."""
 
 
 def choose_finalists(
     study: Study, record: Record, run: str | None, count: int, baseline: Mapping[str, Scalar] | None
 ) -> tuple[list[ConfirmedConfig], list[str]]:
     """What is trained on fresh seeds, best score first, the baseline among it; and a line for each that is left out.
+
+    Parameters
+    ----------
+    run : a trial's number or name, or a run id: the only finalist; None: the `count` best complete trials
+    baseline : values that stand in for those of the sweep's `baseline:`
 
     Raises
     ------
@@ -54,30 +59,33 @@ def choose_finalists(
         notes.append(
             f"{trials_there}, not {count}: the study has no more complete trials that can be promoted"
         )
-    arms = [_arm(study, trial) for trial in trials[:count]]
-    return with_baseline(study, arms, baseline), notes
+    finalists = [_finalist(study, trial) for trial in trials[:count]]
+    return with_baseline(study, finalists, baseline), notes
 
 
 def with_baseline(
-    study: Study, arms: list[ConfirmedConfig], given: Mapping[str, Scalar] | None
+    study: Study, finalists: list[ConfirmedConfig], given: Mapping[str, Scalar] | None
 ) -> list[ConfirmedConfig]:
-    """The arms with the baseline marked where it is one of them, else added: as the trial that it is, if any."""
+    """The finalists with the baseline marked where it is one of them, else added: as the trial that it is, if any.
+
+    A baseline of other validation windows gets the first finalist's data: scores compare on the same windows only.
+    """
     values, config = baseline_of(study.space, given)
-    if _val_windows(study, config) != _val_windows(
-        study, arms[0].config
-    ):  # scores compare on the same windows only
-        config = config.model_copy(update={"data": arms[0].config.data})
-    if any(arm.fingerprint == config.fingerprint() for arm in arms):
-        return [replace(arm, is_baseline=arm.fingerprint == config.fingerprint()) for arm in arms]
-    same = [one for one in study.trials() if one.fingerprint == config.fingerprint()]
+    shared = finalists[0].config
+    if _val_windows(study, config) != _val_windows(study, shared):
+        config = config.model_copy(update={"data": shared.data})
+    fingerprint = config.fingerprint()
+    if any(one.fingerprint == fingerprint for one in finalists):
+        return [replace(one, is_baseline=one.fingerprint == fingerprint) for one in finalists]
+    same = [one for one in study.trials() if one.fingerprint == fingerprint]
     known = next((one for one in same if one.state != "duplicate"), None)
     if known is not None:
-        return [*arms, replace(_arm(study, known), is_baseline=True, is_added=True)]
+        return [*finalists, replace(_finalist(study, known), is_baseline=True, is_added=True)]
     name = f"baseline {run_name(0, values, study.space.searched).partition(' ')[2]}"
-    return [*arms, ConfirmedConfig(name, config, values, is_baseline=True, is_added=True)]
+    return [*finalists, ConfirmedConfig(name, config, values, is_baseline=True, is_added=True)]
 
 
-def _arm(study: Study, trial: TrialSummary) -> ConfirmedConfig:
+def _finalist(study: Study, trial: TrialSummary) -> ConfirmedConfig:
     """A trial's configuration; only a trial that is complete has a score to compare with."""
     config, score, luck = TrialConfig.model_validate(trial.config), None, None
     if trial.state == "complete":
@@ -101,6 +109,7 @@ def confirmable_trials(study: Study) -> list[TrialSummary]:
 
 
 def _distinct(study: Study) -> list[TrialSummary]:
+    """The complete trials, best score first, of equal configurations the best one."""
     complete = [one for one in study.trials() if one.state == "complete" and one.score is not None]
     ranked = sorted(complete, key=lambda one: (-(one.score or 0.0), one.number))
     return list({one.fingerprint: one for one in reversed(ranked)}.values())[::-1]

@@ -50,9 +50,36 @@ class ConfirmationFailedError(FailedError, RuntimeError):
 
 
 @dataclass(frozen=True)
+class ConfirmationRequest:
+    """What is asked of a confirmation.
+
+    Attributes
+    ----------
+    run : the only finalist, who wins unless it may not ship; None: the best complete trials are finalists
+    finalists, seeds : how many; None: as the policy `default` has it
+    baseline : stands in for the sweep's own `baseline:`
+    """
+
+    run: str | None = None
+    finalists: int | None = None
+    seeds: int | None = None
+    baseline: Mapping[str, Scalar] | None = None
+
+    @property
+    def names_nothing(self) -> bool:
+        """Whether only the study was named: what is unfinished of it is then gone on with as it is."""
+        return self.run is None and self.finalists is None and self.seeds is None
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a confirmation will train, and what that costs.
 
+    Attributes
+    ----------
+    left : configurations and seeds that have no result yet, or one to be tried again
+    notes : lines on finalists that are left out, or on what is gone on with
+    prepared : data by the digest of their configuration
     resumes : whether it goes on with what was set out to do before
     """
 
@@ -66,12 +93,12 @@ class Plan:
 
     @property
     def trainings(self) -> int:
-        """Trainings in all, done or not."""
+        """Trainings in all, done or not: configurations times seeds."""
         return len(self.definition.arms) * self.definition.seeds
 
     def lines(self) -> list[str]:
         """The finalists, a line each, then the price."""
-        return [*self.notes, *map(_arm_line, self.definition.arms), self._price()]
+        return [*self.notes, *map(_finalist_line, self.definition.arms), self._price()]
 
     def _price(self) -> str:
         arms, seeds = self.definition.arms, self.definition.seeds
@@ -80,13 +107,7 @@ class Plan:
         who += " and the baseline" if count < len(arms) else ", the baseline among them"
         done = self.trainings - len(self.left)
         already = f" ({done} done)" if done else ""
-        workers = "1 worker" if self.cost.workers == 1 else f"{self.cost.workers} workers"
-        price = ": nothing to train"
-        if self.left:
-            disk = max(1, round(self.cost.disk_bytes / 1e6))
-            price = (
-                f" on {workers}, about {format_duration(self.cost.seconds)}, {disk} MB of disk (an estimate)"
-            )
+        price = f" on {_price_of(self.cost)}" if self.left else ": nothing to train"
         return f"confirmation: {who} x {seeds} fresh seeds = {self.trainings} trainings{already}{price}"
 
     def as_json(self) -> dict[str, Any]:
@@ -99,42 +120,39 @@ class Plan:
             "done": self.trainings - len(self.left),
             "seconds": round(self.cost.seconds, 1),
             "disk_bytes": round(self.cost.disk_bytes),
-            "finalists": [
-                {
-                    "label": arm.label, "name": arm.name, "trial": arm.trial, "baseline": arm.is_baseline,
-                    "fingerprint": arm.fingerprint, "macs": window_macs(arm.config),
-                    "sweep_score": arm.sweep_score, "predicted_optimism": arm.optimism,
-                }
-                for arm in self.definition.arms
-            ],
-        }  # fmt: skip
+            "finalists": [_finalist_json(one) for one in self.definition.arms],
+        }
 
 
-def _arm_line(arm: ConfirmedConfig) -> str:
-    score = "" if arm.sweep_score is None else f", score {arm.sweep_score:.3f} in the sweep"
-    luck = "" if arm.optimism is None else f" (predicted optimism at its rank {arm.optimism:.3f})"
-    also = ", the baseline" if arm.is_baseline and arm.trial is not None else ""
-    return f"  {arm.label}: {arm.name}{also}{score}{luck}"
+def _price_of(cost: Cost) -> str:
+    """Workers, wall time and disk (MB of 10^6 bytes) of what is left to train."""
+    workers = "1 worker" if cost.workers == 1 else f"{cost.workers} workers"
+    disk = max(1, round(cost.disk_bytes / 1e6))
+    return f"{workers}, about {format_duration(cost.seconds)}, {disk} MB of disk (an estimate)"
 
 
-def confirm(
-    study_name: str,
-    settings: Settings,
-    view: View,
-    *,
-    run: str | None = None,
-    finalists: int | None = None,
-    seeds: int | None = None,
-    baseline: Mapping[str, Scalar] | None = None,
-) -> Confirmation:
+def _finalist_line(one: ConfirmedConfig) -> str:
+    score = "" if one.sweep_score is None else f", score {one.sweep_score:.3f} in the sweep"
+    luck = "" if one.optimism is None else f" (predicted optimism at its rank {one.optimism:.3f})"
+    also = ", the baseline" if one.is_baseline and one.trial is not None else ""
+    return f"  {one.label}: {one.name}{also}{score}{luck}"
+
+
+def _finalist_json(one: ConfirmedConfig) -> dict[str, Any]:
+    return {
+        "label": one.label,
+        "name": one.name,
+        "trial": one.trial,
+        "baseline": one.is_baseline,
+        "fingerprint": one.fingerprint,
+        "macs": window_macs(one.config),
+        "sweep_score": one.sweep_score,
+        "predicted_optimism": one.optimism,
+    }
+
+
+def confirm(study_name: str, settings: Settings, view: View, asked: ConfirmationRequest) -> Confirmation:
     """Train finalists and baseline on fresh seeds, as runs of the study; what was trained before is not repeated.
-
-    Parameters
-    ----------
-    run : the only finalist, who wins unless it may not ship; by default the `finalists` best complete trials
-    finalists, seeds : by default those of the policy `default`; where none of the three is given, what is unfinished
-        is gone on with as it is
-    baseline : stands in for the sweep's own `baseline:`
 
     Raises
     ------
@@ -157,7 +175,7 @@ def confirm(
     lock = record.lock_study(study_name)
     try:
         study = load_study(record, study_name)
-        plan = make_plan(study, record, settings, view, run, finalists, seeds, baseline)
+        plan = make_plan(study, record, settings, view, asked)
         for line in plan.lines():
             view.message(line)
         if plan.left:
@@ -176,62 +194,69 @@ def confirm(
 
 
 def make_plan(
-    study: Study,
-    record: Record,
-    settings: Settings,
-    view: View,
-    run: str | None,
-    finalists: int | None,
-    seeds: int | None,
-    baseline: Mapping[str, Scalar] | None,
+    study: Study, record: Record, settings: Settings, view: View, asked: ConfirmationRequest
 ) -> Plan:
     """Choose what is trained, make its data ready, and price it; trains nothing.
 
     Raises
     ------
+    ConfirmationError, StudyError
+        What was asked for cannot be confirmed.
     DataChangedError
         The windows are no longer the ones of the study.
     """
+    unfinished = unfinished_confirmation(study) if asked.names_nothing else None
+    if unfinished is not None:
+        definition = unfinished
+        notes = ["going on with the confirmation that is not finished, as it was asked for"]
+    else:
+        definition, notes = _new_definition(study, record, asked)
+    left = definition.unfinished_trainings(results_of(study), again=True)
+    prepared = _prepare(definition, settings, view)
+    require_unchanged(study, list(prepared.values()))
+    cost = _cost_of(study, left, prepared, settings)
+    return Plan(study, definition, left, cost, notes, prepared, resumes=unfinished is not None)
+
+
+def _new_definition(
+    study: Study, record: Record, asked: ConfirmationRequest
+) -> tuple[ConfirmationDefinition, list[str]]:
+    """What is confirmed as asked, and a line for each trial that is left out; at least 2 seeds have a spread."""
+    rule = load_policy("default").confirmation
+    seeds = rule.seeds if asked.seeds is None else asked.seeds
+    if seeds < 2:
+        raise ConfirmationError(f"{seeds} seeds have no spread: give 2 or more (5 is usual)")
+    count = asked.finalists or rule.finalists
+    finalists, notes = choose_finalists(study, record, asked.run, count, asked.baseline)
+    return ConfirmationDefinition(tuple(finalists), seeds, asked.run is not None), notes
+
+
+def _prepare(definition: ConfirmationDefinition, settings: Settings, view: View) -> dict[str, Prepared]:
+    """The data of every configuration that is confirmed, by the digest of their own, ready in the cache."""
     from data.preparation.prepare import prepare
 
-    bare = run is None and finalists is None and seeds is None
-    begun = unfinished_confirmation(study) if bare else None
-    if begun is not None:
-        definition, notes = (
-            begun,
-            ["going on with the confirmation that is not finished, as it was asked for"],
-        )
-    else:
-        definition, notes = _asked(study, record, run, finalists, seeds, baseline)
-    arms = definition.arms
-    left = definition.unfinished_trainings(results_of(study), again=True)
-    configs = {arm.config.data.digest(): arm.config.data for arm in arms}
+    configs = {one.config.data.digest(): one.config.data for one in definition.arms}
     with to_share():
-        prepared = {
+        return {
             digest: prepare(config, data_root=settings.data_root, cache=settings.cache, progress=view.message)
             for digest, config in configs.items()
         }
-    require_unchanged(study, list(prepared.values()))
+
+
+def _cost_of(
+    study: Study,
+    left: Sequence[tuple[ConfirmedConfig, int]],
+    prepared: Mapping[str, Prepared],
+    settings: Settings,
+) -> Cost:
+    """What these trainings cost, at the pace that the sweep had with each configuration, where it tells."""
     device = settings.resolved_device
     default_slots = executor_class(settings.executor).default_slots
     workers = settings.workers or study.sweep.workers or default_slots(device)
     windows = {digest: (len(one.train.manifest), len(one.val.manifest)) for digest, one in prepared.items()}
     paces = _paces(study, device)
-    trainings = [(arm.config, paces.get(arm.fingerprint)) for arm, _ in left]
-    cost = estimate_trainings(trainings, max(1, min(workers, len(left))), device, windows)
-    return Plan(study, definition, left, cost, notes, prepared, begun is not None)
-
-
-def _asked(
-    study: Study, record: Record, run: str | None, finalists: int | None, seeds: int | None,
-    baseline: Mapping[str, Scalar] | None,
-) -> tuple[ConfirmationDefinition, list[str]]:  # fmt: skip
-    rule = load_policy("default").confirmation
-    fresh = rule.seeds if seeds is None else seeds
-    if fresh < 2:
-        raise ConfirmationError(f"{fresh} seeds have no spread: give 2 or more (5 is usual)")
-    arms, notes = choose_finalists(study, record, run, finalists or rule.finalists, baseline)
-    return ConfirmationDefinition(tuple(arms), fresh, run is not None), notes
+    trainings = [(one.config, paces.get(one.fingerprint)) for one, _ in left]
+    return estimate_trainings(trainings, max(1, min(workers, len(left))), device, windows)
 
 
 def _paces(study: Study, device: str) -> dict[str, float]:
@@ -279,7 +304,7 @@ def _tracking(uri: str, study: Study) -> Tracking:
 
 
 def no_winner(plan: Plan) -> str:
-    """What a confirmation without a winner says: why, and every finalist."""
+    """What a confirmation that ended without a winner says: why, then a line for every finalist."""
     finalists = finalists_of(plan.study, plan.definition)
     return "\n".join(
         [

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.config.trial.trial_config import TrialConfig
 from harness.core.failpoints import failpoint
@@ -26,13 +26,10 @@ from harness.study.storage.trial_spool import TrialSpool
 from harness.tracking.run_header import trial_header
 from harness.tracking.run_verdict import verdict_of
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(kw_only=True)
 class ReplicateRun(Run):
-    """A configuration under way on a fresh seed."""
+    """A configuration under way on a fresh seed; `seed` counts them from 1, 0 being the sweep's own."""
 
     arm: ConfirmedConfig
     seed: int
@@ -63,15 +60,18 @@ class ReplicateRuns(RunKind[ReplicateRun]):
 
     @property
     def has_more(self) -> bool:
-        """Whether one has not begun yet."""
+        """Whether one was given to no worker yet."""
         return bool(self._left)
 
     def is_left(self, spool: TrialSpool) -> bool:
-        """Whether this is the spool of one that failed before and is tried again."""
+        """Whether this is the spool of one that this confirmation trains: what an earlier one left is not its end."""
         return spool.folder.name in self._anew
 
     def next(self) -> Sequence[ReplicateRun]:
-        """Take the next, with those that can be trained as one with it; no worker stands idle for a stack."""
+        """Take the next, with those that can be trained as one with it.
+
+        A stack is never so high that another idle worker would have nothing: ceil(left / idle) at most.
+        """
         if not self._left:
             return ()
         first = self._left[0][0].config
@@ -86,17 +86,18 @@ class ReplicateRuns(RunKind[ReplicateRun]):
         if spool.read("verdict") is not None:  # it failed in an earlier launch, and is tried again
             spool.remove()
         replicate = replicate_of(self.study, arm, seed, ReplicateResult({}))
+        subject = "baseline" if arm.trial is None else str(arm.trial)
+        header = header_of(self.jobs, replicate, spool)
+        number = next(self._numbers)
         job = self.jobs.make(
-            next(self._numbers), replicate.label, arm.config, spool,
-            replicate=seed, subject="baseline" if arm.trial is None else str(arm.trial),
-            header=header_of(self.jobs, replicate, spool),
-        )  # fmt: skip
+            number, replicate.label, arm.config, spool, replicate=seed, subject=subject, header=header
+        )
         return ReplicateRun(
             kind=self, label=replicate.label, config=arm.config, spool=spool, job=job, arm=arm, seed=seed
         )
 
     def completed(self, run: ReplicateRun, outcome: dict[str, Any]) -> None:
-        """Keep the score."""
+        """Keep the outcome under fingerprint and seed, so that nothing trains it again."""
         self._keep(run, ReplicateResult(outcome))
         self.host.failures.clear()
 
@@ -125,7 +126,7 @@ class ReplicateRuns(RunKind[ReplicateRun]):
 
 
 def header_of(jobs: Jobs, replicate: Replicate, spool: TrialSpool) -> dict[str, Any]:
-    """What the run of a replicate is called and made of; one that was begun keeps its own."""
+    """What the run of a replicate is called and made of (trial.json); what its spool has already is kept."""
     begun = spool.read("trial")
     if begun is not None:
         return begun
@@ -136,8 +137,10 @@ def header_of(jobs: Jobs, replicate: Replicate, spool: TrialSpool) -> dict[str, 
         replicate.number, name, config, jobs.prepared[config.data.digest()], seed, jobs.tags
     )
     tags = {
-        **header["tags"], "harness.kind": KIND, "harness.replicate": str(replicate.replicate),
+        **header["tags"],
+        "harness.kind": KIND,
+        "harness.replicate": str(replicate.replicate),
         "harness.trial": "baseline" if replicate.number < 0 else str(replicate.number),
-    }  # fmt: skip
+    }
     own = {"key": replicate.key, "number": None, "config": dict(replicate.config)}
     return {**header, **own, "tags": tags}

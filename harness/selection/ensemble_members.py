@@ -42,10 +42,12 @@ def study_of_members(record: Record, words: Sequence[str], study: str | None) ->
 def find_members(study: Study, words: Sequence[str], tracking: Callable[[], Tracking]) -> list[TrialSummary]:
     """The complete trials of these numbers, names or run ids, by their number: the order given means nothing.
 
+    `tracking` connects to MLflow, which only a run id needs.
+
     Raises
     ------
     EnsembleError
-        Unknown, named twice, not complete, or fewer than two.
+        Unknown, named twice, not complete, without a model, or fewer than two.
     StudyError
         The study has no run of this id.
     """

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.plugins import load_plugins
-from harness.core.errors import InputError, RefusedError
+from harness.core.errors import RefusedError
 from harness.core.files import write_json
 from harness.core.settings import Settings
 from harness.metrics.classification import softmax
@@ -31,32 +31,28 @@ from harness.metrics.frame_scores import (
     reference_digest,
 )
 from harness.metrics.sliding_window import FrameScores, read_windows
-from harness.selection.ensemble_members import ONNX
+from harness.selection.find_run import (
+    ENSEMBLE,
+    RecordedRun,
+    find_run,
+    recorded_digests,
+    require_known,
+)
 from harness.selection.meeting_corpus import MeetingSet, TrainingSpeakers, load_meetings, training_speakers_of
-from harness.study.choose_trial import available_subjects
-from harness.study.ensembles import ensemble_named
 from harness.study.storage.frozen_test_log import OpeningCounts, record_test_opening
 from harness.study.storage.record import Record
-from harness.study.study import Study, load_study, study_names
-from harness.tracking.artifacts import fetch
-from harness.tracking.experiment import MAX_TAG, Tracking, connect
+from harness.study.study import study_names
+from harness.tracking.experiment import MAX_TAG, connect
 from harness.tracking.server.server import TrackingServer
 from models.export.specification import Specification
 from models.onnx_io.session import open_session, run_onnx
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
-ENSEMBLE = "harness.ensemble"
 PREDICTIONS = "predictions.npz"
-SHA256_TAG = "harness.sha256."
 
 Progress = Callable[[str], None]
-
-
-class EvaluationError(InputError):
-    """A run that cannot be evaluated; the message says why, and what can."""
 
 
 class SeenMeetingsError(RefusedError, ValueError):
@@ -65,7 +61,15 @@ class SeenMeetingsError(RefusedError, ValueError):
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What is asked of a run: on which meetings, and how they are scored."""
+    """What is asked of a run: on which meetings, and how they are scored.
+
+    Attributes
+    ----------
+    part : `train`, `dev` or `test` of the corpus; looking at `test` is written into the ledger
+    partition : which lists deal the meetings to the parts
+    step_s : from one window of 3 s to the next, a multiple of the frame
+    collar_s : so much, half before and half after, is not scored around each boundary of the reference
+    """
 
     part: str = "dev"
     partition: str = "full-corpus-asr"
@@ -75,7 +79,15 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """A run's result on meetings, with everything that qualifies it."""
+    """A run's result on meetings, with everything that qualifies it.
+
+    Attributes
+    ----------
+    trial : its trial's number or the ensemble's name; empty for a run of no study
+    artifact : path of the result within the run; it carries the protocol's digest
+    flags : sentences on what was heard in training, or could not be used
+    openings : how often these very test meetings were looked at; None for another part than `test`
+    """
 
     run_id: str
     run_name: str
@@ -89,13 +101,16 @@ class EvaluatedRun:
     def as_json(self) -> dict[str, Any]:
         """The document that is stored in the run and printed by `--json`."""
         return {
-            "run": self.run_id, "name": self.run_name, "study": self.study, "trial": self.trial,
+            "run": self.run_id,
+            "name": self.run_name,
+            "study": self.study,
+            "trial": self.trial,
             **self.result.as_json(),
             "flags": list(self.flags),
             "test_openings": self.openings.by_study if self.openings else None,
             "test_openings_by_all": self.openings.by_all if self.openings else None,
             "artifact": self.artifact,
-        }  # fmt: skip
+        }
 
 
 def evaluate(run: str, asked: EvaluationRequest, settings: Settings, progress: Progress) -> EvaluatedRun:
@@ -114,7 +129,7 @@ def evaluate(run: str, asked: EvaluationRequest, settings: Settings, progress: P
     """
     check_step(asked.step_s)
     record = Record(settings.record).require()
-    _check_study(record, run)
+    require_known(record, run)
     with (
         TrackingServer(record) as server,
         tempfile.TemporaryDirectory(prefix="harness-evaluate-") as scratch,
@@ -122,100 +137,39 @@ def evaluate(run: str, asked: EvaluationRequest, settings: Settings, progress: P
     ):
         client = connect(server.uri)
         found = find_run(client, record, run)
-        tags = found.data.tags
-        study = tags.get("harness.study", "")
+        study = found.data.tags.get("harness.study", "")
         if study in study_names(record):
             ending.callback(record.lock_study(study).release)
-        digests = recorded_digests(record, found)
-        if ONNX not in digests:
-            raise EvaluationError(_no_model(found))
-        folder = Path(scratch)
-        model = fetch(client, found.info.run_id, ONNX, digests[ONNX], folder)
-        load_plugins()
-        task = _sliding_task(Specification.from_onnx(model).task)
-        meetings = load_meetings(asked.part, asked.partition, settings, progress)
-        protocol = _protocol(task, meetings, asked)
-        heard = training_speakers_of(settings.cache, found.data.params)
-        if heard is None or not heard.whole:
-            stored = _stored_clusters(client, found, digests, folder)
-            heard = heard | stored if heard and stored else heard or stored
-        flags = (*meetings.flags, *_seen_flags(meetings, heard))
-        openings = None
-        if asked.part == "test":
-            progress("the frozen test is opened")
-            openings = _open(record, found, protocol)
-        result = _slide(model, meetings, protocol, progress)
-        evaluated = EvaluatedRun(
-            found.info.run_id, str(found.info.run_name), study, tags.get("harness.trial") or tags.get(ENSEMBLE, ""),
-            f"evaluate/{protocol.digest()[:12]}/result.json", result, flags, openings,
-        )  # fmt: skip
-        store_evaluation(client, evaluated, folder)
+        recorded = RecordedRun(client, found, recorded_digests(record, found), Path(scratch))
+        evaluated = _evaluate(recorded, record, asked, settings, progress)
+        store_evaluation(client, evaluated, recorded.folder)
     return evaluated
 
 
-def _check_study(record: Record, run: str) -> None:
-    """Answer a wrong study, trial or ensemble before a server starts."""
-    name, slash, word = run.partition("/")
-    if not slash:
-        if name in study_names(record):
-            raise EvaluationError(f"{name} is a study: name one of its runs, such as {name}/0, or a run id")
-        return
-    study = load_study(record, name)
-    if not (_is_trial(study, word) or ensemble_named(study, word)):
-        raise EvaluationError(f"study {name} has no trial or ensemble {word!r}; {available_subjects(study)}")
-
-
-def _is_trial(study: Study, word: str) -> bool:
-    return word.isdecimal() and int(word) < len(study.trials())
-
-
-def find_run(client: MlflowClient, record: Record, run: str) -> Run:
-    """The run of this id, of `STUDY/TRIAL` or of `STUDY/ENSEMBLE`; EvaluationError where there is none."""
-    from mlflow.exceptions import MlflowException
-
-    name, slash, word = run.partition("/")
-    run_id: str | None = run
-    if slash:
-        study = load_study(record, name)
-        ensemble = ensemble_named(study, word)
-        if ensemble is not None:
-            run_id = ensemble.run_id
-        else:
-            tracking = Tracking(client, study.name, identity=study.identity)
-            run_id = tracking.find(tracking.trial_key(int(word)))
-    missing = EvaluationError(
-        f"MLflow has no run {run!r}: give the id of a run, STUDY/TRIAL or STUDY/ENSEMBLE (see: harness status STUDY)"
+def _evaluate(
+    found: RecordedRun, record: Record, asked: EvaluationRequest, settings: Settings, progress: Progress
+) -> EvaluatedRun:
+    """Score a run; the frozen test is opened last, once nothing but the scoring can fail."""
+    model = found.fetch_model()
+    load_plugins()
+    task = _sliding_task(Specification.from_onnx(model).task)
+    meetings = load_meetings(asked.part, asked.partition, settings, progress)
+    protocol = _protocol(task, meetings, asked)
+    seen = _seen_flags(meetings, _heard_in_training(found, settings.cache))
+    openings = None
+    if asked.part == "test":
+        progress("the frozen test is opened")
+        openings = _open(record, found, protocol)
+    return EvaluatedRun(
+        run_id=found.run_id,
+        run_name=str(found.run.info.run_name),
+        study=found.tags.get("harness.study", ""),
+        trial=found.tags.get("harness.trial") or found.tags.get(ENSEMBLE, ""),
+        artifact=f"evaluate/{protocol.digest()[:12]}/result.json",
+        result=_slide(model, meetings, protocol, progress),
+        flags=(*meetings.flags, *seen),
+        openings=openings,
     )
-    if run_id is None or not run_id.isalnum():
-        raise missing
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise missing from error
-
-
-def recorded_digests(record: Record, run: Run) -> dict[str, str]:
-    """Sha256 of a run's files: as they were told to the study when written, else as the run's tags have them."""
-    tags = run.data.tags
-    name, number = tags.get("harness.study", ""), tags.get("harness.trial", "")
-    if name in study_names(record):
-        study, key = load_study(record, name), tags.get("harness.key")
-        if number.isdecimal() and key == f"{study.identity}/trial/{number}":
-            return dict(study.trial(int(number)).outcome.get("sha256", {}))
-        ensemble = ensemble_named(study, tags.get(ENSEMBLE))
-        if ensemble is not None and key == f"{study.identity}/ensemble/{ensemble.name}":
-            return dict(ensemble.outcome["sha256"])
-    return {key.removeprefix(SHA256_TAG): value for key, value in tags.items() if key.startswith(SHA256_TAG)}
-
-
-def _no_model(run: Run) -> str:
-    tags = run.data.tags
-    source = tags.get("harness.source_run")
-    hint = f"; it was made from run {source}: evaluate that" if source else "; name a complete trial"
-    kind, state = tags.get("harness.kind", "unknown"), tags.get("harness.state", "unknown")
-    return f"run {run.info.run_id} ({kind}, {state}) has no model of its own{hint}"
 
 
 def _sliding_task(task: str) -> str:
@@ -229,25 +183,40 @@ def _sliding_task(task: str) -> str:
 
 def _protocol(task: str, meetings: MeetingSet, asked: EvaluationRequest) -> Protocol:
     return Protocol(
-        task=task, rule=RULES[task].text, part=asked.part, partition=asked.partition,
+        task=task,
+        rule=RULES[task].text,
+        part=asked.part,
+        partition=asked.partition,
         meetings=tuple(sorted(one.recording.id for one in meetings.meetings)),
-        reference=reference_digest(meetings.meetings), step_s=asked.step_s, collar_s=asked.collar_s,
-    )  # fmt: skip
+        reference=reference_digest(meetings.meetings),
+        step_s=asked.step_s,
+        collar_s=asked.collar_s,
+    )
 
 
-def _stored_clusters(
-    client: MlflowClient, run: Run, digests: dict[str, str], folder: Path
-) -> TrainingSpeakers | None:
-    """Clusters (AMI: meeting groups) in a run's stored predictions, where its manifests are in no cache."""
-    if PREDICTIONS not in digests:
+def _heard_in_training(found: RecordedRun, cache: Path) -> TrainingSpeakers | None:
+    """Whom the model has heard: as the manifests in the cache say, and where they are not all there, its predictions.
+
+    None where neither is to be had.
+    """
+    heard = training_speakers_of(cache, found.run.data.params)
+    if heard is not None and heard.whole:
+        return heard
+    stored = _stored_clusters(found)
+    return heard | stored if heard and stored else heard or stored
+
+
+def _stored_clusters(found: RecordedRun) -> TrainingSpeakers | None:
+    """Clusters (AMI: meeting groups) in a run's stored predictions; None where it has none."""
+    if PREDICTIONS not in found.digests:
         return None
-    path = fetch(client, run.info.run_id, PREDICTIONS, digests[PREDICTIONS], folder)
-    with np.load(path, allow_pickle=False) as stored:
+    with np.load(found.fetch(PREDICTIONS), allow_pickle=False) as stored:
         train, val = (frozenset(map(str, stored[f"{split}_clusters"])) for split in ("train", "val"))
     return TrainingSpeakers(train, val, whole=False)
 
 
 def _seen_flags(meetings: MeetingSet, heard: TrainingSpeakers | None) -> list[str]:
+    """What qualifies the scores of a model that has heard these people; SeenMeetingsError if it learned from them."""
     if heard is None:
         return ["whether the model was trained on these meetings cannot be told: its manifests are not here"]
     seen = meetings.with_any(heard.train)
@@ -269,18 +238,18 @@ def _seen_flags(meetings: MeetingSet, heard: TrainingSpeakers | None) -> list[st
     return flags
 
 
-def _open(record: Record, run: Run, protocol: Protocol) -> OpeningCounts:
+def _open(record: Record, found: RecordedRun, protocol: Protocol) -> OpeningCounts:
     """Write into the ledger that these very meetings were looked at, whatever the protocol's other fields."""
-    tags = run.data.tags
-    trial = tags.get("harness.trial", "")
-    study = tags.get("harness.study", run.info.run_id)
-    name = tags.get(ENSEMBLE, run.info.run_id)
+    trial = found.tags.get("harness.trial", "")
+    study = found.tags.get("harness.study", found.run_id)
+    name = found.tags.get(ENSEMBLE, found.run_id)
     return record_test_opening(
         record.root, study, int(trial) if trial.isdecimal() else name, protocol.reference
     )
 
 
 def _slide(model: Path, meetings: MeetingSet, protocol: Protocol, progress: Progress) -> MeetingResults:
+    """Score every meeting by the model's mean probability of "yes" in each frame."""
     session = open_session(model)
     evaluation = MeetingEvaluation(protocol)
     progress(str(protocol))
@@ -311,11 +280,15 @@ def store_evaluation(client: MlflowClient, evaluated: EvaluatedRun, folder: Path
     client.log_artifact(evaluated.run_id, str(path), str(Path(evaluated.artifact).parent))
     pooled = result.pooled
     values = {
-        "f1": pooled.f1, "precision": pooled.precision, "recall": pooled.recall,
-        "detection_error_rate": pooled.detection_error_rate, "ideal_f1": result.ideal_f1,
-        "all_positive_f1": result.all_positive_f1, "clusters": float(result.groups),
+        "f1": pooled.f1,
+        "precision": pooled.precision,
+        "recall": pooled.recall,
+        "detection_error_rate": pooled.detection_error_rate,
+        "ideal_f1": result.ideal_f1,
+        "all_positive_f1": result.all_positive_f1,
+        "clusters": float(result.groups),
         **(dict(zip(("low", "high"), result.interval, strict=True)) if result.interval else {}),
-    }  # fmt: skip
+    }
     texts = {"digest": digest, "protocol": str(result.protocol), "flags": "; ".join(evaluated.flags)}
     prefix, now = f"evaluate/{digest[:8]}", int(time.time() * 1000)
     client.log_batch(

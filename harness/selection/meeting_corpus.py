@@ -24,7 +24,7 @@ UEMS = "uems"
 
 @dataclass(frozen=True)
 class MeetingSet:
-    """The meetings of a part, by id, and remarks on them."""
+    """The meetings of a part, sorted by id, and remarks on them: what cannot be used, where the lists are odd."""
 
     meetings: tuple[Meeting, ...]
     flags: tuple[str, ...] = ()
@@ -94,7 +94,13 @@ def load_meetings(part: str, partition: str, settings: Settings, progress: Progr
 
 
 def regions_of(root: Path, part: str, recording: Recording) -> Spans:
-    """What the UEM of a meeting says is annotated, within the recording."""
+    """(start, end) in seconds of what the UEM of a meeting says is annotated, cut to the recording: what is scored.
+
+    Raises
+    ------
+    DataError
+        There is no UEM of the meeting, or nothing of it lies within the recording.
+    """
     from pyannote.core import Segment
 
     from data.corpora.rttm import read_uem
@@ -115,7 +121,12 @@ def regions_of(root: Path, part: str, recording: Recording) -> Spans:
 
 @dataclass(frozen=True)
 class TrainingSpeakers:
-    """Speakers and clusters of a model's training and validation windows; `whole`: of all of them."""
+    """Whom a model has heard: names of speakers, clusters and groups of its training and validation windows.
+
+    Attributes
+    ----------
+    whole : whether they are those of all windows, so that a name that is missing was not heard
+    """
 
     train: frozenset[str]
     val: frozenset[str]

@@ -60,17 +60,18 @@ def command(
     study, baseline = study_and_baseline(record, study)
     loaded = load_study(record, study)  # before torch: a wrong name is answered at once
     from harness.cli.live_view import open_view
-    from harness.selection.confirm import confirm, make_plan
+    from harness.selection.confirm import ConfirmationRequest, confirm, make_plan
 
     view = open_view(quiet=quiet or as_json)
+    asked = ConfirmationRequest(run=run, finalists=finalists, seeds=seeds, baseline=baseline)
     if dry_run:
-        plan = make_plan(loaded, record, where, view, run, finalists, seeds, baseline)
+        plan = make_plan(loaded, record, where, view, asked)
         if as_json:
             print_json(plan.as_json())
         else:
             click.echo("\n".join(plan.lines()))
         return
-    result = confirm(study, where, view, run=run, finalists=finalists, seeds=seeds, baseline=baseline)
+    result = confirm(study, where, view, asked)
     if as_json:
         print_json(result.as_json())
     else:

@@ -130,20 +130,19 @@ def _confirm(
     """Retrain finalists and baseline; in a dry run only say what that would cost."""
     from harness.cli.live_view import open_view
     from harness.promotion.guards.assessment import require_guards_pass, study_guards
-    from harness.selection.confirm import confirm, make_plan
+    from harness.selection.confirm import ConfirmationRequest, confirm, make_plan
     from harness.study.storage.record import Record
 
     rule, view = rules.confirmation, open_view(quiet=silent)
-    plan = make_plan(study, Record(where.record), where, view, run, rule.finalists, rule.seeds, baseline)
+    asked = ConfirmationRequest(run=run, finalists=rule.finalists, seeds=rule.seeds, baseline=baseline)
+    plan = make_plan(study, Record(where.record), where, view, asked)
     # What no training can change is refused before any is paid for.
     known = study_guards(study, list(plan.prepared.values()), rules)
     if dry_run:
         lines, result = plan.lines(), None
     else:
         require_guards_pass(study.name, "the confirmation", known, rules)
-        result = confirm(
-            study.name, where, view, run=run, finalists=rule.finalists, seeds=rule.seeds, baseline=baseline
-        )
+        result = confirm(study.name, where, view, asked)
         lines = result.lines()
     if not silent:
         click.echo("\n".join(lines), err=True)

@@ -1,1 +1,1 @@
-"""Where trainings run."""
+"""Where trainings run: what an executor promises (`protocol`), which there are (`build`), the one of this machine."""

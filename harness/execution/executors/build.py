@@ -19,17 +19,17 @@ EXECUTORS: dict[str, str] = {"local": "harness.execution.executors.local:LocalEx
 
 
 class ExecutorError(InputError):
-    """There is no executor of this name."""
+    """No executor of this name is registered; the message lists those that are."""
 
 
 class ExecutorClass(Protocol):
-    """What a registered class is asked for."""
+    """What a registered class is asked for; a plug-in adds its `module:class` to `EXECUTORS`."""
 
     def __call__(self, slots: int, device: str, logs: Path) -> Executor:
         """Start `slots` workers on a device (`cpu`, `cuda`); what they print goes into the folder `logs`."""
 
     def default_slots(self, device: str) -> int:
-        """How many slots there are where nobody says."""
+        """How many slots suit a device where neither the option nor the sweep file says a number."""
 
 
 def executor_class(name: str | None = None) -> ExecutorClass:

@@ -1,4 +1,10 @@
-"""Trials in processes of this machine: persistent, single-threaded, replaced when they die."""
+"""Trials in processes of this machine: persistent, single-threaded, replaced when they die.
+
+A worker that says nothing hangs, and is ended, after so many seconds::
+
+    started        ready    jobs           training on    training off    done
+    UNWATCHED_S    never    UNWATCHED_S    hang_s         UNWATCHED_S     never
+"""
 
 from __future__ import annotations
 
@@ -56,14 +62,24 @@ MAX_SILENCE_S = 5.0
 
 
 class PatienceError(InputError):
-    """HARNESS_HANG_S is no number of seconds."""
+    """HARNESS_HANG_S is no positive, finite number of seconds."""
 
 
 class DeviceRefusedError(UsageError, RuntimeError):
-    """The device cannot be used on this machine; the message says why."""
+    """A worker cannot use the device on this machine, so no other can; the message says why."""
 
 
 class _Worker:
+    """One process, and the coordinator's end of its socket.
+
+    Attributes
+    ----------
+    ready : it has opened its device and takes jobs
+    numbers : the trials it runs: one, or a stack; none where it is idle
+    training : its steps are watched: from a training's second one to its last
+    silent_s : seconds without a word from it
+    """
+
     def __init__(self, index: int, device: str, log: Path) -> None:
         ours, theirs = socket.socketpair()
         self.log = log
@@ -88,7 +104,7 @@ class _Worker:
         self.index = index
         self.connection: Connection[Any, Any] = Connection(ours.detach())
         self.ready = False
-        self.numbers: list[int] = []  # the trials it runs: one, or a stack
+        self.numbers: list[int] = []
         self.training = False
         self.silent_s = 0.0
 
@@ -110,7 +126,14 @@ class _Worker:
 
 
 class LocalExecutor:
-    """`slots` worker processes on one device."""
+    """`slots` worker processes on one device.
+
+    Parameters
+    ----------
+    device : `cpu`, or `cuda`, of which workers take the visible GPUs in turn
+    logs : folder of worker-0.log and so on, to which is appended what they print
+    hang_s : seconds without a step after which a training worker is ended; None: HARNESS_HANG_S, else `HANG_S`
+    """
 
     def __init__(self, slots: int, device: str, logs: Path, hang_s: float | None = None) -> None:
         self._slots = slots
@@ -147,7 +170,7 @@ class LocalExecutor:
         return self._slots - sum(bool(worker.numbers) for worker in self._workers) - len(self._waiting)
 
     def submit(self, *jobs: Job) -> None:
-        """Give a trial to an idle slot; several are trained as one stack."""
+        """Give a trial to an idle slot; several are trained as one stack. It waits until its worker is ready."""
         assert self.idle > 0, "no idle slot"
         self._waiting.append(jobs)
         self._dispatch()
@@ -161,7 +184,15 @@ class LocalExecutor:
                 worker.send({"kind": "jobs", "jobs": [asdict(job) for job in jobs]})
 
     def poll(self, timeout_s: float) -> Iterator[Event]:
-        """What happened since the last call, waiting at most this long for something."""
+        """What happened since the last call, waiting at most this many seconds for something.
+
+        Raises
+        ------
+        DeviceRefusedError
+            A worker cannot use the device.
+        WorkersFailedError
+            More than `MAX_DEATHS` workers in a row died before they were ready; the end of the last log is quoted.
+        """
         heard = wait([worker.connection for worker in self._workers], timeout_s)
         passed = min(time.monotonic() - self._polled, timeout_s + MAX_SILENCE_S)
         self._polled = time.monotonic()
@@ -191,9 +222,11 @@ class LocalExecutor:
         return self._replace(worker, hung=True)
 
     def _patience_s(self, worker: _Worker) -> float:
+        """Seconds of silence after which this worker hangs."""
         return self._hang_s if worker.training else max(self._hang_s, UNWATCHED_S)
 
     def _receive(self, worker: _Worker, message: dict[str, Any]) -> Event | None:
+        """Note what a worker says of itself; what it says of a trial is an event."""
         kind = message.pop("message")  # a failure has a kind of its own
         if kind == "beat":
             return None
@@ -243,7 +276,7 @@ class LocalExecutor:
         return _lost(worker, f"{reason}; its log: {worker.log}", hung)
 
     def reply(self, number: int, *, stop: bool) -> None:
-        """Answer an `EpochDone`."""
+        """Answer an `EpochDone`; where its worker was lost meanwhile, nobody hears it."""
         for worker in self._workers:
             if number in worker.numbers:
                 worker.send({"kind": "reply", "stop": stop})
@@ -257,7 +290,7 @@ class LocalExecutor:
                 worker.send({"kind": "interrupt"})
 
     def close(self) -> None:
-        """End every worker; a trial that still runs keeps its checkpoint."""
+        """End every worker, by force after 5 s; a trial that still runs keeps its checkpoint."""
         for worker in self._workers:
             worker.connection.close()  # all hear of it at once
         for worker in self._workers:

@@ -1,4 +1,9 @@
-"""What passes between the coordinator and the workers, whatever carries it."""
+"""What passes between the coordinator and the workers, whatever carries it.
+
+    submit(job) -> EpochDone -> reply -> EpochDone -> reply ... -> TrialDone | TrialFailed | WorkerLost
+
+`number` is everywhere the job's. Until `interrupt`, each submitted job ends in exactly one of the last three.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,13 @@ from harness.training.job import FailureKind, Job
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch is stored in the spool; the worker waits for `reply`."""
+    """An epoch is stored in the spool; the worker waits for `reply`.
+
+    Attributes
+    ----------
+    epoch : counted from 0
+    metrics : by name; `smoothed`, the trailing median of validation, is what pruners compare
+    """
 
     number: int
     epoch: int
@@ -21,7 +32,10 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class TrialDone:
-    """The training ended and its outputs are spooled; `outcome` is the content of outcome.json."""
+    """The training ended and its outputs are spooled; `outcome` is the content of outcome.json.
+
+    Its `state` is `complete`, `pruned`, or `interrupted`: then only a checkpoint is there, and the study keeps waiting.
+    """
 
     number: int
     outcome: dict[str, Any]
@@ -29,7 +43,10 @@ class TrialDone:
 
 @dataclass(frozen=True)
 class TrialFailed:
-    """The training raised; only infrastructure failures are tried again."""
+    """The training raised; only failures of the kind `infrastructure` are tried again.
+
+    `reason` is the error in one line, `traceback` the whole of it; what looks like a secret is out of both.
+    """
 
     number: int
     kind: FailureKind
@@ -57,7 +74,10 @@ Event = EpochDone | TrialDone | TrialFailed | WorkerLost
 
 
 class Executor(Protocol):
-    """Runs trials in slots. Methods return at once, except `poll`."""
+    """Runs trials in slots. Methods return at once, except `poll` and `close`, and one thread calls them all.
+
+    A plug-in that trains elsewhere implements this and registers it in `executors.build.EXECUTORS`.
+    """
 
     @property
     def slots(self) -> int:
@@ -65,19 +85,22 @@ class Executor(Protocol):
 
     @property
     def idle(self) -> int:
-        """How many slots could take a trial or a stack now."""
+        """How many slots could take a trial or a stack now: as often may `submit` be called."""
 
     def submit(self, *jobs: Job) -> None:
-        """Give a trial to an idle slot; several are trained as one stack, each with events of its own."""
+        """Give a trial to an idle slot; several are trained as one stack, each with events of its own.
+
+        A job whose worker was lost may be given again: it goes on from the checkpoint in its spool.
+        """
 
     def poll(self, timeout_s: float) -> Iterator[Event]:
-        """What happened since the last call, waiting at most this long for something."""
+        """What happened since the last call, waiting at most this many seconds for something."""
 
     def reply(self, number: int, *, stop: bool) -> None:
         """Answer an `EpochDone`: go on, or stop because the trial is pruned."""
 
     def interrupt(self) -> None:
-        """Ask every trial to stop at its next step and keep its checkpoint."""
+        """Ask every trial to stop at its next step and keep its checkpoint; nothing is submitted afterwards."""
 
     def close(self) -> None:
-        """End every worker."""
+        """End every worker, whatever it does; a trial that still runs keeps its last checkpoint."""

@@ -37,7 +37,14 @@ WATCHED_FROM = 2
 
 
 class Link:
-    """The worker's end of the socket."""
+    """The worker's end of the socket: what the watcher thread hears, for the one thread that trains.
+
+    Attributes
+    ----------
+    jobs : what to train next: one job, or those of a stack
+    replies : whether to stop, one for each epoch that was told
+    interrupted : set once every trial is asked to stop
+    """
 
     def __init__(self, connection: Connection[Any, Any]) -> None:
         self._connection = connection
@@ -56,7 +63,10 @@ class Link:
             _leave()
 
     def should_stop(self) -> bool:
-        """Asked at every step: tell the coordinator, now and then, that there was one."""
+        """Whether the training is to stop, interrupted; it asks at every step.
+
+        That it asks shows that it does not hang: the coordinator is told so, every `HEARTBEAT_S` seconds at most.
+        """
         self._asked += 1
         if self._training and self._asked == WATCHED_FROM:
             self.send("training", {"on": True})
@@ -99,7 +109,10 @@ def _leave() -> NoReturn:
 
 
 def main() -> None:
-    """Serve jobs until the coordinator closes the socket."""
+    """Serve jobs until the coordinator closes the socket; `argv` has the socket's descriptor and the device.
+
+    A device that cannot be used is told as `refused`, and ends the worker.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     device_name = sys.argv[2]
     link = Link(Connection(int(sys.argv[1])))

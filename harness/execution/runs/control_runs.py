@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 def number_of(name: ControlName) -> int:
-    """The number under which a control travels: -1, -2."""
+    """Number of a control's job: -1, -2, by its place in `CONTROLS`; trials have those from 0 on."""
     return -1 - CONTROLS.index(name)
 
 
 @dataclass(kw_only=True)
 class ControlRun(Run):
-    """A control under way."""
+    """A control under way; it ends in a judgement, not in a score to compare."""
 
     name: ControlName
 
@@ -39,6 +39,10 @@ class ControlRuns(RunKind[ControlRun]):
 
     First, because a broken one makes every hour after it a waste, and a sweep that is stopped half-way
     has its controls all the same.
+
+    Attributes
+    ----------
+    left : controls that the sweep asks for, have no judgement, and were given to no worker of this launch
     """
 
     def __init__(self, host: Host, jobs: Jobs) -> None:
@@ -48,11 +52,11 @@ class ControlRuns(RunKind[ControlRun]):
 
     @property
     def has_more(self) -> bool:
-        """Whether one was not judged yet."""
+        """Whether one is left."""
         return bool(self.left)
 
     def next(self) -> Sequence[ControlRun]:
-        """Take a control that was not judged yet, or go on with it."""
+        """Take the next that is left: from its checkpoint, or anew where it failed or is configured otherwise now."""
         if not self.left:
             return ()
         name = self.left.pop(0)
@@ -60,7 +64,9 @@ class ControlRuns(RunKind[ControlRun]):
         spool = self.jobs.spool(f"control-{name}")
         header = spool.read("trial")
         changed = header is not None and header["tags"]["harness.fingerprint"] != config.fingerprint()
-        if changed or spool.read("verdict") is not None:  # begun otherwise, or failed in an earlier launch
+        if (
+            changed or spool.read("verdict") is not None
+        ):  # configured otherwise, or failed in an earlier launch
             spool.remove()
         label = f"control {name}"
         job = self.jobs.make(number_of(name), label, config, spool)
@@ -71,7 +77,7 @@ class ControlRuns(RunKind[ControlRun]):
         return spool.folder.name in [f"control-{name}" for name in self.left]
 
     def completed(self, run: ControlRun, outcome: dict[str, Any]) -> None:
-        """Keep the judgement."""
+        """Keep the judgement; a broken control fails guards of every promotion, never the sweep."""
         result = ChanceTestResult(**outcome["control"])
         self._keep(run, Control(run.name, result, "", run.config.fingerprint()))
 

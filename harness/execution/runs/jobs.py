@@ -29,7 +29,14 @@ MAX_HANGS = 1
 
 @dataclass(frozen=True)
 class Jobs:
-    """Makes the jobs of one study."""
+    """Makes the jobs of one study.
+
+    Attributes
+    ----------
+    prepared : data by the digest of their configuration
+    code : the code and the machine, for the tags of every run
+    cache : where workers store features, and look for them
+    """
 
     study: Study
     record: Record
@@ -39,7 +46,7 @@ class Jobs:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What every run of the study carries."""
+        """Tags that every run of the study has in MLflow: the code, the machine, the study's name."""
         return {**self.code.tags, "harness.study": self.study.name}
 
     def seed(self, replicate: int) -> int:
@@ -47,7 +54,7 @@ class Jobs:
         return derived_seed("training", self.study.sweep.seed, replicate)
 
     def spool(self, folder: str) -> TrialSpool:
-        """The spool of a trial, a control or a replicate."""
+        """The spool in this folder: `00003` of trial 3, `control-NAME`, or a replicate's (`folder_of`)."""
         return TrialSpool(self.record.spool / self.study.name / folder)
 
     def make(
@@ -63,8 +70,14 @@ class Jobs:
     ) -> Job:
         """A job; its spool begins with what the run is called and configured, and keeps what it has.
 
-        `subject` is the number in the study of what is trained, where that is not the job's own; `header` is
-        the spool's beginning, where it is not a trial's.
+        Every call counts as an attempt at the training.
+
+        Parameters
+        ----------
+        number : of the job: a trial's own, else one that no other running job has
+        replicate : 0 for the sweep's own seed, else which fresh one
+        subject : what is trained, as the exported model names it, where that is not `number`
+        header : the spool's beginning, where it is not a trial's
         """
         prepared = self.prepared[config.data.digest()]
         seed = self.seed(replicate)
@@ -96,18 +109,21 @@ def count_attempt(spool: TrialSpool, header: Mapping[str, Any] | None = None) ->
 
 @dataclass
 class Retries:
-    """How often a training was tried again since it last came further: by an epoch, or by a checkpoint inside one."""
+    """How often a training was tried again since it last came further: by an epoch, or by a checkpoint inside one.
+
+    `checkpoint` is when its checkpoint was written (ns since 1970) as seen at the last failure; 0: there was none.
+    """
 
     spool: TrialSpool
     count: int = 0
     checkpoint: int = 0
 
     def came_further(self) -> None:
-        """A new epoch is there: it was worth it."""
+        """Start the count anew: a new epoch is there, so trying again was worth it."""
         self.count = 0
 
     def another(self, event: TrialFailed | WorkerLost) -> str | None:
-        """Count one more try; or why there is none, and the training fails."""
+        """Count one more try and return None; or say why there is none, and the training fails."""
         written = self.spool.checkpoint_written()
         if self.count and written != self.checkpoint:
             self.came_further()

@@ -4,7 +4,10 @@
     control     a training whose true score is chance; Optuna never hears of it  `ControlRuns`
     replicate   a configuration on a fresh seed; Optuna never hears of it        `ReplicateRuns`
 
-All of them go one way through worker, spool and MLflow: the coordinator's.
+All of them go one way through worker, spool and MLflow: the coordinator's. It calls their kind in this order::
+
+    begin -> next -> started -> epoch_done ... -> completed | failed -> Host.end   -> leave_unfinished
+                        ^---- retried: its worker was lost
 """
 
 from __future__ import annotations
@@ -28,8 +31,11 @@ from harness.training.job import FailureKind, Job
 class Failure:
     """Why a training cannot be done.
 
+    Attributes
+    ----------
     cause : as the worker told it
     reason : as the study keeps it, with its kind or with how often it was tried
+    traceback : empty where the training itself did not raise
     """
 
     kind: FailureKind
@@ -39,7 +45,7 @@ class Failure:
 
 
 class Host(Protocol):
-    """What the coordinator lends the kinds of runs."""
+    """What the coordinator lends the kinds of runs: it is the coordinator as they see it."""
 
     executor: Executor
     writer: Writer
@@ -48,10 +54,10 @@ class Host(Protocol):
 
     @property
     def running(self) -> dict[int, Run]:
-        """Runs that have begun and not ended, by the number of their jobs."""
+        """Runs of every kind that were given to a worker and have not ended, by the number of their jobs."""
 
     def fail(self, run: Run, event: TrialFailed) -> None:
-        """Fail a run for a reason of its own."""
+        """Fail a run for a reason of its own: it is not tried again as it is."""
 
     def end(self, run: Run, verdict: dict[str, Any]) -> None:
         """Let a run go that the study has heard of: in MLflow it ends as the verdict says."""
@@ -61,8 +67,11 @@ class Host(Protocol):
 class Run:
     """One training under way.
 
-    furthest : its last epoch that was heard of, -1 before the first
-    stacked : trained with others, in one worker
+    Attributes
+    ----------
+    label : what messages call it: `trial 3`, `control unseen`
+    furthest : its last epoch (0-based) that was heard of, -1 before the first; of trials Optuna knows it
+    stacked : trained with others in one worker, whose loss may be their fault
     """
 
     kind: RunKind[Any]
@@ -88,7 +97,7 @@ class RunKind(ABC, Generic[RunT]):
         self.host = host
 
     def begin(self) -> None:
-        """The loop is about to start, and what a dead process left is put right."""
+        """Hear that the loop is about to start; what a dead process left in the study is put right."""
 
     @property
     @abstractmethod
@@ -100,18 +109,21 @@ class RunKind(ABC, Generic[RunT]):
         """What an idle worker is given: a run, a stack of them, or nothing."""
 
     def is_left(self, spool: TrialSpool) -> bool:
-        """Whether this is the spool of a run that `next` is going to give, from its checkpoint or anew."""
+        """Whether this is the spool of a run that `next` is going to give, from its checkpoint or anew.
+
+        Then MLflow is not told of what an earlier launch left there.
+        """
         del spool
         return False
 
     def started(self, runs: Sequence[RunT]) -> None:
-        """A worker was given these."""
+        """Tell MLflow and people that a worker was given these."""
         for run in runs:
             self.host.writer.notify(run.spool)
             self.host.view.message(f"{run.label}: started, {run.config.training.epochs} epochs")
 
     def epoch_done(self, run: RunT, event: EpochDone) -> bool:
-        """An epoch is spooled; whether the run is to stop, pruned."""
+        """Hear of an epoch that is spooled; whether the run is to stop there, pruned."""
         if event.epoch > run.furthest:
             run.furthest = event.epoch
             run.retries.came_further()
@@ -126,7 +138,7 @@ class RunKind(ABC, Generic[RunT]):
         """The run cannot be done: have the study keep the reason, then `end` the run."""
 
     def retried(self, run: RunT) -> None:
-        """The run goes on from its checkpoint, in another worker."""
+        """Hear that the run lost its worker, and goes on from its checkpoint in another."""
 
     def leave_unfinished(self) -> None:
-        """The loop is over: whatever has not ended waits for the next."""
+        """Have whatever has not ended wait for the next launch: the loop is over, or broken off."""

@@ -1,4 +1,4 @@
-"""Trials that have begun and wait for a worker.
+"""Trials that the study knows with their configuration, and that wait for a worker.
 
     asked for    A1 A2 B1 A3     A: alike but for rate and decay
     a worker     A1 A2 A3        as one stack; B1 is the oldest the next time
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PendingTrial:
-    """A trial that the study knows with its configuration; `new`: MLflow was never told of it."""
+    """A trial that the study knows with its configuration.
+
+    Attributes
+    ----------
+    name : of its run in MLflow
+    new : this launch asked for it, so MLflow was never told of it
+    """
 
     trial: optuna.Trial
     config: TrialConfig
@@ -38,7 +44,7 @@ class PendingTrial:
 
 
 def resume_trial(study: Study, frozen: optuna.trial.FrozenTrial) -> PendingTrial:
-    """Take a trial on that an earlier launch left: it runs again, so that Optuna gives it to nobody."""
+    """Take on a trial that an earlier launch left: in the study it runs again, so that Optuna gives it to nobody."""
     from optuna.trial import TrialState
 
     from harness.study.storage.optuna_internals import resumed_trial
@@ -52,7 +58,7 @@ def resume_trial(study: Study, frozen: optuna.trial.FrozenTrial) -> PendingTrial
 
 
 class TrialQueue:
-    """Begun trials, oldest first."""
+    """Trials that wait for a worker, oldest first; one worker is given up to `most` of them, as a stack."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -65,7 +71,7 @@ class TrialQueue:
         return iter(self._trials)
 
     def add(self, one: PendingTrial) -> None:
-        """Have a trial wait."""
+        """Have a trial wait, behind all others."""
         self._trials.append(one)
 
     def pop_stack(self) -> list[PendingTrial]:

@@ -3,6 +3,9 @@
 ask -> (duplicate? told at once) -> begun: the study knows its configuration -> a worker
     <- epoch: report the smoothed value, prune or go on
     <- done:  outcome -> tell -> verdict
+
+A trial has begun once its fingerprint is in the study. It is in `asked` until a worker is given it, then in
+`Host.running` until Optuna is told; what a launch leaves in there, the next one has in `interrupted`.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ TRACEBACK = 2_000
 
 @dataclass(kw_only=True)
 class TrialRun(Run):
-    """A trial under way; `new`: MLflow was never told of it."""
+    """A trial under way: Optuna's, the name of its run, and whether it is `new`, so that MLflow never heard of it."""
 
     trial: optuna.Trial
     name: str
@@ -43,15 +46,22 @@ class TrialRun(Run):
 
 
 class TrialRuns(RunKind[TrialRun]):
-    """Runs a study's trials until its budget is spent or its space is exhausted."""
+    """Runs a study's trials until its budget is spent or its space is exhausted.
+
+    Attributes
+    ----------
+    interrupted : begun by an earlier launch and given to a worker by it; they come first
+    asked : begun by this launch or an earlier one, and never given to a worker
+    new_trials : how many this launch began
+    out_of_time : whether the hours of the budget were over when a trial was next
+    """
 
     def __init__(self, host: Host, jobs: Jobs) -> None:
         super().__init__(host)
         self.jobs, self.study = jobs, jobs.study
         stack = self.study.sweep.stack
         self.asker = TrialAsker(self.study, host.executor.slots * stack)
-        self.interrupted = TrialQueue(stack)  # begun by an earlier launch, and given to a worker by it
-        self.asked = TrialQueue(stack)  # never given to any
+        self.interrupted, self.asked = TrialQueue(stack), TrialQueue(stack)
         self.new_trials = 0
         self.out_of_time = False
         self._stack = stack
@@ -60,7 +70,10 @@ class TrialRuns(RunKind[TrialRun]):
         self._deadline = time.monotonic() + hours * 3600 if hours is not None else None
 
     def begin(self) -> None:
-        """Find the trials to go on with; the budget counts every one that has begun."""
+        """Queue the trials to go on with; the budget counts every one that has begun.
+
+        One with a trial.json in its spool was given to a worker, so it is `interrupted`; else it was only `asked`.
+        """
         begun = [
             frozen
             for frozen in self.study.optuna_study.get_trials(deepcopy=False)
@@ -85,7 +98,7 @@ class TrialRuns(RunKind[TrialRun]):
         return True
 
     def next(self) -> Sequence[TrialRun]:
-        """Take the next trial, or stack; none where the budget or the space has no more.
+        """Take the next trial, or stack; none where the budget, its hours or the space has no more.
 
         So many are asked for as may be stacked: those that cannot go with the oldest wait, and more are asked for when
         a worker is idle next. A launch that goes on asks at the same points.
@@ -127,12 +140,18 @@ class TrialRuns(RunKind[TrialRun]):
         spool = self.jobs.spool(f"{number:05d}")
         job = self.jobs.make(number, pending.name, pending.config, spool)
         return TrialRun(
-            kind=self, label=f"trial {number}", config=pending.config, spool=spool, job=job,
-            trial=pending.trial, name=pending.name, new=pending.new,
-        )  # fmt: skip
+            kind=self,
+            label=f"trial {number}",
+            config=pending.config,
+            spool=spool,
+            job=job,
+            trial=pending.trial,
+            name=pending.name,
+            new=pending.new,
+        )
 
     def started(self, runs: Sequence[TrialRun]) -> None:
-        """A worker was given these."""
+        """Tell MLflow and people that a worker was given these, and after how many epochs they go on."""
         failpoint("coordinator.dispatched")
         for run in runs:
             self.host.writer.notify(run.spool, begun=run.new)
@@ -143,7 +162,10 @@ class TrialRuns(RunKind[TrialRun]):
     # What becomes of it
 
     def epoch_done(self, run: TrialRun, event: EpochDone) -> bool:
-        """Report the epoch's smoothed score, once; whether the pruner stops the trial there."""
+        """Report the epoch's smoothed score to Optuna, once; whether the pruner stops the trial there.
+
+        What is no number is not reported. The pruner is not asked before `warmup_epochs` epochs.
+        """
         smoothed = event.metrics["smoothed"]
         stored = self.study.storage.get_trial(self.study.trial_id(run.trial.number)).intermediate_values
         if event.epoch not in stored and math.isfinite(smoothed):
@@ -197,10 +219,11 @@ class TrialRuns(RunKind[TrialRun]):
         return f"; to be tried with {BATCH_SIZE} {batch_size}, as another trial of the budget"
 
     def retried(self, run: TrialRun) -> None:
-        """Count the retry where the study shows it."""
+        """Count the retry in the trial's attribute `retries`, of which `harness why` tells."""
         run.trial.set_user_attr("retries", run.trial.user_attrs.get("retries", 0) + 1)
 
     def _tell(self, run: TrialRun, state: optuna.trial.TrialState, value: float | None, reason: str) -> None:
+        """Tell Optuna how a trial ended; then MLflow, its duplicates and people."""
         number = run.trial.number
         note = run.trial.user_attrs["reason"] if OOM_RETRY_OF in run.trial.user_attrs else ""
         reason = "; ".join(part for part in (reason, note) if part)

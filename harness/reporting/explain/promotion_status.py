@@ -1,4 +1,7 @@
-"""Where a complete trial or an ensemble of a study stands: its rank, its confirmation, what promotions decided."""
+"""What is said of a complete trial or an ensemble: its rank, its confirmation, what promotions decided.
+
+Which case it is in, `promotion_case` decides; here are the sentences.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.metrics.few_clusters import few_clusters_note
+from harness.reporting.explain.promotion_case import (
+    Case,
+    Loss,
+    PromotionFacts,
+    Taken,
+    baseline_case,
+    case_of,
+    loss_of,
+    promotion_facts,
+    taken_as,
+)
 from harness.study.decisions import Decision, decisions_of
 from harness.study.ensembles import EnsembleSummary
-from harness.study.leaderboard import comparable_trials, expected_optimism, rank_of
+from harness.study.leaderboard import expected_optimism, rank_of
 from harness.study.study import Study
-from harness.study.trials import TrialSummary, best_of, unexportable_reason
+from harness.study.trials import TrialSummary
 
 if TYPE_CHECKING:
     from harness.study.confirmation.conclusion import Confirmation, Finalist
+
+_TAKEN = {
+    Taken.CONFIRMED: "the confirmation's winner",
+    Taken.BEST: "the best by validation score",
+    Taken.NAMED: "named with --run",
+}
 
 
 @dataclass(frozen=True)
@@ -26,51 +46,84 @@ class PromotionStatus:
 
 
 def promotion_status(study: Study, subject: TrialSummary | EnsembleSummary) -> PromotionStatus:
-    """Answer for what is complete, from Optuna's journal alone."""
-    others = comparable_trials(study, subject)
-    best = best_of([trial for trial in others if trial.state == "complete"]) or subject.members[0]
-    every = decisions_of(study)
-    own = tuple(one for one in every if one.is_about(subject.label, subject.fingerprint))
-    confirmation = _confirmation_of(study)
-    details = [_score_line(subject, others), *_against_best(study, subject, best, others)]
+    """Answer for a complete trial or an ensemble, from Optuna's journal alone; it never asks MLflow."""
+    facts = promotion_facts(study, subject)
+    confirmation = facts.confirmation
+    details = [_score_line(facts), *_against_best(facts)]
     if confirmation is not None:
         details += _confirmation_lines(confirmation, subject)
         details += [confirmation.staleness_note] if confirmation.staleness_note else []
     details += _alone_lines(study, subject)
-    details += [line for one in own for line in _decision_lines(one)]
-    if not own:
-        details.append(_taken_instead(study, every, best, confirmation))
-    refusal = _cannot_be_exported(subject)
-    details.append(refusal or "it can be exported as one ONNX file")
-    return PromotionStatus(_sentence(study, subject, best, own, confirmation, refusal), tuple(details), own)
+    details += [line for one in facts.own for line in _decision_lines(one)]
+    if not facts.own:
+        details.append(_taken_instead(facts))
+    details.append(facts.refusal or "it can be exported as one ONNX file")
+    return PromotionStatus(_sentence(facts), tuple(details), facts.own)
 
 
-def _sentence(
-    study: Study, subject: TrialSummary | EnsembleSummary, best: TrialSummary, own: tuple[Decision, ...],
-    confirmation: Confirmation | None, refusal: str,
-) -> str:  # fmt: skip
-    if own:
+def baseline_promotion_status(study: Study, confirmation: Confirmation) -> PromotionStatus:
+    """Answer for a confirmed baseline that is no trial: fresh seeds are all that has judged it."""
+    baseline = confirmation.baseline
+    own = tuple(one for one in decisions_of(study) if one.is_about(baseline.label, baseline.fingerprint))
+    details = [
+        *_confirmation_lines(confirmation, baseline),
+        *(line for one in own for line in _decision_lines(one)),
+    ]
+    return PromotionStatus(_baseline_sentence(study, confirmation, own), tuple(details), own)
+
+
+# The one sentence
+
+
+def _sentence(facts: PromotionFacts) -> str:
+    label, best, lost = facts.subject.label, facts.best.label, f"{facts.subject.label} was not promoted"
+    match case_of(facts):
+        case Case.DECIDED:
+            return str(facts.own[-1])
+        case Case.UNEXPORTABLE:
+            return f"{lost}: {facts.refusal}"
+        case Case.CONFIRMATION_LOST:
+            return f"{lost}: {_chosen_instead(facts)}"
+        case Case.CONFIRMATION_WON:
+            return f"{label} is the confirmation's winner; {_not_yet(facts.study)}"
+        case Case.BEST:
+            return f"{label} is the best by validation score; {_not_yet(facts.study)}"
+        case Case.OUTSCORED:
+            return f"{lost}: {best} scores {facts.behind:.3f} more, and nobody named this one"
+        case Case.UNNAMED:
+            return f"{lost}: nobody named it, and promotions take a trial by themselves"
+        case Case.TIED:
+            return f"{lost}: {best} scores the same and came first"
+
+
+def _chosen_instead(facts: PromotionFacts) -> str:
+    assert facts.confirmation is not None, "a confirmation chose another"
+    rank = _rank_among(facts.confirmation, facts.subject)
+    place = f"it ranks {rank} there" if rank else "it was no finalist"
+    return f"the confirmation on fresh seeds chose {facts.confirmation.winner.label}, {place}"
+
+
+def _baseline_sentence(study: Study, confirmation: Confirmation, own: tuple[Decision, ...]) -> str:
+    case = baseline_case(confirmation, own)
+    if case is Case.DECIDED:
         return str(own[-1])
-    if refusal:
-        return f"{subject.label} was not promoted: {refusal}"
-    if confirmation is not None and confirmation.winner.fingerprint != subject.fingerprint:
-        winner = confirmation.winner.label
-        rank = _rank_among(confirmation, subject)
-        place = f"it ranks {rank} there" if rank else "it was no finalist"
-        return f"{subject.label} was not promoted: the confirmation on fresh seeds chose {winner}, {place}"
-    if confirmation is not None or subject.label == best.label:
-        what = "the confirmation's winner" if confirmation else "the best by validation score"
-        return f"{subject.label} is {what}; nobody has promoted it yet: harness promote {study.name}"
-    more = (best.score or 0.0) - (subject.score or 0.0)
-    if more > 0:
-        return f"{subject.label} was not promoted: {best.label} scores {more:.3f} more, and nobody named this one"
-    if more < 0:
-        return f"{subject.label} was not promoted: nobody named it, and promotions take a trial by themselves"
-    return f"{subject.label} was not promoted: {best.label} scores the same and came first"
+    if case is Case.CONFIRMATION_WON:
+        return f"the baseline is the confirmation's winner; {_not_yet(study)}"
+    rank = _rank_among(confirmation, confirmation.baseline)
+    place = f"the baseline ranks {rank} there" if rank else "the baseline was not ranked"
+    winner = confirmation.winner.label
+    return f"the baseline was not promoted: the confirmation on fresh seeds chose {winner}, {place}"
 
 
-def _score_line(subject: TrialSummary | EnsembleSummary, others: list[TrialSummary]) -> str:
-    interval = subject.outcome["interval"]
+def _not_yet(study: Study) -> str:
+    return f"nobody has promoted it yet: harness promote {study.name}"
+
+
+# Its score, and the best one's
+
+
+def _score_line(facts: PromotionFacts) -> str:
+    subject, interval = facts.subject, facts.subject.outcome["interval"]
     clusters = int(interval["clusters"])
     text = (
         f"validation score {subject.score or 0:.3f} [{interval['low']:.3f}, {interval['high']:.3f}] "
@@ -78,40 +131,46 @@ def _score_line(subject: TrialSummary | EnsembleSummary, others: list[TrialSumma
     )
     if isinstance(subject, EnsembleSummary):
         return f"{text}, {subject.configuration}"
-    complete = [trial for trial in others if trial.state == "complete"]
-    rank = rank_of(subject, others)
+    complete = [trial for trial in facts.others if trial.state == "complete"]
+    rank = rank_of(subject, facts.others)
     peak = int(subject.outcome["best_epoch"]) + 1
     return f"{text} at epoch {peak} of {subject.epochs}; rank {rank} of {len(complete)} complete on these windows"
 
 
-def _against_best(
-    study: Study, subject: TrialSummary | EnsembleSummary, best: TrialSummary, others: list[TrialSummary]
-) -> list[str]:
-    luck = expected_optimism(best, max(1, len(others)))
-    looks = f"the best of {len(others)} trials"
-    if subject.label == best.label:
-        rank = "predicted optimism at its rank"
+def _against_best(facts: PromotionFacts) -> list[str]:
+    """How it compares with the best trial, and how much of either score may be luck."""
+    luck = expected_optimism(facts.best, max(1, len(facts.others)))
+    if facts.is_best:
+        looks, rank = f"the best of {len(facts.others)} trials", "predicted optimism at its rank"
         return [] if luck is None else [f"as {looks}, {luck:.3f} of its score may be luck ({rank})"]
-    more = (best.score or 0.0) - (subject.score or 0.0)
-    line = f"{best.label} scores {abs(more):.3f} {'more' if more >= 0 else 'less'}"
-    if luck is not None and more >= 0:
-        told = (
-            f"they cannot be told apart by these scores; window by window: harness report {study.name}"
-            if more <= luck
-            else "the distance is more than that"
-        )
-        line += f"; as {looks}, {luck:.3f} of its score may be luck (predicted optimism): {told}"
-    if isinstance(subject, EnsembleSummary):
-        return [line]
-    own = expected_optimism(subject, len(others), rank_of(subject, others))
-    lines = [line] if own is None else [line, f"predicted optimism at its rank: {own:.3f}"]
-    names = [
-        name for name in study.space.parameters if subject.values.get(name) != best.values.get(name)
-    ]  # fmt: skip
+    if isinstance(facts.subject, EnsembleSummary):
+        return [_distance_line(facts, luck)]
+    rank_there = rank_of(facts.subject, facts.others)
+    own = expected_optimism(facts.subject, len(facts.others), rank_there)
+    lines = [] if own is None else [f"predicted optimism at its rank: {own:.3f}"]
+    return [_distance_line(facts, luck), *lines, _parameters_line(facts.study, facts.subject, facts.best)]
+
+
+def _distance_line(facts: PromotionFacts, luck: float | None) -> str:
+    """How far its score is from the best one's, held against the luck that is expected in that."""
+    behind, best = facts.behind, facts.best.label
+    line = f"{best} scores {abs(behind):.3f} {'more' if behind >= 0 else 'less'}"
+    if luck is None or behind < 0:
+        return line
+    told = "the distance is more than that"
+    if behind <= luck:
+        report = f"window by window: harness report {facts.study.name}"
+        told = f"they cannot be told apart by these scores; {report}"
+    looks = f"as the best of {len(facts.others)} trials"
+    return f"{line}; {looks}, {luck:.3f} of its score may be luck (predicted optimism): {told}"
+
+
+def _parameters_line(study: Study, trial: TrialSummary, best: TrialSummary) -> str:
+    rows = [(name, trial.values.get(name), best.values.get(name)) for name in study.space.parameters]
     differing = [
-        f"{name} {_shown(subject.values.get(name))} ({_shown(best.values.get(name))} there)" for name in names
+        f"{name} {_shown(ours)} ({_shown(theirs)} there)" for name, ours, theirs in rows if ours != theirs
     ]
-    return [*lines, f"it differs from {best.label} in {', '.join(differing) or 'nothing that is searched'}"]
+    return f"it differs from {best.label} in {', '.join(differing) or 'nothing that is searched'}"
 
 
 def _shown(value: object) -> str:
@@ -119,49 +178,6 @@ def _shown(value: object) -> str:
 
 
 # Confirmation
-
-
-def _confirmation_of(study: Study) -> Confirmation | None:
-    from harness.study.confirmation.conclusion import confirmation_of
-
-    return confirmation_of(study)
-
-
-def _alone_lines(study: Study, subject: TrialSummary | EnsembleSummary) -> list[str]:
-    """What fresh seeds said when it was named."""
-    from harness.study.confirmation.conclusion import confirmation_of, confirmation_progress
-
-    if isinstance(subject, EnsembleSummary):
-        return []
-    found = confirmation_of(study, subject.number)
-    lines = [] if found is None else [f"confirmed alone: {found.winner.line()}", found.conclusion]
-    return [*lines, *confirmation_progress(study, subject.number)]
-
-
-def _rank_among(confirmation: Confirmation, subject: TrialSummary | EnsembleSummary | Finalist) -> str:
-    ranked = [one.fingerprint for one in confirmation.finalists if one.ranked]
-    own = subject.fingerprint
-    return f"{ranked.index(own) + 1} of {len(ranked)}" if own in ranked else ""
-
-
-def baseline_promotion_status(study: Study, confirmation: Confirmation) -> PromotionStatus:
-    """Answer for a confirmed baseline that is no trial."""
-    baseline, winner = confirmation.baseline, confirmation.winner
-    own = tuple(one for one in decisions_of(study) if one.is_about(baseline.label, baseline.fingerprint))
-    details = [
-        *_confirmation_lines(confirmation, baseline),
-        *(line for one in own for line in _decision_lines(one)),
-    ]
-    if own:
-        return PromotionStatus(str(own[-1]), tuple(details), own)
-    why = (
-        f"the baseline is the confirmation's winner; nobody has promoted it yet: harness promote {study.name}"
-    )
-    if winner is not baseline:
-        rank = _rank_among(confirmation, baseline)
-        place = f"the baseline ranks {rank} there" if rank else "the baseline was not ranked"
-        why = f"the baseline was not promoted: the confirmation on fresh seeds chose {winner.label}, {place}"
-    return PromotionStatus(why, tuple(details), own)
 
 
 def _confirmation_lines(
@@ -173,22 +189,47 @@ def _confirmation_lines(
         return ["it was no finalist of the confirmation on fresh seeds", confirmation.conclusion]
     rank = _rank_among(confirmation, subject)
     lines = [f"confirmation, {f'rank {rank}: ' if rank else ''}{own.line()}"]
-    first, winner = confirmation.best, confirmation.winner
-    if own.unfit:
-        lines.append(f"it lost: it cannot ship, {own.unfit}")
-    elif own.fingerprint != winner.fingerprint and own.spread and first.spread:
-        reach = first.spread.mean - first.spread.se
-        if own.spread.mean < reach:
-            lines.append(
-                f"it lost: its mean, {own.spread.mean:.3f}, is more than one standard error below {first.title}'s "
-                f"({first.spread.mean:.3f} - {first.spread.se:.3f} = {reach:.3f})"
-            )
-        else:
-            lines.append(
-                f"it lost: {winner.title} is within one standard error of the best as well, and cheaper or ranked "
-                f"higher ({winner.macs / 1e6:.1f} M MACs, this one {own.macs / 1e6:.1f})"
-            )
+    loss = loss_of(confirmation, own)
+    lines += [] if loss is None else [f"it lost: {_loss_text(loss, confirmation, own)}"]
     return [*lines, confirmation.conclusion]
+
+
+def _loss_text(loss: Loss, confirmation: Confirmation, own: Finalist) -> str:
+    winner, best = confirmation.winner, confirmation.best
+    match loss:
+        case Loss.UNFIT:
+            return f"it cannot ship, {own.unfit}"
+        case Loss.BEYOND_ERROR:
+            assert own.spread is not None
+            assert best.spread is not None
+            mean, se = best.spread.mean, best.spread.se
+            return (
+                f"its mean, {own.spread.mean:.3f}, is more than one standard error below {best.title}'s "
+                f"({mean:.3f} - {se:.3f} = {mean - se:.3f})"
+            )
+        case Loss.DEARER:
+            return (
+                f"{winner.title} is within one standard error of the best as well, and cheaper or ranked higher "
+                f"({winner.macs / 1e6:.1f} M MACs, this one {own.macs / 1e6:.1f})"
+            )
+
+
+def _alone_lines(study: Study, subject: TrialSummary | EnsembleSummary) -> list[str]:
+    """What fresh seeds said when it was named; an ensemble cannot be."""
+    from harness.study.confirmation.conclusion import confirmation_of, confirmation_progress
+
+    if isinstance(subject, EnsembleSummary):
+        return []
+    found = confirmation_of(study, subject.number)
+    lines = [] if found is None else [f"confirmed alone: {found.winner.line()}", found.conclusion]
+    return [*lines, *confirmation_progress(study, subject.number)]
+
+
+def _rank_among(confirmation: Confirmation, subject: TrialSummary | EnsembleSummary | Finalist) -> str:
+    """Its place, as in `2 of 3`; empty where it has none."""
+    ranked = [one.fingerprint for one in confirmation.finalists if one.ranked]
+    own = subject.fingerprint
+    return f"{ranked.index(own) + 1} of {len(ranked)}" if own in ranked else ""
 
 
 # Decisions
@@ -202,26 +243,9 @@ def _decision_lines(decision: Decision) -> list[str]:
     return [str(decision), *guards]
 
 
-def _taken_instead(
-    study: Study, every: list[Decision], best: TrialSummary, confirmation: Confirmation | None
-) -> str:
-    promoted = [one for one in every if one.verdict == "promoted"]
+def _taken_instead(facts: PromotionFacts) -> str:
+    promoted = [one for one in facts.every if one.verdict == "promoted"]
     if not promoted:
-        return f"no promotion of {study.name} has asked for it, and none has succeeded"
+        return f"no promotion of {facts.study.name} has asked for it, and none has succeeded"
     taken = promoted[-1]
-    if confirmation is not None and taken.is_about(
-        confirmation.winner.label, confirmation.winner.fingerprint
-    ):
-        reason = "the confirmation's winner"
-    elif taken.is_about(best.label, best.fingerprint):
-        reason = "the best by validation score"
-    else:
-        reason = "named with --run"
-    return f"no promotion has asked for it; {taken}: {reason}"
-
-
-def _cannot_be_exported(subject: TrialSummary | EnsembleSummary) -> str:
-    """Why a promotion would refuse it before anything else."""
-    said = [(one.label, unexportable_reason(one.outcome)) for one in subject.members]
-    reasons = [f"{label}: {text.removeprefix('no: ')}" for label, text in said if text is not None]
-    return f"it cannot be exported as one ONNX file ({'; '.join(reasons)})" if reasons else ""
+    return f"no promotion has asked for it; {taken}: {_TAKEN[taken_as(facts, taken)]}"

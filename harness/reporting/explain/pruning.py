@@ -38,7 +38,7 @@ def pruning_reason(record: Record, study: Study, number: int) -> PruningNumbers 
 
 
 def pruning_sentence(rule: Pruner, found: PruningNumbers) -> str:
-    """The numbers as a sentence."""
+    """The rule with its numbers as a sentence: of halving and hyperband the rung, else the median of those before."""
     if found.rung is None:
         stale = (
             f", and not reached again in its last {rule.patience + 1} epochs"
@@ -72,7 +72,11 @@ class _Seen:
 
 
 def replayed_reason(record: Record, study: Study, number: int) -> PruningNumbers | None:
-    """The same of a trial that kept none, by the order of the journal's lines; None where they do not explain it."""
+    """The numbers of a trial that kept none, by the order of the journal's lines; None where they do not explain it.
+
+    That order is all that tells what the pruner could know: which trials were complete, or past a rung, at the trial's
+    last report.
+    """
     rule, trials = study.sweep.pruner, study.optuna_study.get_trials(deepcopy=False)
     trial, seen = trials[number], _seen(record, study.trial_id(number))
 

@@ -25,7 +25,16 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True)
 class Explanation:
-    """What became of a trial. `why` is one sentence; `decisions` are those of promotions on it."""
+    """What became of a trial.
+
+    Attributes
+    ----------
+    trial : what messages call it: `trial 3`, `ensemble top2`, `control unseen`, `baseline`
+    state : of a trial as the study has it; of a control its verdict, where it has one; `absent`: was not asked for
+    why : one sentence
+    details : lines that say more
+    decisions : those of promotions on it, oldest first
+    """
 
     study: str
     trial: str
@@ -37,9 +46,13 @@ class Explanation:
     def as_json(self) -> dict[str, Any]:
         """The fields that `--json` prints."""
         return {
-            "study": self.study, "trial": self.trial, "state": self.state, "why": self.why,
-            "details": list(self.details), "decisions": [one.as_json() for one in self.decisions],
-        }  # fmt: skip
+            "study": self.study,
+            "trial": self.trial,
+            "state": self.state,
+            "why": self.why,
+            "details": list(self.details),
+            "decisions": [one.as_json() for one in self.decisions],
+        }
 
     def lines(self) -> list[str]:
         """The sentence, then the details that say more, each indented."""
@@ -197,10 +210,8 @@ def _of_control(study: Study, name: ControlName, *, is_run: bool) -> Explanation
     if found:
         return Explanation(study.name, label, "failed", str(found[0]), again)
     if not asked:
-        return Explanation(
-            study.name, label, "absent", f"{label} was not trained: the sweep does not ask for it",
-            (f"add it: controls: [{name}]",),
-        )  # fmt: skip
+        sentence = f"{label} was not trained: the sweep does not ask for it"
+        return Explanation(study.name, label, "absent", sentence, (f"add it: controls: [{name}]",))
     state = "running" if is_run else "interrupted"
     epochs = control_config(study.space, name).training.epochs
     when = (

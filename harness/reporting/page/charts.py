@@ -29,7 +29,7 @@ SHADES = (0.5, 1.0)
 
 
 def curves_figure(rows: Sequence[Row]) -> Any:
-    """Train and validation by epoch of these trials, with the trailing median that scores are made of."""
+    """Train and validation by epoch, a panel a trial, with the trailing median that scores are made of."""
     from matplotlib.figure import Figure
 
     shown = [row for row in rows if row.curve is not None]
@@ -79,9 +79,8 @@ def _panel(panel: Any, row: Row) -> None:
 def drawn_rows(board: Leaderboard) -> tuple[Row, ...]:
     """Whose learning curves are drawn: the best of each subset and front end, then the highest, `PANELS` at least."""
     having = [row for row in board.rows if row.curve is not None]
-    bests = {
-        group.best.trial for table in board.groups if table.parameter in ARMS for group in table.groups
-    }  # fmt: skip
+    tables = [table for table in board.groups if table.parameter in ARMS]
+    bests = {group.best.trial for table in tables for group in table.groups}
     others = [row.trial for row in having if row.trial not in bests]
     free = max(0, PANELS - sum(row.trial in bests for row in having))
     return tuple(row for row in having if row.trial in {*bests, *others[:free]})
@@ -93,7 +92,10 @@ def _arm(row: Row) -> str:
 
 
 def matrix_figure(matrix: Matrix, title: str = "") -> Any:
-    """The train x test matrix as a heat map with its numbers; cells of few clusters are hatched and say so."""
+    """The train x test matrix as a heat map with its numbers; cells of few clusters are hatched and say so.
+
+    The shades run from chance to 1 (`SHADES`), not from the lowest to the highest cell.
+    """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 

@@ -10,13 +10,17 @@ from harness.reporting.document import GroupTable, Leaderboard, Report, StudyCom
 
 # Settings of a sampler or pruner that its type listens to; the others have no effect.
 HEARD = {
-    "grid": (), "random": (), "tpe": ("startup_trials",), "none": (), "median": ("startup_trials", "warmup_epochs"),
+    "grid": (),
+    "random": (),
+    "tpe": ("startup_trials",),
+    "none": (),
+    "median": ("startup_trials", "warmup_epochs"),
     "hyperband": ("warmup_epochs", "reduction_factor"),
-}  # fmt: skip
+}
 
 
 def share(value: float | None) -> str:
-    """A share to three places without its zero: .914; a dash where there is none."""
+    """A share in [0, 1] to three places without its zero: .914; a dash where there is none."""
     if value is None:
         return "–"
     text = f"{value:.3f}"
@@ -83,7 +87,7 @@ def _lead(difference: Difference) -> str:
 
 
 def claim(difference: Difference | None) -> str:
-    """A difference, its interval, and what may be said of it."""
+    """A difference, its interval, and what may be said of it: `+.016 [−.004, +.036], undecided: ...`."""
     if difference is None:
         return "not compared"
     ends = interval(difference.low, difference.high, difference=True)
@@ -106,7 +110,7 @@ def sentence(difference: Difference) -> str:
 
 
 def effective(section: Mapping[str, Any]) -> str:
-    """A sampler or pruner with the settings that its type listens to."""
+    """A sampler or pruner with the settings that its type listens to (`HEARD`); of a type not known there, with all."""
     heard = HEARD.get(str(section.get("type")), tuple(section))
     with_effect = {key: value for key, value in section.items() if key == "type" or key in heard}
     return plain(with_effect) if len(with_effect) > 1 else str(section.get("type", "–"))
@@ -177,6 +181,7 @@ def _board_lines(board: Leaderboard, *, named: bool) -> list[str]:
 
 
 def _group_line(table: GroupTable, board: Leaderboard) -> str:
+    """The two best values of a parameter against each other; empty where it has but one."""
     if len(table.groups) < 2:
         return ""
     first, second = table.groups[:2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.matrix_text import matrix_text
-from harness.reporting.compare_studies import compare_studies
+from harness.reporting.compare_studies import ReportedStudy, compare_studies
 from harness.reporting.page.wording import summary
 from harness.reporting.report import make_report, render_html, render_markdown, write_matrix
 from harness.reporting.train_test_matrix import matrix_of
@@ -128,7 +128,8 @@ def test_two_studies_on_the_same_windows_are_paired(place: ReportRecord, study: 
     other = place.study("second")
     place.add(other, 0.6, seed=9)
     found = compare_studies(
-        place.report(study), study, place.reader(study), place.report(other), other, place.reader(other)
+        ReportedStudy(place.report(study), study, place.reader(study)),
+        ReportedStudy(place.report(other), other, place.reader(other)),
     ).against
     assert found.refusal == ""
     assert found.difference.decided
@@ -139,7 +140,8 @@ def test_two_studies_on_other_windows_are_not_ranked(place: ReportRecord, study:
     other = place.study("second", seed=3)
     place.add(other, 0.9, seed=9)
     report = compare_studies(
-        place.report(study), study, place.reader(study), place.report(other), other, place.reader(other)
+        ReportedStudy(place.report(study), study, place.reader(study)),
+        ReportedStudy(place.report(other), other, place.reader(other)),
     )
     found = report.against
     assert found.difference is None

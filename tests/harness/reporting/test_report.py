@@ -16,7 +16,7 @@ import pytest
 from harness.cli.commands.report import command
 from harness.metrics.chance_level import ChanceTestResult
 from harness.reporting.analysis import analyse
-from harness.reporting.compare_studies import compare_studies
+from harness.reporting.compare_studies import ReportedStudy, compare_studies
 from harness.reporting.document import Report
 from harness.reporting.page.wording import cell, format_count, interval, plain, share, signed, summary
 from harness.reporting.report import document, load_correctness, render_html, render_markdown, write_report
@@ -40,7 +40,8 @@ def full(place: ReportRecord, study: Study) -> Report:
     place.add(other, 0.9, seed=9)
     report = place.report(study, evaluations=EVALUATIONS, notes=["A note."])
     return compare_studies(
-        report, study, place.reader(study), place.report(other), other, place.reader(other)
+        ReportedStudy(report, study, place.reader(study)),
+        ReportedStudy(place.report(other), other, place.reader(other)),
     )
 
 

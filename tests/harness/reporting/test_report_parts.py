@@ -12,7 +12,7 @@ import pytest
 from data.config import DataConfig
 from data.preparation.prepare import prepare
 from harness.execution.data_gate import split_counts
-from harness.reporting.compare_studies import compare_studies
+from harness.reporting.compare_studies import ReportedStudy, compare_studies
 from harness.reporting.meeting_tables import tables_of
 from harness.reporting.output_folder import ReportError, require_folder
 from harness.reporting.page.charts import PANELS, drawn_rows
@@ -147,7 +147,8 @@ def test_the_answer_of_two_studies_is_in_the_summary(place: ReportRecord, study:
         other = place.study(f"second{len(data)}", **data)
         place.add(other, 0.6, seed=9)
         report = compare_studies(
-            place.report(study), study, place.reader(study), place.report(other), other, place.reader(other)
+            ReportedStudy(place.report(study), study, place.reader(study)),
+            ReportedStudy(place.report(other), other, place.reader(other)),
         )
         return summary(report)[-1], document(report)["against"]
 

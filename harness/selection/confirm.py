@@ -24,7 +24,7 @@ from harness.execution.session import run_session
 from harness.execution.view import View
 from harness.selection.candidate import require_unchanged
 from harness.selection.choose_finalists import ConfirmationError, choose_finalists
-from harness.selection.confirmation_runs import ReplicateRuns
+from harness.selection.replicate_runs import ReplicateRuns
 from harness.study.confirmation.conclusion import (
     Confirmation,
     confirmation_of,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from harness.execution.runs.jobs import MAX_RETRIES
+from harness.execution.runs.retries import MAX_RETRIES
 from tests.faults.sweeps import Running, acknowledged
 from tests.harness.places.workplace import Workspace
 

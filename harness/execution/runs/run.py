@@ -19,7 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from harness.config.trial.trial_config import TrialConfig
 from harness.execution.executors.protocol import EpochDone, Executor, TrialFailed
-from harness.execution.runs.jobs import Retries
+from harness.execution.runs.retries import Retries
 from harness.execution.stopping import RepeatedFailures
 from harness.execution.view import View
 from harness.study.storage.trial_spool import TrialSpool

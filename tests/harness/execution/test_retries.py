@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.execution.executors.protocol import TrialFailed, WorkerLost
-from harness.execution.runs.jobs import MAX_HANGS, MAX_RETRIES, Retries
+from harness.execution.runs.retries import MAX_HANGS, MAX_RETRIES, Retries
 from harness.study.storage.trial_spool import CHECKPOINT, TrialSpool
 
 DEAD = WorkerLost(3, "its worker died")

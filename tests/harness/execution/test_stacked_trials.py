@@ -20,7 +20,8 @@ from harness.execution.executors.local import LocalExecutor
 from harness.execution.executors.protocol import EpochDone, Event, TrialDone, WorkerLost
 from harness.execution.launch import study_coordinator
 from harness.execution.runs import jobs, trial_runs
-from harness.execution.runs.jobs import MAX_RETRIES, Jobs
+from harness.execution.runs.jobs import Jobs
+from harness.execution.runs.retries import MAX_RETRIES
 from harness.execution.runs.trial_runs import TrialRuns
 from harness.execution.view import View
 from harness.study import ask

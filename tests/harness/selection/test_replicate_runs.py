@@ -24,7 +24,7 @@ from harness.execution.executors.protocol import (
 from harness.execution.runs.jobs import Jobs
 from harness.execution.view import View
 from harness.selection.choose_finalists import choose_finalists
-from harness.selection.confirmation_runs import ReplicateRuns, header_of
+from harness.selection.replicate_runs import ReplicateRuns, header_of
 from harness.study.confirmation.definition import (
     ReplicateResult,
     key_of,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from data.config import DataConfig
+from data.errors import FieldError
 from harness.config.parameters import (
     Choice,
     Fixed,
@@ -82,8 +83,8 @@ class SearchSpace:
 
         Raises
         ------
-        ValueError
-            There are more of them than anybody would prepare.
+        FieldError
+            There are more than `MAX_DATA_CONFIGS`, which nobody would prepare.
         """
         data = [name for name in self.parameters if parameter_locations()[name].section == "data"]
         found: dict[str, DataConfig] = {}
@@ -91,9 +92,10 @@ class SearchSpace:
             config = self._data({name: values[name] for name in data if name in values})
             found[config.digest()] = config
             if len(found) > MAX_DATA_CONFIGS:
-                raise ValueError(
+                raise FieldError(
                     f"{' and '.join(data)} give more than {MAX_DATA_CONFIGS} sets of data, each of which is "
-                    "prepared and audited before the first trial: list fewer choices"
+                    "prepared and audited before the first trial: list fewer choices",
+                    *data,
                 )
         return list(found.values())
 
@@ -244,11 +246,11 @@ def _parents(name: str, form: Form) -> set[str]:
 
 
 def _parents_first(parameters: Mapping[str, Form]) -> dict[str, Form]:
-    """Order parameters as `places` does, whatever order a file has, but parents before their dependants.
+    """Order parameters as `parameter_locations` does, whatever order a file has, but parents before their dependants.
 
     Raises
     ------
-    ValueError
+    FieldError
         The conditions go round in a circle.
     """
     ordered: dict[str, Form] = {}
@@ -256,6 +258,8 @@ def _parents_first(parameters: Mapping[str, Form]) -> dict[str, Form]:
     while waiting:
         free = next((name for name in waiting if not _parents(name, waiting[name]) & set(waiting)), None)
         if free is None:
-            raise ValueError(f"the conditions of {', '.join(waiting)} depend on each other in a circle")
+            message = f"the conditions of {', '.join(waiting)} depend on each other in a circle"
+            places = [parameter_locations()[name] for name in waiting if name != "feature"]
+            raise FieldError(message, *(place.field for place in places))
         ordered[free] = waiting.pop(free)
     return ordered

@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from models.errors import FieldError
 from models.front_ends.mel_scale import empty_filters, most_filters
 from models.window import EMBEDDING_SAMPLES, EMBEDDING_SHIFT, SAMPLE_RATE, WINDOW_SAMPLES
 
@@ -139,26 +140,33 @@ class SpectralFrontEnd(FrontEnd):
     @model_validator(mode="after")
     def _frames_fit(self) -> Self:
         if self.win_length > self.n_fft:
-            raise ValueError(
+            raise FieldError(
                 f"win_length {self.win_length} is longer than n_fft {self.n_fft}: "
-                f"give win_length <= {self.n_fft}, or n_fft >= {self.win_length}"
+                f"give win_length <= {self.n_fft}, or n_fft >= {self.win_length}",
+                "win_length",
+                "n_fft",
             )
         if self.hop_length > self.win_length:
-            raise ValueError(
+            raise FieldError(
                 f"hop_length {self.hop_length} is longer than win_length {self.win_length}, so samples "
-                f"between frames would be lost: give hop_length <= {self.win_length}"
+                f"between frames would be lost: give hop_length <= {self.win_length}",
+                "hop_length",
+                "win_length",
             )
         return self
 
     @model_validator(mode="after")
     def _bands_fit(self) -> Self:
         if self.f_min >= self.f_max_hz:
-            raise ValueError(f"f_min {self.f_min:g} Hz is not below f_max {self.f_max_hz:g} Hz")
+            message = f"f_min {self.f_min:g} Hz is not below f_max {self.f_max_hz:g} Hz"
+            raise FieldError(message, "f_min", "f_max")
         if empty_filters(self.n_mels, self.n_fft, self.f_min, self.f_max_hz, SAMPLE_RATE):
             most = most_filters(self.n_mels, self.n_fft, self.f_min, self.f_max_hz, SAMPLE_RATE)
-            raise ValueError(
+            raise FieldError(
                 f"n_mels {self.n_mels} leaves mel bands without any FFT bin between {self.f_min:g} and "
-                f"{self.f_max_hz:g} Hz at n_fft {self.n_fft}: give n_mels <= {most}, or a longer n_fft"
+                f"{self.f_max_hz:g} Hz at n_fft {self.n_fft}: give n_mels <= {most}, or a longer n_fft",
+                "n_mels",
+                "n_fft",
             )
         return self
 
@@ -178,9 +186,11 @@ class CepstralFrontEnd(SpectralFrontEnd):
     @model_validator(mode="after")
     def _coefficients_fit(self) -> Self:
         if self.n_mfcc > self.n_mels:
-            raise ValueError(
+            raise FieldError(
                 f"n_mfcc {self.n_mfcc} is more than n_mels {self.n_mels}: a DCT of {self.n_mels} bands has "
-                f"{self.n_mels} coefficients; give n_mfcc <= {self.n_mels}"
+                f"{self.n_mels} coefficients; give n_mfcc <= {self.n_mels}",
+                "n_mfcc",
+                "n_mels",
             )
         return self
 
@@ -212,9 +222,10 @@ class MfccDelta(CepstralFrontEnd):
     @model_validator(mode="after")
     def _width_is_odd(self) -> Self:
         if self.delta_width % 2 == 0:
-            raise ValueError(
+            raise FieldError(
                 f"delta_width {self.delta_width} has no middle frame: give an odd one, "
-                f"{self.delta_width - 1} or {self.delta_width + 1}"
+                f"{self.delta_width - 1} or {self.delta_width + 1}",
+                "delta_width",
             )
         return self
 
@@ -252,7 +263,8 @@ class XVector(FrontEnd):
     @classmethod
     def _is_a_digest(cls, value: str) -> str:
         if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
-            raise ValueError(f"sha256 {value!r} is not 64 hex digits in small letters: see `sha256sum FILE`")
+            message = f"sha256 {value!r} is not 64 hex digits in small letters: see `sha256sum FILE`"
+            raise FieldError(message, "sha256")
         return value
 
     @property

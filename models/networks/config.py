@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from models.errors import FieldError
+
 BLOCK_CHANNELS = (64, 128, 256, 256, 512)  # at width 1
 CHANNEL_STEP = 8  # vector units like channels in eights
 POOLING = 2 ** len(BLOCK_CHANNELS)  # all blocks together: 32 frames become one
@@ -40,8 +42,9 @@ class CnnConfig(BaseModel):
     @classmethod
     def _is_odd(cls, value: int) -> int:
         if value % 2 == 0:
-            raise ValueError(
-                f"kernel_size {value} has no middle tap: give an odd one, {value - 1} or {value + 1}"
+            raise FieldError(
+                f"kernel_size {value} has no middle tap: give an odd one, {value - 1} or {value + 1}",
+                "kernel_size",
             )
         return value
 

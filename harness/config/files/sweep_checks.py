@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,7 +78,8 @@ def space_problems(file: YamlFile, sweep: Sweep) -> list[Problem]:
     except ValidationError as error:
         return [_joint_problem(file, sweep, {}, detail) for detail in error.errors()]
     except ValueError as error:
-        return [_joint_problem(file, sweep, {}, {"msg": str(error), "type": "value_error", "input": {}})]
+        detail = {"msg": str(error), "type": "value_error", "input": {}, "ctx": {"error": error}}
+        return [_joint_problem(file, sweep, {}, detail)]
     problems = list(_grid_problems(file, space))
     checked = itertools.chain(itertools.islice(space.corners(), MAX_CHECKED), space.random_values(64))
     for values in checked:
@@ -140,18 +140,18 @@ def _grid_problems(file: YamlFile, space: SearchSpace) -> Iterator[Problem]:
 
 
 def _joint_problem(file: YamlFile, sweep: Sweep, values: Values, detail: Any) -> Problem:
-    """A law that several values break together, at the first parameter that the message names."""
+    """A law that several values break together, at the first of its fields that is a parameter of this file."""
     if detail["type"] == "missing":  # of a front end, which stands in the file
         kind, field = detail["loc"][-2:]
         return file.problem(("parameters", f"{kind}.{field}"), f"is required where feature is {kind}")
-    message = message_of(detail)
-    mentions = {
-        found.start(): name
-        for name in reversed(list(values or sweep.parameters))
-        if (found := re.search(rf"\b{parameter_locations()[name].field}\b", message))
-    }
-    location = ("parameters", mentions[min(mentions)]) if mentions else ("parameters",)
-    return file.problem(location, message)
+    candidates = {parameter_locations()[name].field: name for name in reversed(list(values or sweep.parameters))}
+    named = [candidates[field] for field in _fields_of(detail) if field in candidates]
+    return file.problem(("parameters", *named[:1]), message_of(detail))
+
+
+def _fields_of(detail: Any) -> tuple[str, ...]:
+    """The fields that a broken law binds, as its error carries them (`FieldError`); none for pydantic's own errors."""
+    return getattr(detail.get("ctx", {}).get("error"), "fields", ())
 
 
 # The `parameters` section needs more than types.
@@ -226,11 +226,8 @@ def _baseline_space_problems(file: YamlFile, space: SearchSpace) -> Iterator[Pro
         data = space.config(values).data
     except ValidationError as error:
         for detail in error.errors():
-            message = message_of(detail)
-            named = [
-                name for name in given if re.search(rf"\b{parameter_locations()[name].field}\b", message)
-            ]
-            yield file.problem(("baseline", *named[:1]), message)
+            named = [name for name in given if parameter_locations()[name].field in _fields_of(detail)]
+            yield file.problem(("baseline", *named[:1]), message_of(detail))
         return
     if data.digest() not in {config.digest() for config in space.data_configs()}:
         named = [name for name in given if parameter_locations()[name].section == "data"]

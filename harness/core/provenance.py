@@ -25,7 +25,7 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class Provenance:
-    """Tags of a run (`version.torch`, `mlflow.source.git.commit`) and the bare versions that an exported file states."""
+    """Tags of a run (`version.torch`, `mlflow.user`), and the versions by distribution that an exported file states."""
 
     tags: Mapping[str, str]
     versions: Mapping[str, str]

@@ -37,7 +37,7 @@ _FORMS = re.compile(
 
 
 def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
-    """The text with every secret in it replaced by `HIDDEN`: those of the environment first, then those by form or place.
+    """The text with every secret in it replaced by `HIDDEN`.
 
     Parameters
     ----------

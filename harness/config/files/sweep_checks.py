@@ -1,4 +1,8 @@
-"""Every mistake in the plain values of a sweep file, as a person would say it."""
+"""Every mistake in the plain values of a sweep file, as a person would say it.
+
+`problems_of` looks at the file as it is written: keys, types, names, every value by itself. Where that is right,
+`space_problems` looks at the space that it describes: laws that bind several values, tried on corners and random sets.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ _ADAPTER: TypeAdapter[Any] = TypeAdapter(Parameter)
 
 
 def filled(values: dict[str, Any]) -> dict[str, Any]:
-    """The values without the sections that stand empty."""
+    """The values without the sections that stand empty (`budget:` and nothing under it), which mean their defaults."""
     return {key: value for key, value in values.items() if key not in SECTIONS or value is not None}
 
 
@@ -71,7 +75,11 @@ def _tuples(value: Any) -> Any:
 
 
 def space_problems(file: YamlFile, sweep: Sweep) -> list[Problem]:
-    """What is wrong with the space as a whole, so that no trial fails on its own definition."""
+    """What is wrong with the space as a whole, so that no trial fails on its own definition.
+
+    Tried are the corners of the front ends (the first 4,000) and 64 random sets of values. A law that many of them
+    break is told once for each parameter; controls, baseline and warm-up are looked at in a space that is right.
+    """
     try:
         space = SearchSpace(sweep)
         space.data_configs()
@@ -144,7 +152,9 @@ def _joint_problem(file: YamlFile, sweep: Sweep, values: Values, detail: Any) ->
     if detail["type"] == "missing":  # of a front end, which stands in the file
         kind, field = detail["loc"][-2:]
         return file.problem(("parameters", f"{kind}.{field}"), f"is required where feature is {kind}")
-    candidates = {parameter_locations()[name].field: name for name in reversed(list(values or sweep.parameters))}
+    candidates = {
+        parameter_locations()[name].field: name for name in reversed(list(values or sweep.parameters))
+    }
     named = [candidates[field] for field in _fields_of(detail) if field in candidates]
     return file.problem(("parameters", *named[:1]), message_of(detail))
 

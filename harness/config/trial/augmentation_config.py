@@ -61,7 +61,10 @@ class AugmentationConfig(BaseModel):
     )
 
     def build(self, num_features: int, num_frames: int) -> Augmentation | None:
-        """Give what the training draws from, for features of this shape; None where everything is off."""
+        """Make what the training draws from, for features (num_features, num_frames); None where everything is off.
+
+        `num_features` and `num_frames` bound the masks. It imports torch.
+        """
         from models.augmentation import Augmentation
 
         ranges = self.model_dump()

@@ -30,6 +30,6 @@ class ModelFailedError(ModelError):
 
 
 def one_line(error: BaseException) -> str:
-    """Give the first line of what an error says, or its name."""
+    """Give the first line of what an error says, or its type's name where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -169,7 +169,7 @@ class DataConfig(BaseModel):
         return [name for name in (self.corpus, *CORPORA[self.corpus].companions) if name in CORPORA]
 
     def corpus_of(self, subset: str) -> str:
-        """Return the corpus that holds ``subset``: this one, else a companion that has it."""
+        """Return the corpus that holds ``subset``: this one, else the first companion with it (this one for none)."""
         holders = [name for name in self._searched() if subset in CORPORA[name].subsets]
         return holders[0] if holders else self.corpus
 
@@ -178,5 +178,5 @@ class DataConfig(BaseModel):
         return self.parts[subset] if subset in self.parts else CORPORA[self.corpus_of(subset)].subsets[subset]
 
     def digest(self) -> str:
-        """Sha256 of every field."""
+        """Sha256 of every field: equal digests mean equal windows, as long as the corpus is the same."""
         return digest_of(self.model_dump(mode="json"))

@@ -53,7 +53,12 @@ def listed(values: Iterable[str], limit: int = LISTED) -> str:
 
 
 def unknown(what: str, value: str, options: Iterable[str]) -> str:
-    """Return the one-line message for a name that is not registered."""
+    """Return the one-line message for a name that is not registered: the nearest one, and those there are.
+
+    Parameters
+    ----------
+    what : what such a name is of: `corpus`, `label rule`
+    """
     names = sorted(options)
     guess = nearest(value, names, LOOSE)
     hint = f"; did you mean {guess!r}?" if guess else ""

@@ -98,7 +98,7 @@ class Protocol(BaseModel):
 
     @property
     def frame_samples(self) -> int:
-        """Samples of a frame at 16 kHz."""
+        """Samples of a frame at 16 kHz, rounded: 160 of 10 ms."""
         return round(self.frame_s * SAMPLE_RATE)
 
     @property
@@ -107,7 +107,7 @@ class Protocol(BaseModel):
         return round(self.step_s / self.frame_s)
 
     def digest(self) -> str:
-        """Sha256 of every field, as canonical JSON."""
+        """Sha256 of every field, as canonical JSON: numbers compare under an equal one only. It seeds `bootstrap`."""
         return digest_of(self.model_dump(mode="json"))
 
     def __str__(self) -> str:

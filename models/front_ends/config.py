@@ -182,7 +182,7 @@ class SpectralFrontEnd(FrontEnd):
 
 
 class LogMel(SpectralFrontEnd):
-    """Mel spectrogram in decibels, (n_mels, frame)."""
+    """Mel spectrogram in decibels, (n_mels, frame): rows are neighbouring bands, from low to high."""
 
     extractor: ClassVar[str] = "models.front_ends.features:LogMelFeatures"
     kind: Literal["log_mel"] = "log_mel"
@@ -206,7 +206,7 @@ class CepstralFrontEnd(SpectralFrontEnd):
 
 
 class Mfcc(CepstralFrontEnd):
-    """Mel-frequency cepstral coefficients, (n_mfcc, frame)."""
+    """Mel-frequency cepstral coefficients, (n_mfcc, frame): the shape of the spectrum, its rows nearly uncorrelated."""
 
     extractor: ClassVar[str] = "models.front_ends.features:MfccFeatures"
     kind: Literal["mfcc"] = "mfcc"

@@ -126,7 +126,7 @@ class StackedConvolution(_StackedLayer):
         self.bias = nn.Parameter(stack_tensors(biases)) if biases else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve every member's channels with its own kernels."""
+        """Convolve every member's channels with its own kernels, at its own place among the outputs."""
         bias = None if self.bias is None else self.bias.view(-1)
         groups = self.groups * self.members
         return F.conv2d(x, self.weight.flatten(0, 1), bias, self.stride, self.padding, self.dilation, groups)
@@ -170,7 +170,7 @@ class StackedLinear(_StackedLayer):
         self.bias = nn.Parameter(stack_tensors([one.bias.detach() for one in layers]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map every member's values by its own weights."""
+        """Map every member's values by its own weights, (batch, K inputs) -> (batch, K outputs)."""
         y = torch.baddbmm(self.bias.unsqueeze(1), _members(x, self.members), self.weight.transpose(1, 2))
         return y.transpose(0, 1).flatten(1)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from data.corpora import CORPORA
 from data.digests import digest_of
-from data.errors import unknown
+from data.errors import FieldError, unknown
 from data.labels import LABEL_RULES
 from data.parts import SPLITS, Parts, Split
 from data.plugins import load_plugins
@@ -21,10 +21,17 @@ __all__ = ["SPLITS", "DataConfig", "Parts", "Split"]
 MAX_EVALUATION_WINDOWS = 2_000
 
 
-def _known(what: str, value: str, options: Iterable[str]) -> str:
+def _known(field: str, value: str, options: Iterable[str], what: str = "") -> str:
+    """Return the value of `field` where it is one of `options`; `what` is what the error calls it, else as the field.
+
+    Raises
+    ------
+    FieldError
+        It is none of them: the message names the nearest.
+    """
     names = list(options)
     if value not in names:
-        raise ValueError(unknown(what, value, names))
+        raise FieldError(unknown(what or field, value, names), field)
     return value
 
 
@@ -119,7 +126,7 @@ class DataConfig(BaseModel):
     @field_validator("labels")
     @classmethod
     def _labels_are_known(cls, value: str) -> str:
-        return _known("label rule", value, LABEL_RULES)
+        return _known("labels", value, LABEL_RULES, "label rule")
 
     @field_validator("val_windows", "test_windows")
     @classmethod
@@ -130,17 +137,21 @@ class DataConfig(BaseModel):
 
     @model_validator(mode="after")
     def _names_agree(self) -> DataConfig:
-        _known(f"variant of task {self.task}", self.variant, TASKS[self.task].variants)
-        known = {s for corpus in self._searched() for s in CORPORA[corpus].subsets}
+        _known("variant", self.variant, TASKS[self.task].variants, f"variant of task {self.task}")
+        subsets = {s for corpus in self._searched() for s in CORPORA[corpus].subsets} | self.parts.keys()
         for name in (self.subset, *self.evaluate_on):
-            _known(f"subset of corpus {self.corpus}", name, {*known, *self.parts})
+            _known("subset", name, subsets, f"subset of corpus {self.corpus}")
         if self.voice_variants and not (self.pitch_semitones or self.stretch):
-            raise ValueError(
+            raise FieldError(
                 f"voice_variants is {self.voice_variants}, but pitch_semitones and stretch are 0: "
-                "a variant would be a copy; set one of them"
+                "a variant would be a copy; set one of them",
+                "voice_variants",
+                "pitch_semitones",
+                "stretch",
             )
         if len(set(self.evaluate_on)) < len(self.evaluate_on):
-            raise ValueError(f"evaluate_on names a subset twice: {list(self.evaluate_on)}; name it once")
+            message = f"evaluate_on names a subset twice: {list(self.evaluate_on)}; name it once"
+            raise FieldError(message, "evaluate_on")
         return self
 
     @property
@@ -158,7 +169,7 @@ class DataConfig(BaseModel):
         return [name for name in (self.corpus, *CORPORA[self.corpus].companions) if name in CORPORA]
 
     def corpus_of(self, subset: str) -> str:
-        """Return the corpus that holds ``subset``: this one, else a companion that has it."""
+        """Return the corpus that holds ``subset``: this one, else the first companion with it (this one for none)."""
         holders = [name for name in self._searched() if subset in CORPORA[name].subsets]
         return holders[0] if holders else self.corpus
 
@@ -167,5 +178,5 @@ class DataConfig(BaseModel):
         return self.parts[subset] if subset in self.parts else CORPORA[self.corpus_of(subset)].subsets[subset]
 
     def digest(self) -> str:
-        """Sha256 of every field."""
+        """Sha256 of every field: equal digests mean equal windows, as long as the corpus is the same."""
         return digest_of(self.model_dump(mode="json"))

@@ -10,7 +10,10 @@ import json
 
 
 def canonical_json(value: object) -> str:
-    """Return ``value`` as JSON whose text depends on its content only."""
+    """Return ``value`` as JSON whose text depends on its content only: keys sorted, no spaces; NaN is a ValueError.
+
+    Equal content means equal text: 1 and 1.0 are not equal here, a tuple and a list are.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -20,5 +23,8 @@ def digest_of(value: object) -> str:
 
 
 def rank(*parts: str | int) -> str:
-    """Return a sort key that is uniform over inputs and equal on every machine."""
+    """Return a sort key (hex sha256) that is as good as random over inputs, and equal in every process and machine.
+
+    To sort by it is to shuffle without a generator: adding an item moves no other. A number ranks as its text does.
+    """
     return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()

@@ -16,6 +16,18 @@ class DataError(ValueError):
     exit_code: ClassVar[int] = 2  # of a command that ends with it
 
 
+class FieldError(ValueError):
+    """A value that breaks a law of its configuration; `fields` are those that the law binds, the first to blame first.
+
+    Pydantic keeps it in the `ctx` of its own error, so that whoever read the values from a file can name their lines.
+    `models.errors` has one of its own, for neither package knows the other.
+    """
+
+    def __init__(self, message: str, *fields: str) -> None:
+        super().__init__(message)
+        self.fields = fields
+
+
 class AudioError(DataError):
     """One file whose audio cannot be used; the message is the reason it is set aside."""
 
@@ -41,7 +53,12 @@ def listed(values: Iterable[str], limit: int = LISTED) -> str:
 
 
 def unknown(what: str, value: str, options: Iterable[str]) -> str:
-    """Return the one-line message for a name that is not registered."""
+    """Return the one-line message for a name that is not registered: the nearest one, and those there are.
+
+    Parameters
+    ----------
+    what : what such a name is of: `corpus`, `label rule`
+    """
     names = sorted(options)
     guess = nearest(value, names, LOOSE)
     hint = f"; did you mean {guess!r}?" if guess else ""

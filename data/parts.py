@@ -41,7 +41,7 @@ class Parts(BaseModel):
         return value
 
     def of(self, split: Split) -> tuple[str, ...]:
-        """Return the parts that ``split`` comes from."""
+        """Return the parts that windows of ``split`` come from, one or more."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
     def roles(self, part: str) -> tuple[Split, ...]:

@@ -1,5 +1,7 @@
 """Augmentation of training batches, on their device: reverberation, noise and gain, then masks on features.
 
+Masks are those of SpecAugment (Park et al. 2019) without its warping of time.
+
 ::
 
     int16 -> float -> reverb -> noise -> gain -> front end -> masks -> CNN
@@ -51,17 +53,21 @@ class Augmentation:
 
     @property
     def on_waveforms(self) -> bool:
-        """Whether anything happens before the front end."""
+        """Whether anything happens before the front end, so that features cannot be stored but are made every step."""
         some = self.noise_snr_db is not None or self.gain_db > 0 or self.reverb_rt60_s > 0
         return some and self.share > 0
 
     @property
     def on_features(self) -> bool:
-        """Whether anything happens behind the front end."""
+        """Whether anything happens behind the front end: masks."""
         return (self.freq_mask > 0 or self.time_mask > 0) and self.share > 0
 
     def draw(self, windows: int, generator: torch.Generator) -> Draws:
-        """Draw the parameters of `windows` windows from a CPU generator."""
+        """Draw the parameters of `windows` windows from a CPU generator.
+
+        As many numbers are drawn whatever is switched on, so that two trainings that differ in one kind of augmentation
+        have the draws of the others in common (but `masks` decides how many numbers the masks take).
+        """
         uniform = torch.rand(windows, 8, generator=generator, dtype=torch.float64)
         hit = uniform[:, :4] < self.share
         snr, exponent, gain, rt60 = uniform[:, 4:].unbind(1)
@@ -102,11 +108,11 @@ class Draws:
     frames: torch.Tensor
 
     def at(self, start: int, count: int) -> Draws:
-        """Give the draws of some windows, as views."""
+        """Give the draws of `count` windows from `start` on, as views."""
         return self._each(lambda column: column[start : start + count])
 
     def to(self, device: torch.device) -> Draws:
-        """Give the draws on a device."""
+        """Give the draws on a device; they were drawn on the CPU, equal for all."""
         return self._each(lambda column: column.to(device))
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Draws:
@@ -136,7 +142,13 @@ class Draws:
 
 
 class EpochAugmentation:
-    """One epoch's draws on a device, in the order in which its windows come."""
+    """One epoch's draws on a device, in the order in which its windows come.
+
+    Attributes
+    ----------
+    means : what was drawn, summed up (`Draws.means`)
+    generator : draws the noise itself, on the device; its state is part of an epoch that is interrupted
+    """
 
     def __init__(self, augmentation: Augmentation, windows: int, seed: int, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(seed)

@@ -18,7 +18,7 @@ class WeightsError(ModelFailedError):
 
 
 def save_weights(weights: nn.Module | Mapping[str, torch.Tensor], path: Path) -> None:
-    """Save a module's (or a given) state dict on the CPU, written aside and renamed."""
+    """Save a module's (or a given) state dict, its tensors on the CPU; written aside and renamed, never half."""
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     buffer = io.BytesIO()
     torch.save({name: tensor.detach().cpu() for name, tensor in state.items()}, buffer)
@@ -26,7 +26,7 @@ def save_weights(weights: nn.Module | Mapping[str, torch.Tensor], path: Path) ->
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Load a state dict onto the CPU; pickled classes are refused.
+    """Load a state dict onto the CPU; pickled classes, which would run code when they are read, are refused.
 
     Raises
     ------

@@ -11,6 +11,18 @@ class ModelError(ValueError):
     exit_code: ClassVar[int] = 2
 
 
+class FieldError(ValueError):
+    """A value that breaks a law of its configuration; `fields` are those that the law binds, the first to blame first.
+
+    Pydantic keeps it in the `ctx` of its own error, so that whoever read the values from a file can name their lines.
+    `data.errors` has one of its own, for neither package knows the other.
+    """
+
+    def __init__(self, message: str, *fields: str) -> None:
+        super().__init__(message)
+        self.fields = fields
+
+
 class ModelFailedError(ModelError):
     """What the program itself made cannot be used: nothing in the input caused it."""
 
@@ -18,6 +30,6 @@ class ModelFailedError(ModelError):
 
 
 def one_line(error: BaseException) -> str:
-    """Give the first line of what an error says, or its name."""
+    """Give the first line of what an error says, or its type's name where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

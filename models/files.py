@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, whatever kills the process or the power."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, durable."""
+    """Make a file's bytes, or the names in a folder, durable: they survive a loss of power from here on (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -47,7 +47,7 @@ Int16 = npt.NDArray[np.int16]
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file claims about itself; ``num_samples`` is its length at 16 kHz."""
+    """What a file claims about itself: ``frames`` of ``channels`` samples each, at ``sample_rate`` Hz."""
 
     frames: int
     channels: int
@@ -55,13 +55,13 @@ class Header:
 
     @property
     def num_samples(self) -> int:
-        """Length at 16 kHz, rounded down."""
+        """Length in samples at 16 kHz, rounded down: what windows are planned from before anything is decoded."""
         return self.frames * SAMPLE_RATE // self.sample_rate
 
 
 @dataclass(frozen=True)
 class Audio:
-    """Decoded audio: ``samples`` (sample,) float32 at 16 kHz, and the digest of what was decoded."""
+    """Decoded audio: ``samples`` (sample,) float32 mono at 16 kHz, and the sha256 of what was decoded before that."""
 
     samples: Float
     sha256: str
@@ -182,7 +182,12 @@ def load_audio(path: Path) -> Audio:
 def digest_audio(path: Path) -> str:
     """Return the digest that `load_audio` gives, after the same checks, a block at a time.
 
-    For recordings of hours: memory does not grow with the length.
+    For recordings of hours: memory does not grow with the length, which has no limit here.
+
+    Raises
+    ------
+    AudioError
+        As `load_audio`.
     """
     header = read_header(path)
     digest, low, high = _start_digest(header), np.inf, -np.inf
@@ -195,7 +200,9 @@ def digest_audio(path: Path) -> str:
 
 
 def read_excerpt(path: Path, start_sample: int, num_samples: int) -> Float:
-    """Return ``num_samples`` samples at 16 kHz from ``start_sample``, found by seeking: (sample,) float32.
+    """Return ``num_samples`` samples from ``start_sample``, both at 16 kHz, found by seeking: (sample,) float32 mono.
+
+    A file at another rate is read with a second more on either side, so that the resampler's ends are right.
 
     Raises
     ------

@@ -49,7 +49,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """The variant in words of a file name, as ``p+2.0r0.90``."""
+        """The variant as file names and manifests have it: ``p+2.0r0.90`` is two semitones up, at 0.9 of the pace."""
         return f"p{self.pitch_semitones:+.1f}r{self.rate:.2f}"
 
     def num_samples(self, num_samples: int) -> int:

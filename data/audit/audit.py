@@ -62,11 +62,11 @@ class Audit:
 
     @property
     def ok(self) -> bool:
-        """Whether training may start."""
+        """Whether training may start: no check of level refuse failed."""
         return not self.refusals
 
     def to_json(self) -> dict[str, Any]:
-        """Return the outcome as plain JSON types."""
+        """Return the outcome as plain JSON types: ``ok``, every check with its bound, the classes of each split."""
         return {
             "ok": self.ok,
             "checks": [asdict(check) for check in self.checks],
@@ -75,7 +75,12 @@ class Audit:
 
 
 def audit(prepared: Prepared) -> Audit:
-    """Run every check on ``prepared``; it is read, never changed, and no window is opened."""
+    """Run every check on ``prepared``; it is read, never changed, and no window is opened.
+
+    Refused: uneven or tiny classes, a subset without windows, an uneven or unstable label map, anything shared between
+    splits that their rule forbids (the same audio always), speakers who are evaluated and not trained on where they
+    must be. Warned of: few clusters, flags, recordings set aside.
+    """
     manifests = {split: prepared.splits[split].manifest for split in SPLITS}
     everyone = [manifests[split] for split in SPLITS]
     dealt = bool(prepared.label_map.classes)  # else labels come from who speaks when

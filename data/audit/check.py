@@ -1,4 +1,4 @@
-"""One finding of the data gate."""
+"""One finding of the data gate: refused where a score would be wrong, warned of where it only claims less."""
 
 from __future__ import annotations
 

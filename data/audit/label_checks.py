@@ -18,7 +18,14 @@ _CHILD_TIMEOUT_S = 60
 
 
 def check_balance(label_map: LabelMap) -> Check:
-    """Check that the two classes have the same number of speakers, within .05 and one a group."""
+    """Check that the two classes have the same number of speakers, within .05 and one a group.
+
+    ::
+
+        |ones / total - .5| <= .05 + groups / (2 total)
+
+    A group of an odd number cannot be halved. A model that always answers one class profits from an uneven deal.
+    """
     total = len(label_map.classes)
     ones = sum(label_map.classes.values())
     groups = len({speaker.group for speaker in label_map.speakers})

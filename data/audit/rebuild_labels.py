@@ -9,7 +9,7 @@ from data.labels import Speaker, build_label_map
 
 
 def main() -> None:
-    """Rebuild the map in this process and print its digest."""
+    """Rebuild the map from stdin in this process, whose PYTHONHASHSEED is another, and print its digest."""
     request = json.load(sys.stdin)
     speakers = [Speaker(*fields) for fields in request["speakers"]]
     sys.stdout.write(build_label_map(request["rule"], speakers).digest + "\n")

@@ -58,7 +58,7 @@ class Recording:
 
     @property
     def duration_s(self) -> float:
-        """Length in seconds."""
+        """Length in seconds, of the samples at 16 kHz."""
         return self.num_samples / SAMPLE_RATE
 
     @property
@@ -71,7 +71,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class LostRecording:
-    """A file that cannot be used, and why."""
+    """A file that cannot be used, ``path`` below its corpus, and why, in one line for a person."""
 
     path: str
     reason: str
@@ -127,15 +127,21 @@ class Reader(Protocol):
     """How a corpus is opened. ``locate`` may make or fetch it; the rest only read."""
 
     def locate(self, request: Request) -> Path:
-        """Return the folder that holds the parts of ``request``; DataError when one is missing."""
+        """Return the folder that holds the parts of ``request``, made or fetched first where the corpus is such.
+
+        Raises
+        ------
+        DataError
+            A part is missing, or would cost more than the request allows.
+        """
         ...
 
     def listing(self, root: Path, parts: Sequence[str]) -> list[FileStamp]:
-        """Return all audio files of ``parts``, sorted, without opening them."""
+        """Return all audio files of ``parts``, sorted, without opening them: their stamps name the corpus's state."""
         ...
 
     def scan(self, root: Path, files: Sequence[FileStamp]) -> Scan:
-        """Read the headers of ``files``."""
+        """Read the headers of ``files``, as `listing` gave them; one that cannot be used is lost, and not raised."""
         ...
 
 
@@ -154,6 +160,6 @@ class Corpus:
     companions: tuple[str, ...] = ()
 
     def reader(self) -> Reader:
-        """Import and return the reader."""
+        """Import the reader's module and make a reader: a new one each time, for it may remember what it located."""
         module, _, name = self.reader_at.partition(":")
         return cast(Reader, getattr(importlib.import_module(module), name)())

@@ -32,7 +32,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def size_text(size: int) -> str:
-    """Return ``size`` bytes in GB, small ones in MB: 1.94 GB, 8.1 MB."""
+    """Return ``size`` bytes in GB (10^9), below 0.1 GB in MB: 1.94 GB, 8.1 MB."""
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
@@ -116,17 +116,17 @@ class ParquetSource:
 
     @classmethod
     def in_folder(cls, folder: Path) -> ParquetSource:
-        """Return a folder of this machine."""
+        """Return the source of a folder on this machine; whether it holds anything is asked later."""
         return cls(folder.absolute().as_posix())
 
     @property
     def remote(self) -> bool:
-        """Whether reading is downloading."""
+        """Whether reading is downloading: a repository of the hub, and no folder."""
         return bool(self.repo)
 
     @property
     def name(self) -> str:
-        """How people are told of it."""
+        """What messages call it: repository and commit, or the folder."""
         return f"{self.repo} at {self.commit[:10]}" if self.remote else self.root
 
     @cached_property
@@ -191,7 +191,7 @@ class ParquetSource:
 
     @contextmanager
     def said(self, verb: str, path: str) -> Iterator[None]:
-        """Say trouble with ``path`` as one DataError."""
+        """Raise trouble with ``path`` in this block, the hub's or the disk's, as one DataError: "cannot read ..."."""
         import pyarrow as pa
 
         try:

@@ -134,12 +134,12 @@ class Manifest:
         return [window.cluster for window in self.windows]
 
     def subsets(self) -> list[str]:
-        """Return the subset of each window."""
+        """Return the evaluation subset of each window, in which its score counts."""
         return [window.subset for window in self.windows]
 
     @property
     def share_1(self) -> float:
-        """Share of windows labelled 1; nan for no windows."""
+        """Share of windows labelled 1, .5 where classes are balanced; nan for no windows."""
         return sum(window.label for window in self.windows) / len(self) if self.windows else float("nan")
 
     def save(self, path: Path) -> None:

@@ -208,8 +208,8 @@ def varied(config: DataConfig, recording: Recording) -> list[Recording]:
 
 
 def _window(planned: PlannedWindow, sha256: Mapping[str, str]) -> Window:
-    sexes = {p.recording.sex.get(s, UNKNOWN_SEX) for p in planned.pieces for s in planned.speakers
-             if s in p.recording.sex}  # fmt: skip
+    known = [piece.recording.sex for piece in planned.pieces]
+    sexes = {sex[speaker] for sex in known for speaker in planned.speakers if speaker in sex}
     return Window(
         sources=tuple(
             Excerpt(

@@ -104,12 +104,12 @@ class Prepared:
 
     @property
     def train(self) -> SplitData:
-        """The training split."""
+        """The split that weights are fitted to."""
         return self.splits["train"]
 
     @property
     def val(self) -> SplitData:
-        """The validation split."""
+        """The split that epochs and trials are chosen by: scores on it are optimistic."""
         return self.splits["val"]
 
     @property
@@ -129,7 +129,7 @@ class Prepared:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Manifest digest of each split."""
+        """Split -> digest of its manifest: how runs and exported models say what they were trained and scored on."""
         return {split: self.splits[split].manifest.digest for split in SPLITS}
 
 

@@ -75,9 +75,14 @@ class Recomputer:
                 )
             )
         return PlannedWindow(
-            tuple(pieces), window.label, window.speaker, window.cluster, window.speakers, window.subset,
-            window.level_dbfs,
-        )  # fmt: skip
+            tuple(pieces),
+            label=window.label,
+            speaker=window.speaker,
+            cluster=window.cluster,
+            speakers=window.speakers,
+            subset=window.subset,
+            level_dbfs=window.level_dbfs,
+        )
 
 
 def open_recomputer(folder: Path, data_root: Path | None, cache: Path) -> Recomputer:

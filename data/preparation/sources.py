@@ -45,7 +45,7 @@ class Source:
             )
 
     def relative(self, recording: Recording) -> str:
-        """Return the path of ``recording`` below the corpus."""
+        """Return the path of ``recording`` below the corpus, with ``/``; the whole path where it lies elsewhere."""
         inside = recording.path.is_relative_to(self.root)
         return recording.path.relative_to(self.root).as_posix() if inside else str(recording.path)
 
@@ -70,12 +70,17 @@ def open_sources(config: DataConfig, data_root: Path | None, cache: Path, progre
                 raise DataError(f"part {part} stands in {owner[part]} and in {corpus}; rename one of them")
         reader = CORPORA[corpus].reader()
         request = Request(
-            parts=tuple(sorted(windows)), data_root=data_root, cache=cache, progress=progress,
-            windows=windows, speakers=config.speakers, max_download_gb=config.max_download_gb,
+            parts=tuple(sorted(windows)),
+            data_root=data_root,
+            cache=cache,
+            progress=progress,
+            windows=windows,
+            speakers=config.speakers,
+            max_download_gb=config.max_download_gb,
             partition=config.partition,
             # A revision is a commit of one repository: that of the corpus that is named.
             revision=config.revision if corpus == config.corpus else None,
-        )  # fmt: skip
+        )
         with usable(f"corpus {corpus}"):
             root = reader.locate(request)
             sources.append(Source(corpus, reader, root, reader.listing(root, request.parts)))
@@ -108,7 +113,7 @@ def _only_to_train(config: DataConfig, subset: str, part: str) -> bool:
 
 
 def scan_all(sources: Sequence[Source]) -> Scan:
-    """Read the headers of every source."""
+    """Read the headers of every source, and join what they say; part names are unique over the sources."""
     scans = []
     for source in sources:
         with usable(f"corpus {source.corpus}"):
@@ -131,5 +136,5 @@ def relative_paths(sources: Sequence[Source], scan: Scan) -> dict[str, str]:
 
 
 def described(sources: Sequence[Source]) -> str:
-    """Name the corpora, for a line of progress."""
+    """Name the corpora with their numbers of files, for a line of progress."""
     return listed(f"{len(source.files)} files of {source.corpus}" for source in sources)

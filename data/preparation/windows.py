@@ -53,7 +53,10 @@ class RecordingExaminer:
         self._cache, self._progress = cache, progress
 
     def examine(self, recordings: Iterable[Recording], *, speech: bool) -> None:
-        """Look at what was not looked at yet; failures are noted, not raised."""
+        """Look at what was not looked at yet; failures are noted by the recording's key, not raised.
+
+        ``speech`` measures the speech of utterances too, by decoding again what has a digest only.
+        """
         seen = self.speech if speech else self.sha256
         todo = {r.key: r for r in recordings if r.key not in seen and r.key not in self.failures}
         jobs = [todo[key] for key in sorted(todo)]

@@ -30,7 +30,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def missing(folder: Path) -> str:
-    """Say what a folder that is not complete lacks."""
+    """Say what a folder lacks to be complete, for people: its marker, or files that are gone or of another size."""
     try:
         stored = _stored(folder)
     except (OSError, ValueError):

@@ -38,7 +38,7 @@ class StoredFolder:
 
 
 def inventory(cache: Path) -> list[StoredFolder]:
-    """Everything stored, what was used longest ago first."""
+    """List every folder of the store, what was used longest ago first; it walks all of them for their sizes."""
     held = leased_folders(cache)
     found = []
     for kind in KINDS:
@@ -52,7 +52,7 @@ def inventory(cache: Path) -> list[StoredFolder]:
 
 
 def select_for_eviction(items: Sequence[StoredFolder], max_bytes: int) -> list[StoredFolder]:
-    """Those to delete, in their order, until the rest takes at most ``max_bytes`` or is in use."""
+    """Choose what to delete, in the order of `inventory`, until the rest takes at most ``max_bytes`` or is in use."""
     left = sum(item.num_bytes for item in items)
     chosen = []
     for item in items:

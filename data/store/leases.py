@@ -68,7 +68,7 @@ def build_and_lease(
 
 
 def release_all() -> None:
-    """Let go of everything this process holds."""
+    """Let go of everything this process holds; it happens by itself at its end, and by the kernel's lock at a kill."""
     for file in _files.values():
         if Path(file.name).name.startswith(f"{os.getpid()}-"):  # a forked child ends, and its parent goes on
             Path(file.name).unlink(missing_ok=True)
@@ -86,7 +86,10 @@ def exclusive_access(cache: Path) -> Iterator[None]:
 
 
 def leased_folders(cache: Path) -> frozenset[str]:
-    """The folders that living processes hold, relative to the cache; what dead ones held is forgotten."""
+    """The folders that living processes hold, relative to the cache; what dead ones held is forgotten.
+
+    A lease that cannot be read counts as one on everything.
+    """
     names: set[str] = set()
     for lease in sorted((cache / LEASES).glob("[!.]*")):
         try:

@@ -56,7 +56,7 @@ def read_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> st
 
 
 def read_json(path: Path, form: TypeAdapter[T]) -> T:
-    """Return what preparation wrote, in the form it wrote.
+    """Return what preparation wrote, parsed strictly as ``form``.
 
     Raises
     ------

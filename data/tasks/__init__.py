@@ -1,4 +1,4 @@
-"""Registry of tasks."""
+"""Registry of tasks, by the name that sweep files use; plug-ins add to it."""
 
 from __future__ import annotations
 

@@ -30,22 +30,22 @@ class Activity:
 
     @property
     def speech_s(self) -> float:
-        """Seconds in which anybody speaks."""
+        """Seconds in which anybody speaks; overlap counts once."""
         return int(self.active.any(axis=0).sum()) / _PER_S
 
     @property
     def overlap_s(self) -> float:
-        """Seconds in which two or more speak."""
+        """Seconds in which two or more speak at once."""
         return int((self.active.sum(axis=0) >= 2).sum()) / _PER_S
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds of each speaker who speaks at all."""
+        """Return speaker -> seconds of speech, of those who speak at all; overlap counts for each of them."""
         return {
             s: int(row.sum()) / _PER_S for s, row in zip(self.speakers, self.active, strict=True) if row.any()
         }
 
     def between(self, start_s: float, end_s: float) -> Activity:
-        """Return the activity from ``start_s`` to ``end_s``."""
+        """Return the activity from ``start_s`` to ``end_s``, as a view; times count from the new start."""
         return Activity(self.speakers, self.active[:, round(start_s * _PER_S) : round(end_s * _PER_S)])
 
     def changes_s(self) -> list[float]:

@@ -48,12 +48,12 @@ class PlannedWindow:
 
     @property
     def key(self) -> tuple[str | int, ...]:
-        """Which audio it is."""
+        """What audio it is made of, recordings and their starts: what the draw ranks windows by."""
         return tuple(part for p in self.pieces for part in (p.recording.id, p.start_sample))
 
 
 def whole(recording: Recording, start: int, label: int, subset: str) -> PlannedWindow:
-    """Return the window of one speaker's utterance from ``start``, as it is."""
+    """Return the window of one utterance from sample ``start``, at its own level; its speaker is its cluster."""
     speaker = recording.speaker
     return PlannedWindow((Piece(recording, start),), label, speaker, speaker, (speaker,), subset)
 
@@ -140,7 +140,7 @@ class Task(Protocol):
         ...
 
     def roles(self, variant: str) -> tuple[Split, ...]:
-        """Return the splits whose parts are read."""
+        """Return the splits whose parts are read; one alone where all three are cut from the parts of ``train``."""
         ...
 
     def speakers(self, pool: Pool, variant: str, draw: Draw) -> list[Speaker]:
@@ -148,7 +148,10 @@ class Task(Protocol):
         ...
 
     def plan(self, pool: Pool, variant: str, draw: Draw, label_map: LabelMap) -> Plan:
-        """Return the windows of each split."""
+        """Return the windows of each split, half of each class, from what is known of the recordings so far.
+
+        Law: equal arguments give an equal plan, in every process and on every machine.
+        """
         ...
 
 

@@ -39,11 +39,28 @@ class WindowRequest:
 
 @dataclass
 class DrawingNotes:
-    """What is noted while windows are drawn."""
+    """What is noted while windows are drawn, and goes into the plan beside them.
+
+    Attributes
+    ----------
+    dropped : split -> why -> how many ambiguous windows
+    flags : what a reader must be told; a dict's keys, so that each is said once and in order
+    unmeasured : key -> utterances whose speech must be measured before the plan can be trusted
+    """
 
     dropped: dict[Split, Counter[str]] = field(default_factory=lambda: {s: Counter() for s in SPLITS})
     flags: dict[str, None] = field(default_factory=dict)
     unmeasured: dict[str, Recording] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _VoiceDraw:
+    """A drawing of mixed windows: whose utterances, for which subset and split, in the order of which seed."""
+
+    voices: SpeakerUtterances
+    subset: str
+    split: Split
+    seed: int
 
 
 class DiarizationTask(ABC):
@@ -64,7 +81,7 @@ class DiarizationTask(ABC):
 
     @abstractmethod
     def judge(self, activity: Activity) -> LabelOrReason:
-        """Return the class of a window, or why it is ambiguous."""
+        """Return the class of a window, or why it is ambiguous: the reason is counted, and the window dropped."""
 
     @abstractmethod
     def mix(
@@ -95,7 +112,7 @@ class DiarizationTask(ABC):
         return "speaker-disjoint"
 
     def negative_control(self, variant: str) -> bool:
-        """No: these are questions with an answer."""
+        """False: who speaks when can be heard, so a sound model may be above chance."""
         return False
 
     def roles(self, variant: str) -> tuple[Split, ...]:
@@ -109,30 +126,30 @@ class DiarizationTask(ABC):
     def plan(self, pool: Pool, variant: str, draw: Draw, label_map: LabelMap) -> Plan:
         """Return windows of each split, half of each class: training by seed, evaluation by manifest."""
         assignment = assign_disjoint(pool, draw)
-        tally = DrawingNotes()
-        train = self._classes(pool, assignment, pool.subset, "train", draw, tally)
+        notes = DrawingNotes()
+        train = self._classes(pool, assignment, pool.subset, "train", draw, notes)
         splits: dict[Split, tuple[PlannedWindow, ...]] = {
             "train": draw_training([w for one in train for w in one], draw.windows["train"], draw.seed)
         }
         if len(splits["train"]) < draw.windows["train"] // 2 * 2:
             given = f"train: {pool.subset} gives {len(splits['train'])} of {draw.windows['train']} windows"
-            tally.flags[given] = None
+            notes.flags[given] = None
         for split in SPLITS[1:]:
             by_subset = {
-                s: self._classes(pool, assignment, s, split, draw, tally) for s in sorted(pool.evaluated)
+                s: self._classes(pool, assignment, s, split, draw, notes) for s in sorted(pool.evaluated)
             }
             splits[split] = pool_subsets(by_subset, draw.windows[split])
-            tally.flags |= dict.fromkeys(_short(by_subset, split, draw.windows[split]))
+            notes.flags |= dict.fromkeys(_short(by_subset, split, draw.windows[split]))
         return Plan(
             self.split_rule(variant),
-            (*assignment.flags, *tally.flags),
+            (*assignment.flags, *notes.flags),
             splits,
-            {split: dict(sorted(tally.dropped[split].items())) for split in SPLITS if tally.dropped[split]},
-            tuple(tally.unmeasured[key] for key in sorted(tally.unmeasured)),
+            {split: dict(sorted(notes.dropped[split].items())) for split in SPLITS if notes.dropped[split]},
+            tuple(notes.unmeasured[key] for key in sorted(notes.unmeasured)),
         )
 
     def _classes(
-        self, pool: Pool, assignment: Assignment, subset: str, split: Split, draw: Draw, tally: DrawingNotes
+        self, pool: Pool, assignment: Assignment, subset: str, split: Split, draw: Draw, notes: DrawingNotes
     ) -> Classes:
         """Return windows of class 0 and of class 1, each in an order that uses speakers evenly."""
         recordings = [r for r in pool.of(subset, split) if assignment.split_of(r) == split]
@@ -140,55 +157,49 @@ class DiarizationTask(ABC):
         if meetings:
             units = assignment.units
             if split == "train":
-                classes = from_meetings(self, meetings, units, subset, TRAINING_STEP, tally.dropped[split])
+                classes = from_meetings(self, meetings, units, subset, TRAINING_STEP, notes.dropped[split])
                 return evenly(classes[0], draw.seed), evenly(classes[1], draw.seed)
-            classes = from_meetings(self, meetings, units, subset, WINDOW_SAMPLES, tally.dropped[split])
+            classes = from_meetings(self, meetings, units, subset, WINDOW_SAMPLES, notes.dropped[split])
             return at_most_each(evenly(classes[0], 0), evenly(classes[1], 0), cap_of(pool.evaluated))
         least = self.utterances_a_speaker
         if split == "train":
             voices = SpeakerUtterances(recordings, pool.speech, None, least, pool.varied)
-            most, rounds, seed = draw.windows["train"] // 2, None, draw.seed
+            mixing = _VoiceDraw(voices, subset, split, draw.seed)
+            most, rounds = draw.windows["train"] // 2, None
         else:
             voices = SpeakerUtterances(recordings, pool.speech, self.speakers_a_window, least)
-            most = share_of(draw.windows[split], pool.evaluated)
-            rounds, seed = cap_of(pool.evaluated) // 2, 0
+            mixing = _VoiceDraw(voices, subset, split, 0)
+            most, rounds = share_of(draw.windows[split], pool.evaluated), cap_of(pool.evaluated) // 2
         for remark in filter(None, (self.remark(voices), _left_out(voices, least))):
             if recordings:
-                tally.flags[f"{split} of {subset}: {remark}"] = None
-        zeros, ones = (
-            self._mixed(voices, subset, split, label, most, rounds, seed, tally) for label in (0, 1)
-        )
+                notes.flags[f"{split} of {subset}: {remark}"] = None
+        zeros, ones = (self._mixed(mixing, label, most, rounds, notes) for label in (0, 1))
         return zeros, ones
 
     def _mixed(
-        self, voices: SpeakerUtterances, subset: str, split: Split, label: int,
-        most: int, rounds: int | None, seed: int, tally: DrawingNotes,
-    ) -> list[PlannedWindow]:  # fmt: skip
-        """Return at most ``most`` windows of class ``label``: one a speaker and round, in sha256 order."""
-        order = sorted(voices.by_speaker, key=lambda speaker: rank(seed, speaker))
+        self, mixing: _VoiceDraw, label: int, most: int, rounds: int | None, notes: DrawingNotes
+    ) -> list[PlannedWindow]:
+        """Return at most ``most`` windows of class ``label``: one a speaker and round, in sha256 order.
+
+        ``rounds`` None goes on until there are ``most``, or a round adds none.
+        """
+        order = sorted(mixing.voices.by_speaker, key=lambda speaker: rank(mixing.seed, speaker))
         found: list[PlannedWindow] = []
         turn = 0
         while len(found) < most and (rounds is None or turn < rounds):
             before = len(found)
             for speaker in order[: most - len(found)]:
-                window = self._one(voices, subset, split, seed, WindowRequest(speaker, label, turn), tally)
+                window = self._one(mixing, WindowRequest(speaker, label, turn), notes)
                 found += [window] if window else []
             if len(found) == before:
                 break
             turn += 1
         return found
 
-    def _one(
-        self,
-        voices: SpeakerUtterances,
-        subset: str,
-        split: Split,
-        seed: int,
-        who: WindowRequest,
-        tally: DrawingNotes,
-    ) -> PlannedWindow | None:
-        """Return the first window of a speaker's turn that the rule agrees with."""
-        names = (self.name, subset, split, seed, who.speaker, who.number)
+    def _one(self, mixing: _VoiceDraw, who: WindowRequest, notes: DrawingNotes) -> PlannedWindow | None:
+        """Return the first of `ATTEMPTS` windows of a speaker's turn that the rule agrees with; None for none."""
+        voices = mixing.voices
+        names = (self.name, mixing.subset, mixing.split, mixing.seed, who.speaker, who.number)
         shape = WindowLayout.drawn(HashedRandom("shape", *names), voices.count)
         for attempt in range(ATTEMPTS):
             dice = HashedRandom(*names, who.label, attempt)
@@ -198,9 +209,10 @@ class DiarizationTask(ABC):
             verdict = self.judge(activity_of_pieces(pieces, voices.speech))
             unmeasured = [p.recording for p in pieces if p.recording.key not in voices.speech]
             if verdict == who.label or unmeasured:
-                tally.unmeasured |= {recording.key: recording for recording in unmeasured}
-                return window_of(shape, voices, pieces, who.label, who.speaker, subset)
-            tally.dropped[split][verdict if isinstance(verdict, str) else "of the other class"] += 1
+                notes.unmeasured |= {recording.key: recording for recording in unmeasured}
+                return window_of(shape, voices, pieces, who.label, who.speaker, mixing.subset)
+            reason = verdict if isinstance(verdict, str) else "of the other class"
+            notes.dropped[mixing.split][reason] += 1
         return None
 
 

@@ -16,14 +16,14 @@ OUTSIDE = "outside the scored part"
 
 
 class Rule(Protocol):
-    """The part of a task that cuts and judges."""
+    """The part of a diarization task that `from_meetings` needs: how windows are cut, and how they are judged."""
 
     def cut(self, conversation: Recording, step: int) -> Iterator[tuple[Piece, ...]]:
-        """Yield candidates."""
+        """Yield candidates of a conversation, the pieces of a window each, ``step`` samples apart."""
         ...
 
     def judge(self, activity: Activity) -> int | str:
-        """Return the class, or why there is none."""
+        """Return the class of a window by who speaks when in it, or why it is ambiguous."""
         ...
 
 

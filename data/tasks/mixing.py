@@ -34,15 +34,15 @@ class HashedRandom:
         self._random = random.Random(int(rank(*names), 16))
 
     def uniform(self, low: float, high: float) -> float:
-        """Return a number from ``low`` up to ``high``."""
+        """Return a number in [low, high), uniformly."""
         return low + (high - low) * self._random.random()
 
     def below(self, count: int) -> int:
-        """Return one of 0..count-1."""
+        """Return one of 0..count-1, uniformly."""
         return int(count * self._random.random())
 
     def pick(self, options: Sequence[T]) -> T:
-        """Return one of ``options``."""
+        """Return one of ``options``, each as likely; their order must be the same on every machine."""
         return options[self.below(len(options))]
 
 
@@ -50,7 +50,13 @@ class HashedRandom:
 class WindowLayout:
     """How a window is laid out: drawn once for a speaker's turn, and the same for both classes.
 
-    ``voice`` says which voice variant everybody in it speaks with: 0 is nobody's own voice changed.
+    Attributes
+    ----------
+    splice_s : where two pieces meet, from the window's start
+    overlay_samples, overlay_at : length and place, in samples, of a voice laid over the splice
+    relative_db : how much louder that voice is than those below it
+    level_dbfs : root mean square of the finished window
+    voice : which voice variant everybody in it speaks with; 0 is everybody's own voice
     """
 
     splice_s: float
@@ -62,7 +68,7 @@ class WindowLayout:
 
     @classmethod
     def drawn(cls, dice: HashedRandom, voices: int) -> WindowLayout:
-        """Draw a shape, one of ``voices`` for everybody in it."""
+        """Draw a layout uniformly from the ranges of this module, one of ``voices`` for everybody in it."""
         samples = round(dice.uniform(*OVERLAY_S) * SAMPLE_RATE)
         return cls(
             splice_s=dice.uniform(*SPLICE_S),
@@ -76,7 +82,7 @@ class WindowLayout:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A stretch of an utterance."""
+    """A stretch of an utterance, in samples at 16 kHz; not yet laid anywhere (see `lay`)."""
 
     recording: Recording
     start_sample: int
@@ -136,7 +142,7 @@ class SpeakerUtterances:
         return round(NOMINAL_DBFS - measured.level_dbfs, 2) if measured else 0.0
 
     def excerpt(self, dice: HashedRandom, speaker: str, num_samples: int, voice: int) -> Excerpt:
-        """Return a stretch of any of the speaker's utterances."""
+        """Return a stretch of one of the speaker's utterances in ``voice``, both drawn by ``dice``."""
         recording = dice.pick(self.of(speaker, voice))
         return Excerpt(recording, dice.below(recording.num_samples - num_samples + 1), num_samples)
 
@@ -255,7 +261,7 @@ def window_of(
     speaker: str,
     subset: str,
 ) -> PlannedWindow:
-    """Return the planned window of ``pieces``."""
+    """Return the planned window of ``pieces``, counted for ``speaker`` and clustered with whom it may be mixed with."""
     speakers = tuple(sorted({piece.recording.speaker for piece in pieces}))
     cluster = voices.cluster(speaker)
     return PlannedWindow(pieces, label, speaker, cluster, speakers, subset, shape.level_dbfs)

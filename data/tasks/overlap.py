@@ -40,7 +40,7 @@ class Overlap(DiarizationTask):
     def mix(
         self, shape: WindowLayout, dice: HashedRandom, voices: SpeakerUtterances, who: WindowRequest
     ) -> tuple[Piece, ...] | None:
-        """Splice A with A' or B, in turn; class 1 adds C."""
+        """Splice A with A' or B, in turn by ``who.number``, alike in both classes; class 1 adds C."""
         others = voices.others(who.speaker)
         if not others:
             return None

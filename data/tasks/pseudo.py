@@ -73,7 +73,7 @@ class Pseudo:
         train: 19 (1) 26 (0) ...     val: 84 (0) 174 (1) ...     test: 61 (1) 121 (0) ...
 
     The evaluated subsets alone decide who and what is evaluated; the training subset gives windows
-    of the same speakers from what is left. So arms that train on different subsets and are
+    of the same speakers from what is left. So trials that train on different subsets and are
     evaluated on the same ones have equal validation and test manifests, and nothing leaks when one
     chapter stands in two subsets (demo clean and other).
     """

@@ -45,7 +45,7 @@ class SpeakerChange(DiarizationTask):
     def mix(
         self, shape: WindowLayout, dice: HashedRandom, voices: SpeakerUtterances, who: WindowRequest
     ) -> tuple[Piece, ...] | None:
-        """Splice A with B, or with A'."""
+        """Splice A with B (class 1), or with A', another stretch of A (class 0)."""
         others = voices.others(who.speaker)
         if not others:
             return None

@@ -40,7 +40,7 @@ class SpeakerCount(DiarizationTask):
     def mix(
         self, shape: WindowLayout, dice: HashedRandom, voices: SpeakerUtterances, who: WindowRequest
     ) -> tuple[Piece, ...] | None:
-        """Splice, or splice and lay a voice over it, in turn."""
+        """Splice A with A' or B, or lay A or B over A spliced with A', in turn, alike in both classes."""
         others = voices.others(who.speaker)
         if not others:
             return None

@@ -1,4 +1,7 @@
-"""Split rules, and who may be heard in which split."""
+"""Split rules, and who may be heard in which split: dealt by sha256 rank, never by a seed.
+
+A unit (a speaker, a group of meetings, a chapter or an utterance, as the rule says) is in one split as a whole.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,14 @@ _PRECEDENCE: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 
 @dataclass(frozen=True)
 class SplitRule:
-    """What two splits must not share, and whether evaluation needs the speakers of training."""
+    """What two splits must not share, and whether evaluation needs the speakers of training.
+
+    Attributes
+    ----------
+    unit : what is dealt to a split as a whole
+    disjoint : what no two splits may have in common, which the audit looks for
+    same_speakers : whether every evaluated speaker must be trained on
+    """
 
     name: str
     unit: Unit
@@ -91,7 +101,7 @@ def units_of(recordings: Iterable[Recording]) -> dict[str, str]:
 
 
 def sexes_of(recordings: Iterable[Recording], units: Mapping[str, str]) -> dict[str, str]:
-    """Return unit -> sex; a group of conversations has none."""
+    """Return unit -> sex, within which units are dealt; a group of conversations has none ("unknown")."""
     return {
         units[r.key]: UNKNOWN_SEX if r.conversation else r.sex.get(r.speaker, UNKNOWN_SEX) for r in recordings
     }

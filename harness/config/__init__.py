@@ -1,1 +1,1 @@
-"""What is written down, as values: torch-free and quick to import."""
+"""Sweeps, trials and policies as typed values, read from YAML: torch-free and quick to import."""

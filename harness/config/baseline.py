@@ -23,12 +23,16 @@ class BaselineError(InputError):
 
 
 def baseline_of(space: SearchSpace, given: Mapping[str, Scalar] | None = None) -> tuple[Values, TrialConfig]:
-    """Values and configuration of the baseline; `given` stand in for the sweep's own `baseline:`.
+    """Values and configuration of the baseline, with the first front end that can be computed on this machine.
+
+    Parameters
+    ----------
+    given : values that stand in for the sweep's own `baseline:`; None takes that
 
     Raises
     ------
     BaselineError
-        The front end that is asked for needs a file that is missing or altered here.
+        Every front end that may be taken (one, where `given` names it) needs a file that is missing or altered here.
     """
     given = dict(space.sweep.baseline if given is None else given)
     chosen = space.parameters.get("feature")
@@ -57,7 +61,10 @@ def baseline_values(space: SearchSpace, given: Mapping[str, Scalar]) -> Values:
 
 
 def admitted(name: str, form: Form) -> Scalar:
-    """The default of a parameter's field where its form admits it, else the form's first candidate."""
+    """The default of a parameter's field where its form admits it, else the form's first candidate.
+
+    A choice admits what it lists (true is not 1), a range what lies within its bounds and on its steps.
+    """
     default = DEFAULT_FEATURE if name == "feature" else parameter_locations()[name].default
     return default if _admits(form, default) else form.candidates()[0]
 

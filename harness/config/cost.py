@@ -30,7 +30,14 @@ PASSES = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Trials, wall time and disk of what is still to be run."""
+    """Trials, wall time and disk of what is still to be run; an estimate, made before anything is.
+
+    Attributes
+    ----------
+    seconds : wall time of the whole, `workers` trainings at once
+    disk_bytes : what it will write: features, exported files, figures
+    controls : trainings of negative controls among them, not counted in `trials`
+    """
 
     trials: int
     seconds: float
@@ -39,7 +46,7 @@ class Cost:
     controls: int = 0
 
 
-Windows = Mapping[str, tuple[int, int]]
+Windows = Mapping[str, tuple[int, int]]  # digest of a data configuration -> training and validation windows
 
 
 def estimate(
@@ -50,10 +57,15 @@ def estimate(
     windows: Windows,
     controls: Sequence[TrialConfig] = (),
 ) -> Cost:
-    """Cost of the next `trials` trials, from random configurations of the space, and of the given controls.
+    """Cost of the next `trials` trials, from the mean of 100 random configurations of the space, and of the controls.
+
+    Trials come in rounds of as many as there are workers; controls are shared out among them::
+
+        seconds = START_S + ceil(trials / workers) mean(training_s) + sum(training_s of the controls) / workers
 
     Parameters
     ----------
+    device : `cpu` or `cuda`
     windows : training and validation windows of each data configuration, by its digest
     """
     configs = space.random_configs(SAMPLES)
@@ -73,7 +85,7 @@ def estimate(
 def estimate_trainings(
     trainings: Sequence[tuple[TrialConfig, float | None]], workers: int, device: str, windows: Windows
 ) -> Cost:
-    """Cost of these very trainings.
+    """Cost of these very trainings; the wall time is at least that of the longest of them.
 
     Parameters
     ----------
@@ -87,7 +99,11 @@ def estimate_trainings(
 
 
 def training_s(config: TrialConfig, device: str, windows: Windows, pace: float | None = None) -> float:
-    """Seconds of one training on one worker; `pace` is in training windows a second, where it was measured."""
+    """Seconds of one training on one worker.
+
+    Without a `pace`: passes over a window, each its multiply-accumulates at the device's `SPEED` and `PASS_S` more.
+    A `pace` (training windows a second, measured) replaces that: a scored window counts as a third of a trained one.
+    """
     train, val = windows[config.data.digest()]
     if pace is not None:
         return _passes(config, train, val) / PASSES / pace + TRIAL_S
@@ -97,12 +113,15 @@ def training_s(config: TrialConfig, device: str, windows: Windows, pace: float |
 
 
 def window_macs(config: TrialConfig) -> int:
-    """Multiply-accumulates of the network for one window."""
+    """Multiply-accumulates of one forward pass over one window: the network's, without the front end's."""
     return config.model.macs(config.feature.num_features, config.feature.num_frames())
 
 
 def augmentation_s(config: TrialConfig) -> float:
-    """Seconds that the augmentation of a training window takes on one core."""
+    """Seconds on one core that augmented waveforms cost a training window: the augmentation, and the features anew.
+
+    0 for masks alone, which are laid over features that are stored.
+    """
     ours = config.augmentation
     noise, reverb = ours.noise_snr_db is not None, ours.reverb_rt60_s > 0
     if not (noise or reverb or ours.gain_db > 0) or ours.augment_share == 0:

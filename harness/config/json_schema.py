@@ -17,7 +17,11 @@ _SCALAR = {"type": ["string", "number", "boolean", "null"]}
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema; a file that it refuses, the harness refuses too."""
+    """The schema of sweep files, with the parameters, samplers and pruners that plug-ins add.
+
+    Law: a file that the schema refuses, the harness refuses too. The converse does not hold: laws that bind several
+    values have no place in a schema.
+    """
     load_plugins()
     schema = Sweep.model_json_schema(by_alias=True)
     forms = TypeAdapter[Any](Parameter).json_schema(by_alias=True, ref_template="#/$defs/{model}")

@@ -89,15 +89,15 @@ class Fixed(_Form):
 
     @property
     def size(self) -> int:
-        """One."""
+        """1: a fixed value has no alternatives, and nothing is searched."""
         return 1
 
     def candidates(self) -> list[Any]:
-        """The values that validation has to look at."""
+        """The one value: what validation tries by itself."""
         return [self.value]
 
     def grid(self) -> Sequence[Scalar]:
-        """Every value, in order."""
+        """The one value: what the grid sampler walks."""
         return [self.value]
 
 
@@ -118,15 +118,15 @@ class Choice(_Form):
 
     @property
     def size(self) -> int:
-        """The number of choices."""
+        """The number of choices, which are distinct."""
         return len(self.choice)
 
     def candidates(self) -> list[Any]:
-        """The values that validation has to look at."""
+        """Every choice: each may break a law of its own, so validation tries them all."""
         return list(self.choice)
 
     def grid(self) -> Sequence[Scalar]:
-        """Every value, in order."""
+        """Every choice, in the file's order."""
         return list(self.choice)
 
 
@@ -154,15 +154,15 @@ class IntRange(_Form):
 
     @property
     def size(self) -> int:
-        """The number of values."""
+        """The number of integers that are steps from the lower bound, both bounds counted."""
         return (self.bounds[1] - self.bounds[0]) // self.step + 1
 
     def candidates(self) -> list[Any]:
-        """The values that validation has to look at."""
+        """The two bounds (one where they are equal): a value beyond a field's limits shows there."""
         return list(dict.fromkeys(self.bounds))
 
     def grid(self) -> Sequence[int]:
-        """Every value, in order."""
+        """Every integer of the range, ascending."""
         return range(self.bounds[0], self.bounds[1] + 1, self.step)
 
 
@@ -190,23 +190,27 @@ class FloatRange(_Form):
 
     @property
     def size(self) -> int | None:
-        """The number of values; None where there is a continuum of them."""
+        """The number of steps, both bounds counted; None for a continuum (no `step`), 1 where the bounds are equal."""
         low, high = self.bounds
         if low == high:
             return 1
         return None if self.step is None else round((high - low) / self.step) + 1
 
     def candidates(self) -> list[Any]:
-        """The values that validation has to look at."""
+        """The two bounds (one where they are equal): a value beyond a field's limits shows there."""
         return list(dict.fromkeys(self.bounds))
 
     def grid(self) -> Sequence[float]:
-        """Every value, in order."""
+        """Every step, ascending; of a continuum there is none, and asking for it is a programming error."""
         assert self.size is not None
         return [self.on_grid(self.bounds[0] + index * (self.step or 0.0)) for index in range(self.size)]
 
     def on_grid(self, value: float) -> float:
-        """The nearest step, always by the same arithmetic: an equal value has an equal fingerprint."""
+        """The step nearest to `value`, at most the upper bound; of a continuum the value itself.
+
+        Samplers and the grid reach a step by different sums of floats. Put on it by one arithmetic, an equal value has
+        equal bits, and a trial an equal fingerprint.
+        """
         if self.step is None:
             return value
         low, high = self.bounds
@@ -262,7 +266,10 @@ SEARCHABLE_DATA = ("subset", "train_windows", "voice_variants", "pitch_semitones
 
 
 class ParameterLocation(BaseModel):
-    """Where a parameter lives in a `TrialConfig`."""
+    """Where a parameter lives in a `TrialConfig`: its section, its field, and the front end that has the field.
+
+    `front_end` is None for whatever is no front end's; `mfcc.n_mels` is (feature, n_mels, mfcc).
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -304,7 +311,7 @@ class ParameterLocation(BaseModel):
 
     @property
     def description(self) -> str:
-        """The field's own description, for the schema and the errors."""
+        """The field's own description, as the schema and the errors show it; "" where it has none."""
         if self._model is None:
             return "Front end: waveform -> features."
         return self._model.model_fields[self.field].description or ""
@@ -312,7 +319,11 @@ class ParameterLocation(BaseModel):
 
 @cache
 def parameter_locations() -> dict[str, ParameterLocation]:
-    """Every searchable parameter's name and place, in the order in which they are sampled."""
+    """Every searchable parameter's name and place, in the order in which they are sampled.
+
+    Data, front end, the front ends' own fields (`kind.field`), network, training, augmentation. The order is part of a
+    study: samplers draw one parameter after the other.
+    """
     load_plugins()
     found = {name: ParameterLocation(section="data", field=name) for name in SEARCHABLE_DATA}
     found["feature"] = ParameterLocation(section="feature", field="kind")

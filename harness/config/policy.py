@@ -124,7 +124,10 @@ class Policy(_Section):
     variants: VariantTolerances
 
     def differences_from(self, default: Policy) -> dict[str, dict[str, Any]]:
-        """Each bound that is not `default`'s: `{"quality.max_ece": {"default": 0.1, "policy": 0.05}}`."""
+        """Each bound that is not `default`'s: `{"quality.max_ece": {"default": 0.1, "policy": 0.05}}`.
+
+        A promotion's evidence states them, so that a policy of one's own is never taken for the shipped one.
+        """
         own, usual = (policy.flat() for policy in (self, default))
         return {key: {"default": usual[key], "policy": own[key]} for key in own if own[key] != usual[key]}
 
@@ -140,7 +143,7 @@ class Policy(_Section):
 
 
 def sections_of(kind: type[Policy]) -> dict[str, type[BaseModel]]:
-    """The sections of policies by name."""
+    """The sections of a policy type by name: those of its fields that are models, `guards` too where there is one."""
     return {
         key: section
         for key, field in kind.model_fields.items()
@@ -153,7 +156,10 @@ SECTIONS = sections_of(Policy)
 
 @dataclass(frozen=True)
 class Bound:
-    """A number that comes with a plug-in's guard; `ge` and `le` are what a policy file may set it to."""
+    """A number that comes with a plug-in's guard, `default` where a policy is silent.
+
+    `ge` and `le` (None: no limit) are what a policy file may set it to, both included.
+    """
 
     name: str
     default: float
@@ -166,7 +172,7 @@ GUARD_BOUNDS: dict[str, Bound] = {}
 
 
 def add_bound(bound: Bound) -> None:
-    """Let policies hold this bound.
+    """Let policies hold this bound, under `guards`; adding an equal one again does nothing.
 
     Raises
     ------
@@ -179,7 +185,7 @@ def add_bound(bound: Bound) -> None:
 
 
 def policy_type() -> type[Policy]:
-    """Policy, with a section `guards` where plug-ins brought bounds."""
+    """The type that policy files are read as: `Policy`, with a section `guards` where plug-ins brought bounds."""
     load_plugins()
     return _with(tuple(GUARD_BOUNDS.values()))
 

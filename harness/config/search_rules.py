@@ -93,9 +93,10 @@ PRUNERS.update(dict.fromkeys(("median", "patient", "halving", "hyperband", "none
 
 
 def rule_of(registry: Mapping[str, type[_Rule]]) -> Callable[[Any], Any]:
-    """What a sweep file says of a rule, as the rule's own fields where a plug-in brought it.
+    """Make the validator that reads a sweep file's `sampler:` or `pruner:`.
 
-    `sampler: tpe` is short for `sampler: {type: tpe}`.
+    `sampler: tpe` is short for `sampler: {type: tpe}`. A rule that a plug-in brought is read, strictly, as its own
+    class; the shipped ones are left to the field's own type, whose errors name their places in the file.
     """
 
     def read(raw: Any) -> Any:

@@ -1,4 +1,8 @@
-"""Parameters <-> Optuna's distributions -> `TrialConfig`."""
+"""The space that a sweep searches: asked of an Optuna trial, walked, drawn from, and made into a `TrialConfig`.
+
+Values are a flat dict of parameter names, `{"feature": "mfcc", "mfcc.n_mels": 40}`: only of those that are active, for
+a parameter exists in a trial only where its front end is chosen and its `when:` holds.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from data.config import DataConfig
+from data.errors import FieldError
 from harness.config.parameters import (
     Choice,
     Fixed,
@@ -35,7 +40,7 @@ DEFAULT_FEATURE = "mfcc"
 
 
 class Suggester(Protocol):
-    """The three questions that an `optuna.Trial` answers."""
+    """The three questions that an `optuna.Trial` answers, so that a space knows no Optuna."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar: ...  # noqa: D102
 
@@ -47,7 +52,18 @@ class Suggester(Protocol):
 
 
 class SearchSpace:
-    """The sweep's parameters, parents before the parameters that depend on them."""
+    """The sweep's parameters, parents before the parameters that depend on them.
+
+    Attributes
+    ----------
+    parameters : name -> form, in sampling order
+    skipped : front end -> why it cannot be computed on this machine; whoever opens the study fills it in
+
+    Raises
+    ------
+    FieldError
+        The conditions go round in a circle.
+    """
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
@@ -56,11 +72,14 @@ class SearchSpace:
 
     @property
     def searched(self) -> tuple[str, ...]:
-        """The parameters that differ between trials."""
+        """The parameters that may differ between trials: those with more than one value."""
         return tuple(name for name, form in self.parameters.items() if form.size != 1)
 
     def suggest(self, trial: Suggester) -> Values:
-        """Ask an Optuna trial for the value of every parameter that is active in it."""
+        """Ask an Optuna trial for the value of every parameter that is active in it.
+
+        Parents come first: what was answered decides what is asked next. A parameter of one value is never asked for.
+        """
         values: Values = {}
         for name, form in self.parameters.items():
             if self.is_active(name, values):
@@ -68,7 +87,13 @@ class SearchSpace:
         return values
 
     def config(self, values: Mapping[str, Scalar]) -> TrialConfig:
-        """The frozen configuration of one set of active values."""
+        """The frozen configuration of one set of active values; a field that has none keeps its default.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            The values break a law together.
+        """
         sections: dict[str, Values] = {section: {} for section in typing.get_args(Section)}
         for name, value in values.items():
             place = parameter_locations()[name]
@@ -82,8 +107,8 @@ class SearchSpace:
 
         Raises
         ------
-        ValueError
-            There are more of them than anybody would prepare.
+        FieldError
+            There are more than `MAX_DATA_CONFIGS`, which nobody would prepare.
         """
         data = [name for name in self.parameters if parameter_locations()[name].section == "data"]
         found: dict[str, DataConfig] = {}
@@ -91,14 +116,18 @@ class SearchSpace:
             config = self._data({name: values[name] for name in data if name in values})
             found[config.digest()] = config
             if len(found) > MAX_DATA_CONFIGS:
-                raise ValueError(
+                raise FieldError(
                     f"{' and '.join(data)} give more than {MAX_DATA_CONFIGS} sets of data, each of which is "
-                    "prepared and audited before the first trial: list fewer choices"
+                    "prepared and audited before the first trial: list fewer choices",
+                    *data,
                 )
         return list(found.values())
 
     def combinations(self) -> Iterator[Values] | None:
-        """Every distinct set of active values that is not skipped, in a fixed order; None for an endless space."""
+        """Every distinct set of active values that is not skipped, in a fixed order.
+
+        None for an endless space: a parameter is a continuum, or there are more than `MAX_ENUMERATED` sets.
+        """
         if any(form.size is None or form.size > MAX_ENUMERATED for form in self.parameters.values()):
             return None
         # Counted by walking: parameters that exclude each other do not multiply.
@@ -108,23 +137,26 @@ class SearchSpace:
         return (values for values in self._walk(list(self.parameters), {}, _grid) if not self._skips(values))
 
     def corners(self) -> Iterator[Values]:
-        """The ends of every range of the front ends, whose fields have laws that bind several of them."""
+        """Every combination of the candidates of the front ends' parameters: choices, and the ends of ranges.
+
+        Their laws bind several fields (n_mels and n_fft), so that no value can be checked by itself.
+        """
         names = [name for name in self.parameters if parameter_locations()[name].section == "feature"]
         return self._walk(self._with_parents(names), {}, lambda form: form.candidates())
 
     def random_values(self, count: int) -> Iterator[Values]:
-        """Random sets of active values, always the same ones."""
+        """`count` random sets of active values that are not skipped, always the same ones for a sweep's seed."""
         source = _RandomSuggester(random.Random(derived_seed("samples", self.sweep.seed)))
         drawn = (self.suggest(source) for _ in itertools.count())
         return itertools.islice((values for values in drawn if not self._skips(values)), count)
 
     def external_front_ends(self) -> list[FrontEnd]:
-        """Every front end of the space that needs a file from elsewhere."""
+        """Every front end of the space that needs a file from elsewhere, with all its fields, each once."""
         found = (self._external(values) for values in self._features())
         return list(dict.fromkeys(front_end for front_end in found if front_end is not None))
 
     def nothing_left(self) -> bool:
-        """Whether every front end of the space is skipped."""
+        """Whether every front end of the space is skipped, so that no trial can be made."""
         return all(self._skips(values) for values in self._features())
 
     def reason_to_skip(self, config: TrialConfig) -> str | None:
@@ -179,7 +211,10 @@ class SearchSpace:
         return [name for name in self.parameters if name in wanted]
 
     def is_active(self, name: str, values: Mapping[str, Scalar]) -> bool:
-        """Whether a parameter exists in a trial whose parents have these values."""
+        """Whether a parameter exists in a trial whose parents have these values.
+
+        Its front end is the one chosen, and every parent in its `when:` is active and has one of the values wanted.
+        """
         kind = parameter_locations()[name].front_end
         if kind is not None and values.get("feature", DEFAULT_FEATURE) != kind:
             return False
@@ -244,11 +279,11 @@ def _parents(name: str, form: Form) -> set[str]:
 
 
 def _parents_first(parameters: Mapping[str, Form]) -> dict[str, Form]:
-    """Order parameters as `places` does, whatever order a file has, but parents before their dependants.
+    """Order parameters as `parameter_locations` does, whatever order a file has, but parents before their dependants.
 
     Raises
     ------
-    ValueError
+    FieldError
         The conditions go round in a circle.
     """
     ordered: dict[str, Form] = {}
@@ -256,6 +291,8 @@ def _parents_first(parameters: Mapping[str, Form]) -> dict[str, Form]:
     while waiting:
         free = next((name for name in waiting if not _parents(name, waiting[name]) & set(waiting)), None)
         if free is None:
-            raise ValueError(f"the conditions of {', '.join(waiting)} depend on each other in a circle")
+            message = f"the conditions of {', '.join(waiting)} depend on each other in a circle"
+            places = [parameter_locations()[name] for name in waiting if name != "feature"]
+            raise FieldError(message, *(place.field for place in places))
         ordered[free] = waiting.pop(free)
     return ordered

@@ -17,7 +17,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 def slug(text: str) -> str:
-    """A study's name from any text: letters, digits, dot, dash and underscore, 80 at most."""
+    """A study's name from any text, one that `NAME` admits: other characters become dashes; `sweep` for none left."""
     kept = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in text
     )
@@ -98,7 +98,11 @@ class Sweep(_Section):
         return value
 
     def digest(self) -> str:
-        """Hex sha256 of what decides which trials are run; budget, workers, controls and baseline decide none."""
+        """Hex sha256 of what decides which trials are run; budget, workers, controls and baseline decide none.
+
+        A study is continued under an equal digest only. Fields that came later are left out where they have the value
+        that was true before them, so that older studies go on.
+        """
         relevant = self.model_dump(
             mode="json",
             exclude={"name", "description", "budget", "controls", "baseline", "workers"},

@@ -26,7 +26,11 @@ _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 def replace_folder(aside: Path, final: Path) -> None:
-    """Let `final` be the folder that was made at `aside`, beside it; what `final` was is deleted."""
+    """Let `final` be the folder that was made at `aside`, beside it; what `final` was is deleted.
+
+    Law: a kill at any moment loses neither: `final` is the old folder or the new one, whole. Where the swap takes two
+    renames, a kill between them leaves no `final`, which the next call puts back.
+    """
     _recover(final)
     failpoint("swap.before")
     if not os.path.lexists(final):
@@ -46,7 +50,13 @@ def replace_folder(aside: Path, final: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange two names in one system call; False where this system or file system has none."""
+    """Exchange two names in one system call; False, and nothing done, where this system or file system has none.
+
+    Raises
+    ------
+    OSError
+        The call exists and failed: a name is missing, or may not be changed.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     first, second = os.fsencode(one), os.fsencode(other)
     if sys.platform == "linux" and hasattr(libc, "renameat2"):

@@ -1,6 +1,14 @@
-"""Room on the disks: asked before a launch, and whenever something could not be stored.
+"""Free space on the disks: asked before a launch, and whenever something could not be stored.
 
 A full disk is nobody's mistake but the machine's: it stops the sweep, which goes on with the same command.
+What is asked depends on what is at hand::
+
+    a launch is planned                 require_free_space         raises before anything is written
+    one exception, by itself            says_disk_full             its own errno
+    an exception and what it came of    is_disk_full_error         any errno of the chain: libraries wrap
+    only a text, from another process   disk_full_reason           the disks themselves, then the words
+    only folders                        first_full_disk            the disks themselves
+    a block that may meet any of it     disk_full_as_out_of_space  raises `OutOfSpaceError`
 """
 
 from __future__ import annotations
@@ -14,20 +22,19 @@ from typing import TypeGuard
 
 from harness.core.errors import FailedError
 
-MIN_FREE_BYTES = 500_000_000
-
-# Less is too little for a checkpoint, a database's page or an artifact.
+MIN_FREE_BYTES = 500_000_000  # what a launch leaves free of its disk
+# A disk with less is full: it is too little for a checkpoint, a database's page or an artifact.
 DISK_FULL_BELOW_BYTES = 4_000_000
 # How a full disk is told by servers, databases and libraries.
 _WORDS = ("No space left", "disk is full", "Disk quota exceeded")
 
 
 class OutOfSpaceError(FailedError, OSError):
-    """A disk is full: the loop stops, its trainings are not failed."""
+    """A disk is full, or would be: the sweep stops, and no trial is marked failed for it."""
 
 
 def out_of_space_error(what: str) -> OutOfSpaceError:
-    """The one message about a full disk; `what` says which."""
+    """The error of a running sweep whose disk is full; `what` says which, and the rest is always the same advice."""
     return OutOfSpaceError(
         f"{what}: the sweep stops, no trial fails and nothing that was stored is lost; free some space and run the "
         "same command again to go on"
@@ -35,7 +42,12 @@ def out_of_space_error(what: str) -> OutOfSpaceError:
 
 
 def require_free_space(place: Path, bytes_: float) -> None:
-    """Refuse a launch that is expected to write more than there is room for.
+    """Refuse a launch that is expected to write more than is free: `bytes_` and `MIN_FREE_BYTES` beside them.
+
+    Parameters
+    ----------
+    place : a folder on the disk that is written to
+    bytes_ : what the launch is expected to write
 
     Raises
     ------
@@ -52,7 +64,10 @@ def require_free_space(place: Path, bytes_: float) -> None:
 
 
 def disk_full_reason(places: Iterable[Path], problem: str) -> str | None:
-    """Which disk is full, where `problem`, with which something was not stored, comes of that; else None."""
+    """Say which disk is full where that explains `problem`, the text with which something was not stored; else None.
+
+    Another process met it, so there is no exception to ask: first the folders' disks are looked at, then the words.
+    """
     place = first_full_disk(places)
     if place is not None:
         return f"no space left in {place}"
@@ -60,7 +75,10 @@ def disk_full_reason(places: Iterable[Path], problem: str) -> str | None:
 
 
 def first_full_disk(places: Iterable[Path]) -> Path | None:
-    """The first of these folders that is full."""
+    """The first of these folders whose disk has less than `DISK_FULL_BELOW_BYTES` free; None where none has.
+
+    Folders that are missing are passed over.
+    """
     for place in places:
         with suppress(FileNotFoundError):
             if shutil.disk_usage(place).free < DISK_FULL_BELOW_BYTES:
@@ -69,7 +87,10 @@ def first_full_disk(places: Iterable[Path]) -> Path | None:
 
 
 def is_disk_full_error(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came of, is of a full disk: libraries say so in words of their own."""
+    """Whether an error, or any in its chain of causes and contexts, is of a full disk.
+
+    Libraries wrap the system's error in types of their own, whose text says something else.
+    """
     while error is not None:
         if says_disk_full(error):
             return True
@@ -78,13 +99,19 @@ def is_disk_full_error(error: BaseException | None) -> bool:
 
 
 def says_disk_full(error: BaseException) -> TypeGuard[OSError]:
-    """Whether this very error, whatever it came of, is of a full disk."""
+    """Whether this very error is the system's own about a full disk (ENOSPC) or a used-up quota (EDQUOT).
+
+    The narrow question: what only came of one is another error (see `is_disk_full_error`).
+    """
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def disk_full_as_out_of_space(places: Iterable[Path]) -> Iterator[None]:
-    """Say which disk is full where this block fails for that; a failed write itself names no file."""
+    """Raise `OutOfSpaceError`, which names the disk, where this block fails for a full one.
+
+    A failed write itself names no file, so the first full one of `places` is named. Other errors pass as they are.
+    """
     try:
         yield
     except OSError as error:

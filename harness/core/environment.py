@@ -1,10 +1,11 @@
-"""Nothing of a run is told to third parties by the libraries; who wants to tell sets the variable."""
+"""The libraries tell third parties nothing of a run; whoever wants them to sets the variables before."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 
+# What switches the libraries' telemetry off: MLflow, the Hugging Face hub, DVC, and those that heed DO_NOT_TRACK.
 OFF = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -14,13 +15,16 @@ OFF = {
 
 
 def disable_telemetry() -> None:
-    """Set the variables in this process, for itself and for what it starts."""
+    """Switch telemetry off in this process and in all that it starts; a variable that is set already stays."""
     for name, value in OFF.items():
         os.environ.setdefault(name, value)
 
 
 def quiet_environment() -> dict[str, str]:
-    """The environment of processes that run MLflow: no telemetry, no job runner, short retries."""
+    """A copy of the environment for processes that run MLflow: no telemetry, no job runner, synchronous logging.
+
+    MLFLOW_TRACKING_URI is taken out: a server of ours must not talk to whatever server the user has elsewhere.
+    """
     settings = {
         **OFF,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

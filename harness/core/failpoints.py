@@ -22,11 +22,14 @@ _passes: Counter[str] = Counter()
 
 
 class FailpointError(RuntimeError):
-    """What `raise` raises."""
+    """What the action `raise` raises: an error that no code expects."""
 
 
 def failpoint(name: str) -> None:
-    """Do here what the environment asks for at this place."""
+    """Die, fail or wait here, where HARNESS_FAILPOINT names this place and this pass through it.
+
+    Without the variable it does nothing: the calls stand in the shipped code, so that tests kill what users run.
+    """
     wanted = os.environ.get(VARIABLE)
     if not wanted:
         return
@@ -47,7 +50,7 @@ def failpoint(name: str) -> None:
 
 
 def _first() -> bool:
-    """Whether no process was here before, where that counts."""
+    """Whether no process passed here before, by the marker file of HARNESS_FAILPOINT_ONCE; True where it is unset."""
     marker = os.environ.get(ONCE)
     if not marker:
         return True
@@ -59,7 +62,10 @@ def _first() -> bool:
 
 
 def acknowledged(text: str) -> None:
-    """Note in the ledger, in one write, something that this process was told is safe."""
+    """Append a line to HARNESS_LEDGER: something that this process was told is safely stored.
+
+    One write in append mode is whole whatever kills the process; tests hold the record against the ledger.
+    """
     ledger = os.environ.get(LEDGER)
     if not ledger:
         return

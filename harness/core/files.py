@@ -17,8 +17,8 @@ from typing import Any
 
 from models.files import sync, write_atomic
 
-PRIVATE = 0o077
-_of_user: list[int] = []
+PRIVATE = 0o077  # the umask under which files are their user's alone
+_of_user: list[int] = []  # the user's own umask, once for each `private_files` that is open
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -29,7 +29,7 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and what it lies in, where they are not there yet."""
+    """Make a folder and its parents where they are missing, each name synced into the folder that holds it."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -38,30 +38,33 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable: a file that is synced may still be nameless after a loss of power."""
     sync(folder)
 
 
 def sync_tree(folder: Path) -> None:
-    """Make all that lies in a folder durable."""
+    """Make every file below a folder durable, and every name, the folder itself last."""
     for path in (*folder.rglob("*"), folder):
         sync(path)
 
 
 def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file."""
+    """Hex sha256 of a file's bytes, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON aside, fsync, rename: a reader sees the old file or the new one, whole."""
+    """Write JSON as `write_text_atomic` does: indented by 2, keys sorted, text as it is (not escaped to ASCII)."""
     write_text_atomic(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False))
 
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """In this block a file that is made is readable by its user alone."""
+    """In this block a file that is made is readable by its user alone (umask 077); `to_share` opens it up again.
+
+    The umask belongs to the process: threads share it.
+    """
     before = os.umask(PRIVATE)
     _of_user.append(before if not _of_user else _of_user[-1])
     try:
@@ -73,7 +76,7 @@ def private_files() -> Iterator[None]:
 
 @contextmanager
 def to_share() -> Iterator[None]:
-    """In this block files are made as the user's own umask says."""
+    """In this block files are made as the user's own umask says, even inside `private_files`."""
     before = os.umask(user_umask())
     try:
         yield
@@ -82,7 +85,7 @@ def to_share() -> Iterator[None]:
 
 
 def user_umask() -> int:
-    """The umask that the user chose."""
+    """The umask that this process was started with, whatever `private_files` set since."""
     if _of_user:
         return _of_user[-1]
     current = os.umask(PRIVATE)

@@ -6,7 +6,7 @@ import math
 
 
 def format_duration(seconds: float | None) -> str:
-    """A time span as people say it: 40 s, 12 min, 3.5 h."""
+    """A time span as people say it: 40 s, 12 min, 3.5 h; `?` for None, an unknown one. Never below 1 s."""
     if seconds is None:
         return "?"
     if seconds < 90:
@@ -15,13 +15,13 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_size(num_bytes: float) -> str:
-    """Bytes as people read them: `512 B`, `1.5 GB`."""
+    """Bytes as people read them, in powers of 1000: `512 B`, `1.5 GB`."""
     power = min(4, max(0, int(math.log10(max(num_bytes, 1)) / 3)))
     value = num_bytes / 1000**power
     return f"{value:.0f} B" if power == 0 else f"{value:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of what an error says, or its name."""
+    """The first line of what an error says, or its type's name where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Which code, which libraries and whose hands: what every run of a launch carries."""
+"""Where a run comes from: code, libraries, user and device, as tags of every run of a launch."""
 
 from __future__ import annotations
 
@@ -9,22 +9,37 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+# Distributions whose version may change a number; of onnxruntime's two one is enough.
 LIBRARIES = (
-    "diarization-harness", "torch", "torchaudio", "optuna", "mlflow", "onnx", "onnxruntime-gpu", "onnxruntime",
+    "diarization-harness",
+    "torch",
+    "torchaudio",
+    "optuna",
+    "mlflow",
+    "onnx",
+    "onnxruntime-gpu",
+    "onnxruntime",
     "numpy",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Tags of a run and the versions that go into an exported file."""
+    """Tags of a run (`version.torch`, `mlflow.user`), and the versions by distribution that an exported file states."""
 
     tags: Mapping[str, str]
     versions: Mapping[str, str]
 
 
 def provenance(device: str) -> Provenance:
-    """Versions of what is installed, the commit of the code, the user and the kind of device."""
+    """Versions of what is installed, the commit of the code and of the working directory, the user, the device.
+
+    What cannot be found out is left out: no git, no commit; the user is then `unknown`.
+
+    Parameters
+    ----------
+    device : `cpu` or `cuda`
+    """
     versions = {name: version for name in LIBRARIES if (version := _version(name))}
     tags = {f"version.{name}": version for name, version in versions.items()}
     tags |= {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}

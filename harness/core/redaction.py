@@ -37,7 +37,12 @@ _FORMS = re.compile(
 
 
 def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
-    """The text without the secrets in it."""
+    """The text with every secret in it replaced by `HIDDEN`.
+
+    Parameters
+    ----------
+    environment : whose variables hold secrets; None is this process's own
+    """
     for secret in _secrets(os.environ if environment is None else environment):
         text = text.replace(secret, HIDDEN)
     text = _IN_URL.sub(f"{HIDDEN}@", text)
@@ -46,7 +51,7 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
 
 
 def holds_secret(text: str, environment: Mapping[str, str] | None = None, *, prose: bool = False) -> bool:
-    """Whether a text that a person wrote holds a secret.
+    """Whether a text that a person wrote holds a secret, so that it can be refused instead of altered.
 
     What the environment hides counts where it is no word, and in `prose` what has a secret's form or place where it
     has a digit: "count each token: speaker" has none.
@@ -66,7 +71,7 @@ def _is_word(secret: str) -> bool:
 
 
 def is_called_secret(name: str) -> bool:
-    """Whether a variable or a key of this name holds a secret."""
+    """Whether a variable or key is called like one that holds a secret: `DB_PASSWORD`, `api_key`, `hf_token`."""
     return bool(_NAME.search(name))
 
 
@@ -105,7 +110,10 @@ class _Redacting(io.TextIOWrapper):
 
 
 def redact_output() -> None:
-    """From here on nothing that this process prints holds a secret."""
+    """From here on nothing that this process prints to stdout or stderr holds a secret; a second call does nothing.
+
+    A stream that is no `io.TextIOWrapper` stays as it is.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, _Redacting):

@@ -11,7 +11,16 @@ from platformdirs import user_cache_path
 
 @dataclass(frozen=True)
 class Settings:
-    """The record, the corpora, the cache, the workers and the device."""
+    """The record, the corpora, the cache, the workers and the device.
+
+    Attributes
+    ----------
+    record : folder of the studies, runs and artifacts
+    cache : folder of prepared data and fetched corpora, shared by processes
+    data_root : folder of the corpora on disk; None where a corpus needs none
+    workers : trainings at once; None is one a core, or a GPU slot
+    device : auto, cpu or cuda, see `resolved_device`
+    """
 
     record: Path
     cache: Path

@@ -1,4 +1,4 @@
-"""INT, TERM and HUP in one hand for the time of a block."""
+"""The signals that ask a program to stop, INT, TERM and HUP, handled as one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 
 class Stopped(KeyboardInterrupt):
-    """INT, TERM or HUP ended the work; the same command goes on with it."""
+    """INT, TERM or HUP ended the work; the same command goes on with it. `number` is the signal's.
+
+    A KeyboardInterrupt, so that no `except Exception` on the way swallows it.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -21,14 +24,21 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def ignore_signals() -> None:
-    """Of a process that is just ending after a signal: another one would take its exit code away."""
+    """Ignore them from here on, in a process that is ending after one: another would take its exit code away."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def handling_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Handle the signals that stop a program by one function; only the main thread can."""
+    """In this block the signals call `handler`; afterwards what handled them before does again.
+
+    Only the main thread can set handlers: in another the block runs as it is.
+
+    Parameters
+    ----------
+    handler : (number, frame), as `signal.signal` takes it
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -13,7 +13,12 @@ from harness.metrics.intervals import clustered_interval
 
 
 def subset_lines(scores: Mapping[str, Mapping[str, float | int]]) -> list[str]:
-    """One line a subset, where there are several: its score never hides in the pooled one."""
+    """One line a subset, where there are several: its score never hides in the pooled one.
+
+    Parameters
+    ----------
+    scores : as `scores_by_subset` gives them
+    """
     if len(scores) < 2:
         return []
     return [
@@ -24,13 +29,13 @@ def subset_lines(scores: Mapping[str, Mapping[str, float | int]]) -> list[str]:
 
 
 def scores_by_subset(correct: Any, manifest: Manifest) -> dict[str, dict[str, float | int]]:
-    """Return subset -> its balanced accuracy with the clustered interval, in the manifest's own order.
+    """Return subset -> balanced_accuracy, low and high (95 %, see `clustered_interval`), windows and clusters.
 
-    Every subset is balanced by itself, so that its accuracy is its balanced accuracy.
+    Every subset is balanced by itself, so that its share of right windows is its balanced accuracy.
 
     Parameters
     ----------
-    correct : (window,) bool, whether each prediction is right
+    correct : (window,) bool, whether each prediction is right, in the manifest's own order
     """
     correct = np.asarray(correct, dtype=bool)
     subsets, clusters = np.array(manifest.subsets()), np.array(manifest.clusters())

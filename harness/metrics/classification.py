@@ -14,12 +14,12 @@ class MetricsError(InputError):
 
 
 def softmax(logits: npt.ArrayLike) -> Floats:
-    """Probabilities (window, class) of logits (window, class)."""
+    """Probabilities of logits, both (window, class) float64: `exp(z_c) / sum_k exp(z_k)`, without overflow."""
     return np.asarray(np.exp(_log_softmax(np.asarray(logits, dtype=np.float64))))
 
 
 def binary_metrics(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, float]:
-    """Metrics of one split.
+    """Metrics of one split, all over windows: clusters play no part here, and intervals are `clustered_interval`'s.
 
     ``loss`` (mean cross-entropy, nats), ``accuracy``, ``balanced_accuracy`` (mean of the recalls),
     ``auc`` (ties count half), ``recall_0``, ``recall_1``, ``predicted_positive`` (share predicted 1).
@@ -29,6 +29,11 @@ def binary_metrics(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, fl
     ----------
     logits : (window, 2) finite
     labels : (window,) of 0 or 1, both present
+
+    Raises
+    ------
+    MetricsError
+        Other shapes, no window, a logit that is not finite, a label that is not 0 or 1, one class alone.
     """
     scores, truth = _checked(logits, labels)
     predicted = scores.argmax(axis=1)
@@ -46,9 +51,10 @@ def binary_metrics(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, fl
 
 
 def roc_points(logits: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Receiver operating characteristic from (0, 0) to (1, 1): false and true positive rates.
+    """Receiver operating characteristic: false and true positive rates, (point,) each, from (0, 0) to (1, 1).
 
-    One point per distinct score, so the trapezoid area under it is ``auc`` exactly.
+    The score of a window is the difference of its logits. One point per distinct score, so the trapezoid area under
+    it is ``auc`` exactly. Arguments and errors are those of `binary_metrics`.
     """
     scores, truth = _checked(logits, labels)
     difference = scores[:, 1] - scores[:, 0]
@@ -64,11 +70,18 @@ def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLi
     """Mean distance between confidence and accuracy over ``bins`` equal bins (Guo et al. 2017).
 
     ``sum_b |B_b|/n |accuracy(B_b) - confidence(B_b)|``; confidence is the larger class's probability.
+    A calibrated model is above 0 too: the noise of each bin counts as distance, the more the fewer windows it holds.
 
     Parameters
     ----------
     probabilities : (window, 2), or (window,) of class 1
     labels : (window,) of 0 or 1
+    bins : of equal width over [0, 1], each with its upper end
+
+    Raises
+    ------
+    MetricsError
+        No bin, a probability outside [0, 1], or shapes and labels that `binary_metrics` refuses.
     """
     given = np.asarray(probabilities, dtype=np.float64)
     both = np.stack([1 - given, given], axis=1) if given.ndim == 1 else given

@@ -4,5 +4,5 @@ FEW_CLUSTERS = 10  # below this an interval is printed, and never counts as evid
 
 
 def few_clusters_note(clusters: int) -> str:
-    """What stands beside K where it is too small to claim anything."""
+    """What stands beside K, the number of clusters, where it is too small to claim anything; "" elsewhere."""
     return ", few clusters" if clusters < FEW_CLUSTERS else ""

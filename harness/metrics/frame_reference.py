@@ -34,7 +34,7 @@ class Rule:
 
 
 def overlap_regions(turns: Annotation) -> Timeline:
-    """Return where two speakers or more are active.
+    """Return where two speakers or more are active, in seconds of the recording.
 
     ::
 

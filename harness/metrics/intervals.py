@@ -1,7 +1,8 @@
 """What a score on clustered windows may claim: pure functions of numbers, no torch.
 
 Windows of one speaker are right or wrong together, so a thousand windows of fifteen speakers carry
-the evidence of a few dozen. Everything here counts evidence in that currency.
+the evidence of a few dozen. Everything here counts evidence in that currency. A cluster is what windows are not
+independent within: a speaker, a group of speakers who were mixed with each other, meetings that share a speaker.
 """
 
 import math
@@ -29,7 +30,13 @@ class StatisticsError(InputError):
 class ClusteredInterval:
     """A proportion with an interval that knows its clusters.
 
-    ``icc`` is the intraclass correlation, ``deff`` the design effect, ``n_eff = windows / deff``.
+    Attributes
+    ----------
+    value : share of right windows; low and high its bounds, all in [0, 1]
+    windows, clusters : how many of each
+    icc : intraclass correlation, see `intraclass_correlation`
+    deff : design effect (Kish 1965), how many times the variance is that of as many independent windows; 1 or more
+    n_eff : ``windows / deff``, as many independent windows as would say as much
     """
 
     value: float
@@ -43,7 +50,7 @@ class ClusteredInterval:
 
     @property
     def few_clusters(self) -> bool:
-        """Whether there are too few clusters for the interval to count as evidence."""
+        """Whether there are too few clusters (below 10) for the interval to count as evidence."""
         return self.clusters < FEW_CLUSTERS
 
     def __str__(self) -> str:
@@ -75,6 +82,11 @@ def intraclass_correlation(correct: npt.ArrayLike, clusters: Clusters) -> float:
     ----------
     correct : (window,) of 0 or 1
     clusters : (window,) cluster names, in any order
+
+    Raises
+    ------
+    StatisticsError
+        No window, other shapes, or a value that is neither 0 nor 1.
     """
     sizes, hits = _by_cluster(correct, clusters)
     return _icc(sizes, hits)
@@ -88,7 +100,7 @@ def clustered_interval(
 ) -> ClusteredInterval:
     """Wilson interval with n_eff windows and Student's t with K - 1 degrees of freedom.
 
-    ``deff = 1 + (n/K - 1) max(rho, 0)``, ``n_eff = n / deff``; then Wilson (1927)::
+    ``deff = 1 + (n/K - 1) max(rho, 0)`` (Kish 1965, of the mean cluster), ``n_eff = n / deff``; then Wilson (1927)::
 
         (p + t^2/2n_eff +- t sqrt(p(1-p)/n_eff + t^2/4n_eff^2)) / (1 + t^2/n_eff)
 
@@ -104,6 +116,11 @@ def clustered_interval(
     clusters : (window,) cluster names, in any order
     level : confidence of the interval, in (0, 1)
     side : ``two``, or ``lower`` for a one-sided lower bound (``high`` is then 1)
+
+    Raises
+    ------
+    StatisticsError
+        A level outside (0, 1), no window, other shapes, or a value that is neither 0 nor 1.
     """
     if not 0 < level < 1:
         raise StatisticsError(f"level must lie in (0, 1), not {level}: 0.95 means 95 %")
@@ -121,7 +138,7 @@ def clustered_interval(
 
 
 def lower_median(values: Sequence[float]) -> float:
-    """Middle value; of an even number the smaller of the two, so that it is always one of them."""
+    """Middle value of one or more; of an even number the smaller of the two, so that it is always one of them."""
     return sorted(values)[(len(values) - 1) // 2]
 
 
@@ -137,6 +154,15 @@ def trailing_median_score(per_epoch: Sequence[float], window: int = 3) -> Score:
     While there are fewer epochs than the window, their lower median counts. Of equal medians the
     earliest window wins, and in it the latest epoch with that value: so the score's epoch only ever
     moves to one of the last ``window`` epochs, and a trainer need keep no more weights than those.
+
+    Parameters
+    ----------
+    per_epoch : (epoch,) finite
+
+    Raises
+    ------
+    StatisticsError
+        No epoch, a value that is not finite, a window below 1.
     """
     if window < 1:
         raise StatisticsError(f"window must be at least 1 epoch, not {window}")
@@ -152,7 +178,7 @@ def trailing_median_score(per_epoch: Sequence[float], window: int = 3) -> Score:
 
 
 def lag1_correlation(series: Sequence[float]) -> float:
-    """Correlation of a series with itself one epoch later, about the common mean; 0 where undefined.
+    """Correlation of a series (epoch,) with itself one epoch later, about the common mean; 0 where undefined.
 
     ``sum (x_t - m)(x_t+1 - m) / sum (x_t - m)^2``: a constant or a series under 3 values gives 0.
     """
@@ -177,8 +203,13 @@ def optimism(p: float, n_eff: float, trials: int, epochs: int, r: float, rank: i
     p : accuracy around which the looks scatter
     n_eff : effective windows of the validation set, see `ClusteredInterval`
     trials, epochs : looks taken
-    r : lag-1 correlation between the epochs of a trial, see `lag1_correlation`
+    r : lag-1 correlation between the epochs of a trial, see `lag1_correlation`; at 1 a trial is one look
     rank : j, of the trial among the trials: 1 is the best
+
+    Raises
+    ------
+    StatisticsError
+        A number outside its range.
     """
     if not 0 <= p <= 1:
         raise StatisticsError(f"p is a share in [0, 1], not {p}")

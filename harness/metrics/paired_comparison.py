@@ -24,9 +24,12 @@ Floats = npt.NDArray[np.float64]
 class Difference:
     """Share of right windows of one model less that of another, on the same windows.
 
-    ``needed`` estimates how many clusters would decide a difference of this size (`clusters_to_decide`);
-    ``speakers`` is how many people stand in the ``clusters``, None where nobody knows. ``columns`` are the
-    same difference on each evaluation subset, where these windows are a pool of several.
+    Attributes
+    ----------
+    value : in [-1, 1]; low and high its bounds
+    needed : clusters that would decide a difference of this size (`clusters_to_decide`); None where none would
+    speakers : people who stand in the ``clusters``; None where nobody knows
+    columns : the same difference on each evaluation subset, where these windows are a pool of several
     """
 
     value: float
@@ -50,7 +53,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """`decided` or `undecided`."""
+        """`decided` or `undecided`, the word that tables and JSON show."""
         return "decided" if self.decided else "undecided"
 
     @property
@@ -88,10 +91,11 @@ class Difference:
     @property
     def _contrary(self) -> list[tuple[str, Difference]]:
         """Those of them that do not decide as the pool does."""
-        return [
-            (name, column) for name, column in self.telling
-            if not column.decided or (column.value > 0) != (self.value > 0)
-        ]  # fmt: skip
+
+        def agrees(column: Difference) -> bool:
+            return column.decided and (column.value > 0) == (self.value > 0)
+
+        return [(name, column) for name, column in self.telling if not agrees(column)]
 
     @property
     def _would_decide(self) -> str:
@@ -103,17 +107,21 @@ class Difference:
         return f"{about} {speakers} speakers{groups} would decide"
 
     def reversed(self) -> Difference:
-        """The same difference, seen from the other model."""
+        """The same difference, seen from the other model: b - a in [-high, -low]."""
         columns = tuple((name, column.reversed()) for name, column in self.columns)
         return replace(self, value=-self.value, low=-self.high, high=-self.low, columns=columns)
 
     def as_json(self) -> dict[str, Any]:
-        """Every field, and what follows from them."""
+        """Every field, and what follows from them, in plain JSON types; columns by the names of their subsets."""
         columns = {name: column.as_json() for name, column in self.columns}
         return {
-            **asdict(self), "columns": columns, "speakers_needed": self.speakers_needed, "decided": self.decided,
-            "verdict": self.verdict, "remedy": self.remedy,
-        }  # fmt: skip
+            **asdict(self),
+            "columns": columns,
+            "speakers_needed": self.speakers_needed,
+            "decided": self.decided,
+            "verdict": self.verdict,
+            "remedy": self.remedy,
+        }
 
 
 def two_figures(count: float) -> str:
@@ -141,15 +149,22 @@ def paired_cluster_bootstrap(
         b       1 0 0 1   1 1 1 1   0 0 0 1     ->  (1 + 1 + 1) / 12
         a - b     +1         0        +1
 
-    Percentile interval, its tails set to those of Student's t with K - 1 degrees of freedom ("expanded
-    percentile", Hesterberg 2015, Am. Stat. 69): ``alpha/2 -> PHI(-t sqrt(K / (K - 1)))``. Simulated coverage
-    of the 95 % interval: 92-96 % from K = 10 on, 90-93 % at K = 5. One cluster gives [-1, 1].
+    Percentile bootstrap (Efron & Tibshirani 1993) of clusters, its tails set to those of Student's t with K - 1
+    degrees of freedom ("expanded percentile", Hesterberg 2015, Am. Stat. 69):
+    ``alpha/2 -> PHI(-t sqrt(K / (K - 1)))``. Simulated coverage of the 95 % interval: 92-96 % from K = 10 on, 90-93 %
+    at K = 5. One cluster gives [-1, 1].
 
     Parameters
     ----------
     correct_a, correct_b : (window,) of 0 or 1, the same windows in the same order
-    clusters : (window,) cluster names
+    clusters : (window,) cluster names: speakers, or groups of them that are not independent within
+    level : confidence of the interval, in (0, 1)
     seed : of the draws; equal arguments give equal numbers, exchanged models the negated ones
+
+    Raises
+    ------
+    StatisticsError
+        A level outside (0, 1), no window, other shapes, or a value that is neither 0 nor 1.
     """
     if not 0 < level < 1:
         raise StatisticsError(f"level must lie in (0, 1), not {level}: 0.95 means 95 %")

@@ -14,7 +14,7 @@ from harness.metrics.intervals import ClusteredInterval, clustered_interval
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits (window, 2), labels (window,) and clusters (window,) of one split."""
+    """Logits (window, 2), labels (window,) of 0 or 1 and clusters (window,) of one split, in its manifest's order."""
 
     logits: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
@@ -22,9 +22,9 @@ class Predictions:
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
-        """Whether each window is classified as its label says."""
+        """Whether each window is classified as its label says, (window,); equal logits are class 0, as in argmax."""
         return np.asarray(self.logits.argmax(axis=1) == self.labels)
 
     def interval(self, side: Literal["two", "lower"] = "two") -> ClusteredInterval:
-        """Share of correct windows with its clustered interval (balanced accuracy where classes are balanced)."""
+        """Share of correct windows with its 95 % clustered interval (balanced accuracy where classes are balanced)."""
         return clustered_interval(self.correct, self.clusters, side=side)

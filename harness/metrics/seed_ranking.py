@@ -1,7 +1,8 @@
 """Ranking configurations by their scores on several seeds: pure functions of numbers.
 
 Rank by mean - t_{.975,n-1} s / sqrt(n); the winner is the cheapest (multiply-accumulates) whose mean lies within
-one standard error of the best's; of its seeds the one with the lower-median score ships.
+one standard error of the best's (the one-standard-error rule of Breiman et al. 1984, CART); of its seeds the one with
+the lower-median score ships, so that a lucky seed is not what is shipped.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Spread:
-    """Scores of one configuration on n seeds: ``se = sd / sqrt(n)``, ``low = mean - t_{.975,n-1} se``."""
+    """Scores of one configuration on n seeds: ``se = sd / sqrt(n)``, ``low = mean - t_{.975,n-1} se``.
+
+    ``sd`` divides by n - 1. ``low`` is the lower end of Student's 95 % interval of the mean over seeds; the windows are
+    the same for every seed, so it says nothing of other speakers.
+    """
 
     mean: float
     sd: float
@@ -45,10 +50,17 @@ def spread_of(scores: Sequence[float]) -> Spread:
 
 
 def ranking(spreads: Sequence[Spread], macs: Sequence[int]) -> list[int]:
-    """Indices from best to worst by lower bound; of equals the higher mean, then the cheaper, then the first."""
-    return sorted(
-        range(len(spreads)), key=lambda i: (-spreads[i].low, -spreads[i].mean, macs[i], i)
-    )  # fmt: skip
+    """Indices from best to worst by lower bound; of equals the higher mean, then the cheaper, then the first.
+
+    Parameters
+    ----------
+    macs : multiply-accumulates of one window, (configuration,), as are the spreads
+    """
+
+    def merit(index: int) -> tuple[float, float, int]:
+        return -spreads[index].low, -spreads[index].mean, macs[index]
+
+    return sorted(range(len(spreads)), key=merit)
 
 
 def winner_of(spreads: Sequence[Spread], macs: Sequence[int]) -> int:

@@ -21,12 +21,12 @@ Integers = npt.NDArray[np.int64]
 
 
 def frame_count(num_samples: int, frame_samples: int) -> int:
-    """Frames that cover a recording; the last may reach past its end."""
+    """Frames that cover a recording of ``num_samples`` at 16 kHz; the last may reach past its end."""
     return -(-num_samples // frame_samples)
 
 
 def window_starts(num_samples: int, frame_samples: int, step_frames: int) -> Integers:
-    """First frame of each window: every step, and one more that ends with the recording.
+    """First frame of each window, (window,): every step, and one more that ends with the recording.
 
     ::
 
@@ -48,6 +48,11 @@ def read_windows(
 
     The samples are those that training saw: channels averaged, rounded to 16 bits. A meeting is never in
     memory as a whole, so it cannot be resampled: it must be at 16 kHz.
+
+    Parameters
+    ----------
+    starts : (window,) first frame of each window, ascending; a frame has ``frame_samples`` samples
+    batch : windows at once, of which memory holds one stretch of samples
 
     Raises
     ------

@@ -37,7 +37,15 @@ Member = tuple[FrontEnd, FastDiarizationModel]
 
 
 class Ensemble(nn.Module):
-    """The mean of its members' probabilities; a front end that members share is computed once."""
+    """The mean of its members' probabilities; a front end that members share is computed once.
+
+    ``exportable`` takes copies that a graph can be traced of: BatchNorms folded, the front ends' exportable twins.
+
+    Raises
+    ------
+    ValueError
+        There is no member.
+    """
 
     def __init__(self, members: Sequence[Member], *, exportable: bool = False) -> None:
         super().__init__()
@@ -51,7 +59,7 @@ class Ensemble(nn.Module):
         self.front_end_of = [places.index(front_end.digest()) for front_end, _ in members]
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Classify a batch of windows."""
+        """Classify windows, (batch, sample) float32 in [-1, 1] -> (batch, class), logarithms of mean probabilities."""
         features = [front_end(waveform) for front_end in self.front_ends]
         votes = [
             network(features[place]).log_softmax(dim=1)
@@ -61,7 +69,7 @@ class Ensemble(nn.Module):
 
 
 def export_ensemble(members: Sequence[Member], specification: Specification, path: Path) -> None:
-    """Write all members as one ONNX file of the same signature (see ``onnx_export.export_module``).
+    """Write all members as one ONNX file of the same signature (see `export_module`).
 
     Raises
     ------

@@ -33,7 +33,10 @@ PROBE_BATCHES = (1, 3)  # run after the export, to prove that the batch is free
 
 
 class Pipeline(nn.Module):
-    """Front end and network, (batch, sample) float32 -> (batch, class) logits."""
+    """Front end and network, (batch, sample) float32 -> (batch, class) logits.
+
+    Parameters of the network are called ``cnn.*`` here, and so in the exported graph.
+    """
 
     def __init__(self, front_end: FeatureExtractor, cnn: nn.Module) -> None:
         super().__init__()
@@ -41,7 +44,7 @@ class Pipeline(nn.Module):
         self.cnn = cnn
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Classify a batch of windows."""
+        """Classify windows, (batch, sample) float32 in [-1, 1] -> (batch, class) logits."""
         logits: torch.Tensor = self.cnn(self.front_end(waveform))
         return logits
 
@@ -104,6 +107,7 @@ def _write(model: onnx.ModelProto, specification: Specification, path: Path) -> 
 
 
 def _exportable(front_end: FrontEnd, cnn: FastDiarizationModel) -> Pipeline:
+    """Make the pipeline that is traced: BatchNorms folded, no operation that an ONNX runtime lacks."""
     return Pipeline(build_front_end(front_end).exportable(), cnn.fused())
 
 
@@ -194,6 +198,7 @@ MOST_TEMPLATES = 32
 
 
 def _template(front_end: FrontEnd, cnn: FastDiarizationModel, specification: Specification) -> Template:
+    """Give the template of a graph, traced at its first use in this process; the key is all that shapes a graph."""
     key = (
         front_end.digest(),
         cnn.config.channels(),  # not the whole configuration: dropout leaves the graph as it is

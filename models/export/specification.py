@@ -36,12 +36,18 @@ OUTPUT_MEANING = (
 )
 # Fields that older files lack: their defaults were true of those files too.
 LATER_FIELDS = (
-    "members", "channels", "input_dtype", "input_range", "int16_divisor", "output_dtype", "output_meaning",
-)  # fmt: skip
+    "members",
+    "channels",
+    "input_dtype",
+    "input_range",
+    "int16_divisor",
+    "output_dtype",
+    "output_meaning",
+)
 
 
 class SpecificationError(ModelError):
-    """An ONNX file without a specification, or with one that breaks its laws."""
+    """An ONNX file that carries no specification, or one that breaks its laws; the message names the fields."""
 
 
 def _known_front_end(value: object) -> object:
@@ -188,7 +194,15 @@ class Specification(BaseModel):
 
     @classmethod
     def from_onnx(cls, path: Path) -> Self:
-        """Read the specification of an ONNX file (weights inside; a file with external data is refused)."""
+        """Read the specification of an ONNX file that holds its own weights.
+
+        Raises
+        ------
+        OnnxFileError
+            There is no such file, it is no ONNX model, or it keeps data in other files.
+        SpecificationError
+            Its metadata is not that of a model exported here.
+        """
         from models.onnx_io.files import read_onnx
 
         return cls.from_metadata({entry.key: entry.value for entry in read_onnx(path).metadata_props})

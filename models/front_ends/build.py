@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def build_front_end(front_end: FrontEnd) -> FeatureExtractor:
-    """Make the torch module of a front end, (batch, sample) float32 -> (batch, feature, frame).
+    """Make the torch module that computes a front end.
+
+    It maps (batch, sample) float32 in [-1, 1] at 16 kHz to (batch, feature, frame) float32, with
+    ``front_end.num_features`` rows and ``front_end.num_frames(sample)`` columns. Nothing in it is trained.
 
     Raises
     ------
@@ -23,7 +26,10 @@ def build_front_end(front_end: FrontEnd) -> FeatureExtractor:
 
 
 def why_unavailable(front_end: FrontEnd) -> str | None:
-    """Say why a front end cannot be computed on this machine; None where it can."""
+    """Say why a front end cannot be computed on this machine, in one line for people; None where it can.
+
+    Only external front ends are tried, by opening their file; the others need nothing that is not installed.
+    """
     if not front_end.external:
         return None
     reason: str | None = _extractor(front_end).why_unavailable(front_end)

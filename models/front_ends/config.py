@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from models.errors import FieldError
 from models.front_ends.mel_scale import empty_filters, most_filters
 from models.window import EMBEDDING_SAMPLES, EMBEDDING_SHIFT, SAMPLE_RATE, WINDOW_SAMPLES
 
@@ -34,7 +35,11 @@ IMPLEMENTATION = 1  # raise it when the same parameters give other features: sto
 
 
 class FrontEnd(BaseModel, ABC):
-    """What every front end tells about itself; parameters are fields of the subclasses."""
+    """What every front end tells about itself; parameters are fields of the subclasses.
+
+    A front end maps (sample,) at 16 kHz to (num_features, num_frames). It looks at one window alone: never at its
+    batch, its neighbours or the corpus.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,25 +51,28 @@ class FrontEnd(BaseModel, ABC):
 
     @property
     def external_data(self) -> str | None:
-        """Name the file's content, as runs are tagged; None where there is none."""
+        """Name the content of the file it needs, `xvector 0a1b2c3d4e5f`, as runs are tagged; None for none."""
         return None
 
     @property
     @abstractmethod
     def num_features(self) -> int:
-        """Rows of the feature matrix, the CNN's input channels."""
+        """Rows of the feature matrix (feature, frame): the input channels of the CNN."""
 
     @property
     @abstractmethod
     def frame_shift_s(self) -> float:
-        """Time from one frame to the next, in seconds."""
+        """Time from one column of the feature matrix to the next, in seconds."""
 
     @abstractmethod
     def num_frames(self, num_samples: int = WINDOW_SAMPLES) -> int:
-        """Count the frames that ``num_samples`` at 16 kHz give."""
+        """Count the columns that ``num_samples`` at 16 kHz give; by default those of a 3 s window."""
 
     def digest(self) -> str:
-        """Give the sha256 (hex) of all that decides the features' values."""
+        """Give the sha256 (hex) of all that decides the features' values: stored features are keyed by it.
+
+        Where a file lies (``elsewhere``) is left out; raising ``IMPLEMENTATION`` makes every digest another.
+        """
         content = {
             "front_end": self.model_dump(mode="json", exclude=set(self.elsewhere)),
             "implementation": IMPLEMENTATION,
@@ -76,7 +84,10 @@ class FrontEnd(BaseModel, ABC):
 
 
 class Waveform(FrontEnd):
-    """The raw samples as one row."""
+    """The raw samples as one row, (1, sample): the network finds its own filters.
+
+    A row of 48,000 columns costs the CNN some 150 times the arithmetic of 80 mel bands.
+    """
 
     extractor: ClassVar[str] = "models.front_ends.features:WaveformFeatures"
     kind: Literal["waveform"] = "waveform"
@@ -84,16 +95,16 @@ class Waveform(FrontEnd):
 
     @property
     def num_features(self) -> int:
-        """One row."""
+        """1: the waveform is one row, and the CNN has one input channel."""
         return 1
 
     @property
     def frame_shift_s(self) -> float:
-        """One sample."""
+        """Time between samples, 62.5 us: every sample is a frame."""
         return 1 / SAMPLE_RATE
 
     def num_frames(self, num_samples: int = WINDOW_SAMPLES) -> int:
-        """One frame a sample."""
+        """As many frames as samples: 48,000 in 3 s."""
         return num_samples
 
 
@@ -119,17 +130,17 @@ class SpectralFrontEnd(FrontEnd):
 
     @property
     def num_features(self) -> int:
-        """One row a mel band."""
+        """Rows of the mel spectrogram: one a band."""
         return self.n_mels
 
     @property
     def frame_shift_s(self) -> float:
-        """The hop."""
+        """Time between the centres of neighbouring frames: ``hop_length`` at 16 kHz (0.01 s by default)."""
         return self.hop_length / SAMPLE_RATE
 
     @property
     def f_max_hz(self) -> float:
-        """Upper edge of the last mel band, Hz."""
+        """Upper edge of the last mel band in Hz; 8000, half the sample rate, where ``f_max`` is None."""
         return SAMPLE_RATE / 2 if self.f_max is None else self.f_max
 
     def num_frames(self, num_samples: int = WINDOW_SAMPLES) -> int:
@@ -139,32 +150,39 @@ class SpectralFrontEnd(FrontEnd):
     @model_validator(mode="after")
     def _frames_fit(self) -> Self:
         if self.win_length > self.n_fft:
-            raise ValueError(
+            raise FieldError(
                 f"win_length {self.win_length} is longer than n_fft {self.n_fft}: "
-                f"give win_length <= {self.n_fft}, or n_fft >= {self.win_length}"
+                f"give win_length <= {self.n_fft}, or n_fft >= {self.win_length}",
+                "win_length",
+                "n_fft",
             )
         if self.hop_length > self.win_length:
-            raise ValueError(
+            raise FieldError(
                 f"hop_length {self.hop_length} is longer than win_length {self.win_length}, so samples "
-                f"between frames would be lost: give hop_length <= {self.win_length}"
+                f"between frames would be lost: give hop_length <= {self.win_length}",
+                "hop_length",
+                "win_length",
             )
         return self
 
     @model_validator(mode="after")
     def _bands_fit(self) -> Self:
         if self.f_min >= self.f_max_hz:
-            raise ValueError(f"f_min {self.f_min:g} Hz is not below f_max {self.f_max_hz:g} Hz")
+            message = f"f_min {self.f_min:g} Hz is not below f_max {self.f_max_hz:g} Hz"
+            raise FieldError(message, "f_min", "f_max")
         if empty_filters(self.n_mels, self.n_fft, self.f_min, self.f_max_hz, SAMPLE_RATE):
             most = most_filters(self.n_mels, self.n_fft, self.f_min, self.f_max_hz, SAMPLE_RATE)
-            raise ValueError(
+            raise FieldError(
                 f"n_mels {self.n_mels} leaves mel bands without any FFT bin between {self.f_min:g} and "
-                f"{self.f_max_hz:g} Hz at n_fft {self.n_fft}: give n_mels <= {most}, or a longer n_fft"
+                f"{self.f_max_hz:g} Hz at n_fft {self.n_fft}: give n_mels <= {most}, or a longer n_fft",
+                "n_mels",
+                "n_fft",
             )
         return self
 
 
 class LogMel(SpectralFrontEnd):
-    """Mel spectrogram in decibels, (n_mels, frame)."""
+    """Mel spectrogram in decibels, (n_mels, frame): rows are neighbouring bands, from low to high."""
 
     extractor: ClassVar[str] = "models.front_ends.features:LogMelFeatures"
     kind: Literal["log_mel"] = "log_mel"
@@ -178,27 +196,29 @@ class CepstralFrontEnd(SpectralFrontEnd):
     @model_validator(mode="after")
     def _coefficients_fit(self) -> Self:
         if self.n_mfcc > self.n_mels:
-            raise ValueError(
+            raise FieldError(
                 f"n_mfcc {self.n_mfcc} is more than n_mels {self.n_mels}: a DCT of {self.n_mels} bands has "
-                f"{self.n_mels} coefficients; give n_mfcc <= {self.n_mels}"
+                f"{self.n_mels} coefficients; give n_mfcc <= {self.n_mels}",
+                "n_mfcc",
+                "n_mels",
             )
         return self
 
 
 class Mfcc(CepstralFrontEnd):
-    """Mel-frequency cepstral coefficients, (n_mfcc, frame)."""
+    """Mel-frequency cepstral coefficients, (n_mfcc, frame): the shape of the spectrum, its rows nearly uncorrelated."""
 
     extractor: ClassVar[str] = "models.front_ends.features:MfccFeatures"
     kind: Literal["mfcc"] = "mfcc"
 
     @property
     def num_features(self) -> int:
-        """One row a coefficient."""
+        """Rows: the lowest ``n_mfcc`` of the DCT's coefficients, the 0th (the level) among them."""
         return self.n_mfcc
 
 
 class MfccDelta(CepstralFrontEnd):
-    """MFCC above their slopes over time, (2 n_mfcc, frame)."""
+    """MFCC above their slopes over time, (2 n_mfcc, frame): what a single frame says, and how it is changing."""
 
     extractor: ClassVar[str] = "models.front_ends.features:MfccDeltaFeatures"
     kind: Literal["mfcc_delta"] = "mfcc_delta"
@@ -206,15 +226,16 @@ class MfccDelta(CepstralFrontEnd):
 
     @property
     def num_features(self) -> int:
-        """A coefficient and its slope."""
+        """Rows: ``n_mfcc`` coefficients, then as many slopes."""
         return 2 * self.n_mfcc
 
     @model_validator(mode="after")
     def _width_is_odd(self) -> Self:
         if self.delta_width % 2 == 0:
-            raise ValueError(
+            raise FieldError(
                 f"delta_width {self.delta_width} has no middle frame: give an odd one, "
-                f"{self.delta_width - 1} or {self.delta_width + 1}"
+                f"{self.delta_width - 1} or {self.delta_width + 1}",
+                "delta_width",
             )
         return self
 
@@ -252,26 +273,27 @@ class XVector(FrontEnd):
     @classmethod
     def _is_a_digest(cls, value: str) -> str:
         if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
-            raise ValueError(f"sha256 {value!r} is not 64 hex digits in small letters: see `sha256sum FILE`")
+            message = f"sha256 {value!r} is not 64 hex digits in small letters: see `sha256sum FILE`"
+            raise FieldError(message, "sha256")
         return value
 
     @property
     def external_data(self) -> str | None:
-        """Kind and content of the file."""
+        """`xvector` and the first 12 digits of the file's sha256, whatever its path."""
         return f"xvector {self.sha256[:12]}"
 
     @property
     def num_features(self) -> int:
-        """One row an element of the embedding."""
+        """Rows: the elements of an embedding, ``dim`` of them."""
         return self.dim
 
     @property
     def frame_shift_s(self) -> float:
-        """From one embedding to the next; a whole window has only one."""
+        """Time from one embedding to the next, 0.25 s sliding; of a whole window's only one its length, 3 s."""
         return (EMBEDDING_SHIFT if self.windows == "sliding" else WINDOW_SAMPLES) / SAMPLE_RATE
 
     def num_frames(self, num_samples: int = WINDOW_SAMPLES) -> int:
-        """Count the embeddings: 7 sliding ones in 3 s, or 1."""
+        """Count the embeddings: ``1 + (num_samples - 24000) // 4000`` sliding ones (7 in 3 s), or 1 of the whole."""
         if self.windows == "whole":
             return 1
         return max(0, 1 + (num_samples - EMBEDDING_SAMPLES) // EMBEDDING_SHIFT)

@@ -55,7 +55,7 @@ class EmbeddingNetwork:
     batched: bool
 
     def embed(self, feats: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Embed filter banks, (window, frame, 80) -> (window, D)."""
+        """Embed filter banks, (window, frame, 80) float32 -> (window, D) float32, 64 at once or one by one."""
         size = BATCH if self.batched else 1
         parts = [
             self.session.run([OUTPUT], {INPUT: feats[i : i + size]})[0] for i in range(0, len(feats), size)
@@ -149,12 +149,16 @@ def _takes_batches(session: Any, feats: npt.NDArray[np.float32], alone: npt.NDAr
 
 
 def embedding_frames(front_end: XVector) -> int:
-    """Count the filter bank's frames under one embedding: 148 or 298."""
+    """Count the filter bank's frames (10 ms) under one embedding: 148 for a sliding 1.5 s, 298 for the whole 3 s."""
     return num_fbank_frames(EMBEDDING_SAMPLES if front_end.windows == "sliding" else WINDOW_SAMPLES)
 
 
 def cut(fbank: torch.Tensor, front_end: XVector) -> torch.Tensor:
-    """Cut filter banks and take each cut's mean away, (batch, 298, 80) -> (batch * window, frame, 80)."""
+    """Cut filter banks and take each cut's mean away, (batch, 298, 80) -> (batch * window, frame, 80).
+
+    The mean over frames of each band's logarithm is the gain of the channel there: the networks expect it gone
+    (mean normalisation), from the very stretch that an embedding is of.
+    """
     frames, shift = embedding_frames(front_end), EMBEDDING_SHIFT // FRAME_SHIFT
     starts = [shift * window for window in range(front_end.num_frames())]
     cuts = torch.stack([fbank[:, start : start + frames] for start in starts], dim=1)
@@ -163,7 +167,13 @@ def cut(fbank: torch.Tensor, front_end: XVector) -> torch.Tensor:
 
 
 class EmbeddingFeatures(FeatureExtractor):
-    """(batch, sample) -> (batch, D, window), computed outside torch: no gradient passes."""
+    """(batch, sample) -> (batch, D, window), computed outside torch: no gradient passes.
+
+    Raises
+    ------
+    EmbeddingError, OnnxFileError
+        The file is missing, altered, no ONNX model, or a network of another shape (see `open_network`).
+    """
 
     def __init__(self, front_end: XVector) -> None:
         super().__init__()
@@ -172,7 +182,7 @@ class EmbeddingFeatures(FeatureExtractor):
 
     @classmethod
     def why_unavailable(cls, config: XVector) -> str | None:
-        """Open the file and compute one embedding."""
+        """Open the file and compute an embedding; say what went wrong, None where nothing did."""
         try:
             open_network(config)
         except ValueError as error:
@@ -180,7 +190,7 @@ class EmbeddingFeatures(FeatureExtractor):
         return None
 
     def exportable(self) -> FeatureExtractor:
-        """Give the same as a module that can be traced.
+        """Give the same as a module that can be traced: the filter bank in torch, the network as one node of the graph.
 
         Raises
         ------
@@ -195,7 +205,7 @@ class EmbeddingFeatures(FeatureExtractor):
         return ExportableEmbeddings(self.config, self.network)
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Compute the embeddings, on the CPU, and bring them to the waveforms' device."""
+        """Embed windows on the CPU and bring the result to their device, (batch, sample) -> (batch, D, window)."""
         samples = waveforms.detach().to("cpu", torch.float32).numpy()
         fbank = torch.from_numpy(np.stack([library_fbank(one, self.config.recipe) for one in samples]))
         embeddings = torch.from_numpy(self.network.embed(cut(fbank, self.config).numpy()))
@@ -213,14 +223,14 @@ class ExportableEmbeddings(FeatureExtractor):
         self.fbank = KaldiFbank(front_end.recipe)
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Compute the embeddings."""
+        """Embed windows on the CPU, (batch, sample) -> (batch, D, window)."""
         feats = cut(self.fbank(waveforms), self.config)
         embeddings: torch.Tensor = _Placeholder.apply(feats, self.network, self.config)  # type: ignore[no-untyped-call]
         return embeddings.reshape(-1, self.config.num_frames(), self.config.dim).transpose(1, 2)
 
 
 class _Placeholder(torch.autograd.Function):
-    """Runs the network; an exported graph gets a node that ``onnx_compose.inline_networks`` replaces."""
+    """Runs the network; an exported graph gets a node that `inline_networks` replaces."""
 
     @staticmethod
     def forward(ctx: Any, feats: torch.Tensor, network: EmbeddingNetwork, front_end: XVector) -> torch.Tensor:
@@ -239,7 +249,7 @@ class _Placeholder(torch.autograd.Function):
 
 
 def networks_in(module: nn.Module) -> dict[str, onnx.ModelProto]:
-    """Find the networks behind a module's placeholders, by sha256."""
+    """Find the networks behind a module's placeholders, sha256 of the file -> graph: what `inline_networks` puts in."""
     return {
         part.config.sha256: part.network.model
         for part in module.modules()

@@ -34,16 +34,21 @@ MIN_LEVEL = 1e-4  # root mean square of a waveform, about three steps of int16
 
 
 def standardize(features: torch.Tensor, floor: float) -> torch.Tensor:
-    """Bring rows to mean 0 and variance 1 over frames; deviations below ``floor`` divide by ``floor``."""
+    """Bring rows to mean 0 and variance 1 over frames, (..., frame) -> (..., frame).
+
+    A row divides by its own standard deviation (over n, not n - 1), or by ``floor`` where that is larger: a silent row
+    gives zeros instead of amplified rounding.
+    """
     centred = features - features.mean(dim=-1, keepdim=True)
     deviation = centred.square().mean(dim=-1, keepdim=True).sqrt()
     return centred / deviation.clamp(min=floor)
 
 
 def _mel_filters(config: SpectralFrontEnd) -> torch.Tensor:
-    """Make the triangular filters of unit area, (n_mels, bin).
+    """Make the triangular filters, (n_mels, bin) float32, on the Slaney scale.
 
-    In double precision, as librosa: torchaudio's single-precision edges cost a digit of parity.
+    Each rises from one edge to the next and falls to the one after, with area 1 over Hz: height 2 / (high - low). In
+    double precision, as librosa: torchaudio's single-precision edges cost a digit of parity.
     """
     edges = np.asarray(filter_edges(config.n_mels, config.f_min, config.f_max_hz))
     bins_hz = np.arange(config.n_fft // 2 + 1) * SAMPLE_RATE / config.n_fft
@@ -54,11 +59,15 @@ def _mel_filters(config: SpectralFrontEnd) -> torch.Tensor:
 
 
 class FeatureExtractor(nn.Module):
-    """Base of all front-end modules; each is made of the configuration that names it."""
+    """Base of all front-end modules, (batch, sample) float32 in [-1, 1] -> (batch, feature, frame) float32.
+
+    Each is made of the configuration that names it, holds constants only (buffers that no state dict keeps), and is
+    found through `build_front_end`.
+    """
 
     @classmethod
     def why_unavailable(cls, config: Any) -> str | None:
-        """Say why this cannot be computed on this machine; asked of external front ends only."""
+        """Say why this cannot be computed on this machine; None where it can. Asked of external front ends only."""
         del config
         return None
 
@@ -68,14 +77,17 @@ class FeatureExtractor(nn.Module):
 
 
 class WaveformFeatures(FeatureExtractor):
-    """(batch, sample) -> (batch, 1, sample)."""
+    """(batch, sample) -> (batch, 1, sample); normalised, a window has mean 0 and root mean square 1.
+
+    Below a root mean square of 1e-4 it divides by that: silence stays small.
+    """
 
     def __init__(self, config: Waveform) -> None:
         super().__init__()
         self.normalize = config.normalize
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Compute the features."""
+        """Give each window a row of its own, normalised where the configuration says so."""
         rows = waveforms.unsqueeze(1)
         return standardize(rows, MIN_LEVEL) if self.normalize else rows
 
@@ -108,7 +120,10 @@ class LogMelFeatures(FeatureExtractor):
         return other
 
     def decibels(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Compute the mel spectrogram in dB re 1, (batch, n_mels, frame)."""
+        """Compute the mel spectrogram in dB re 1, (batch, n_mels, frame): 10 log10 of the power, at least -100 dB.
+
+        With ``top_db`` nothing is further below the window's own peak than that.
+        """
         power = self.mel_filters @ self.spectrogram(waveforms)  # (B, M, T)
         decibels = 10.0 * torch.log10(power.clamp(min=MIN_POWER))
         if self.config.top_db is None:
@@ -117,17 +132,20 @@ class LogMelFeatures(FeatureExtractor):
         return torch.maximum(decibels, peak - self.config.top_db)
 
     def rows(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Compute the features before CMVN."""
+        """Compute the features before CMVN, (batch, feature, frame); subclasses go on from the decibels here."""
         return self.decibels(waveforms)
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Compute the features."""
+        """Compute the features, (batch, sample) -> (batch, feature, frame); rows standardized with CMVN."""
         rows = self.rows(waveforms)
         return standardize(rows, MIN_DEVIATION) if self.config.cmvn else rows
 
 
 class MfccFeatures(LogMelFeatures):
-    """(batch, sample) -> (batch, n_mfcc, frame)."""
+    """(batch, sample) -> (batch, n_mfcc, frame): mel-frequency cepstral coefficients (Davis & Mermelstein 1980).
+
+    The orthonormal DCT-II over the decibels of the mel bands, of which the lowest ``n_mfcc`` are kept; no liftering.
+    """
 
     dct: torch.Tensor
 
@@ -137,12 +155,16 @@ class MfccFeatures(LogMelFeatures):
         self.register_buffer("dct", basis.T.contiguous(), persistent=False)  # (coefficient, mel)
 
     def rows(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Compute the features before CMVN."""
+        """Compute the coefficients before CMVN, (batch, n_mfcc, frame)."""
         return self.dct @ self.decibels(waveforms)
 
 
 class MfccDeltaFeatures(MfccFeatures):
-    """(batch, sample) -> (batch, 2 n_mfcc, frame): coefficients, then their slopes."""
+    """(batch, sample) -> (batch, 2 n_mfcc, frame): coefficients, then their slopes over time.
+
+    The slope is that of the least-squares line through ``delta_width`` frames (unit: per frame); beyond the ends the
+    first and the last frame are repeated.
+    """
 
     slope: torch.Tensor
 
@@ -155,7 +177,7 @@ class MfccDeltaFeatures(MfccFeatures):
         self.register_buffer("slope", kernel.view(1, 1, 1, -1), persistent=False)
 
     def rows(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Compute the features before CMVN."""
+        """Compute coefficients and slopes before CMVN, (batch, 2 n_mfcc, frame)."""
         cepstra = super().rows(waveforms)
         # torchaudio's compute_deltas folds the batch into channels, and "replicate" padding takes a dozen
         # operations in ONNX: either way a graph for one batch size, or a slow one.

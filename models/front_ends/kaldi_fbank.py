@@ -1,4 +1,4 @@
-"""Kaldi's filter bank as speaker-embedding networks expect it: 80 bands, frames of 25 ms every 10 ms.
+"""Kaldi's filter bank (Povey et al. 2011) as speaker-embedding networks expect it: 80 bands, 25 ms every 10 ms.
 
 ``library_fbank`` is kaldi-native-fbank; ``KaldiFbank`` is the same as a torch module that can be exported.
 The arithmetic of one frame::
@@ -35,17 +35,17 @@ FLOOR = float(np.finfo(np.float32).eps)  # of the energy, before the logarithm
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the conventions of embedding networks differ in."""
+    """What the conventions of embedding networks differ in; a network works with the one it was trained with."""
 
-    window: str
-    scale: float  # of samples in [-1, 1]
+    window: str  # hamming, or povey: a Hann window to the power .85, which is 0 at its ends
+    scale: float  # of samples in [-1, 1]: Kaldi itself reads int16
 
 
 RECIPES = {"wespeaker": Recipe("hamming", 32768.0), "3dspeaker": Recipe("povey", 1.0)}
 
 
 def num_fbank_frames(num_samples: int) -> int:
-    """Count whole frames: 298 in 3 s, 148 in 1.5 s."""
+    """Count the frames that fit whole (Kaldi's snip_edges): ``1 + (n - 400) // 160``, 298 in 3 s, 148 in 1.5 s."""
     return max(0, 1 + (num_samples - FRAME_SAMPLES) // FRAME_SHIFT)
 
 
@@ -66,7 +66,10 @@ def library_fbank(samples: npt.NDArray[np.float32], recipe: str) -> npt.NDArray[
 
 
 class KaldiFbank(nn.Module):
-    """(batch, sample) in [-1, 1] -> (batch, frame, 80) log energies."""
+    """(batch, sample) in [-1, 1] -> (batch, frame, 80) log energies: `library_fbank` without dither, in two products.
+
+    Everything before the power is linear in the samples, so it is one convolution; see `_kernels`.
+    """
 
     kernels: torch.Tensor
     bands: torch.Tensor
@@ -78,7 +81,7 @@ class KaldiFbank(nn.Module):
         self.register_buffer("bands", _bands(), persistent=False)  # (80, bin)
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Compute the log energies."""
+        """Compute natural log energies, (batch, sample) -> (batch, frame, 80)."""
         parts = nn.functional.conv1d(waveforms.unsqueeze(1), self.kernels, stride=FRAME_SHIFT).square()
         bins = FFT_SAMPLES // 2 + 1
         energy = self.bands @ (parts[:, :bins] + parts[:, bins:])  # (B, 80, T)

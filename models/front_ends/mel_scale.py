@@ -14,21 +14,24 @@ _LOG_STEP = math.log(6.4) / 27  # above: 27 mels from 1 to 6.4 kHz
 
 
 def hz_to_mel(hz: float) -> float:
-    """Map a frequency to mels."""
+    """Map Hz to mels: ``3 hz / 200`` below 1 kHz (15 mels), then 27 mels to each factor of 6.4."""
     if hz < _BREAK_HZ:
         return hz / _HZ_PER_MEL
     return _BREAK_MEL + math.log(hz / _BREAK_HZ) / _LOG_STEP
 
 
 def mel_to_hz(mel: float) -> float:
-    """Map mels to a frequency."""
+    """Map mels to Hz: the inverse of `hz_to_mel`."""
     if mel < _BREAK_MEL:
         return mel * _HZ_PER_MEL
     return _BREAK_HZ * math.exp((mel - _BREAK_MEL) * _LOG_STEP)
 
 
 def filter_edges(n_mels: int, f_min: float, f_max: float) -> list[float]:
-    """Give the n_mels + 2 frequencies (Hz) between which the triangular filters stand."""
+    """Give the n_mels + 2 frequencies (Hz), evenly spaced in mels, between which the triangular filters stand.
+
+    Filter m rises from edge m to m + 1 and falls to m + 2; the first edge is ``f_min``, the last ``f_max``.
+    """
     low, high = hz_to_mel(f_min), hz_to_mel(f_max)
     return [mel_to_hz(low + (high - low) * i / (n_mels + 1)) for i in range(n_mels + 2)]
 

@@ -1,4 +1,4 @@
-"""The power spectrogram as one convolution."""
+"""The power spectrogram as one convolution, for graphs: the ONNX operator STFT has no CUDA kernel."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ConvolutionSpectrogram(nn.Module):
         self.register_buffer("kernels", rows, persistent=False)  # (2 bin, 1, sample)
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Compute the power of every bin and frame."""
+        """Compute the power of every bin and frame, (batch, sample) -> (batch, n_fft // 2 + 1, frame)."""
         parts = nn.functional.conv1d(
             waveforms.unsqueeze(1), self.kernels, stride=self.hop_length, padding=self.reach
         ).square()

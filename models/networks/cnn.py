@@ -41,19 +41,27 @@ class NormalizedConvolution(nn.Module):
         self.norm: nn.Module = nn.BatchNorm2d(outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve and normalise."""
+        """Map (batch, inputs, 1, frame) to (batch, outputs, 1, frame); odd kernels, so that no frame is lost."""
         y: torch.Tensor = self.norm(self.conv(x))
         return y
 
     def fuse(self) -> None:
-        """Fold the BatchNorm into the convolution, in place; only for inference."""
+        """Fold the BatchNorm into the convolution, in place; only for inference, and only once (then RuntimeError)."""
         weight, bias = self.fused_weights()
         self.conv.weight = nn.Parameter(weight, requires_grad=False)
         self.conv.bias = nn.Parameter(bias, requires_grad=False)
         self.norm = nn.Identity()
 
     def fused_weights(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the weight and bias of the one convolution that does the same in evaluation mode."""
+        """Compute the weight and bias of the one convolution that does the same in evaluation mode.
+
+        With ``s = gamma / sqrt(variance + eps)``: ``s w`` (outputs, inputs, 1, kernel), ``beta - s mean`` (outputs,).
+
+        Raises
+        ------
+        RuntimeError
+            The BatchNorm was folded in before.
+        """
         norm = self.norm
         if not isinstance(norm, nn.BatchNorm2d):
             raise RuntimeError("the BatchNorm was folded into the convolution before")
@@ -106,7 +114,7 @@ class LightweightCNNEncoder(nn.Module):
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Embed; needs at least 32 frames where it pools."""
+        """Embed windows, (batch, feature, frame) -> (batch, embedding_size); at least 32 frames where it pools."""
         x = features.unsqueeze(2).contiguous(memory_format=torch.channels_last)  # (B, F, 1, T)
         encoded: torch.Tensor = self.blocks(x)
         return encoded.mean(dim=(2, 3))
@@ -123,12 +131,19 @@ class SingleFrameEncoder(nn.Module):
         self.linear = nn.Linear(num_features, self.embedding_size)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Embed."""
+        """Embed windows, (batch, feature, 1) -> (batch, embedding_size), 0 or above."""
         return torch.relu(self.linear(self.norm(features.squeeze(2))))
 
 
 class FastDiarizationModel(nn.Module):
-    """Encoder and head, (batch, feature, frame) float32 -> (batch, 2) logits."""
+    """Encoder and head, (batch, feature, frame) float32 -> (batch, num_classes) logits.
+
+    Parameters
+    ----------
+    num_features : rows of the front end
+    config : width, dropout and kernel; None is the notebooks' network
+    num_frames : frames of the front end, which decide the encoder (`encoder_for`); None is any number from 32 on
+    """
 
     def __init__(
         self,
@@ -157,12 +172,12 @@ class FastDiarizationModel(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in no stub
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Classify a batch of feature matrices."""
+        """Classify windows, (batch, feature, frame) -> (batch, num_classes) logits."""
         logits: torch.Tensor = self.head(self.encoder(features))
         return logits
 
     def fused(self) -> Self:
-        """Copy the network for inference: evaluation mode, CPU, float32, BatchNorms folded."""
+        """Copy the network for inference: evaluation mode, CPU, float32, BatchNorms folded, nothing to train."""
         twin = copy.deepcopy(self).to("cpu", torch.float32).eval().requires_grad_(False)
         for module in twin.modules():
             if isinstance(module, NormalizedConvolution):
@@ -184,13 +199,14 @@ class FastDiarizationModel(nn.Module):
 def build_network(
     config: CnnConfig, num_features: int, num_classes: int = 2, num_frames: int | None = None
 ) -> FastDiarizationModel:
-    """Make the network, (batch, num_features, frame) -> (batch, num_classes) logits.
+    """Make the network with random weights, (batch, num_features, frame) -> (batch, num_classes) logits.
 
-    ``num_frames`` decides the encoder (``encoder_for``); of a front end, give ``front_end.num_frames()``.
+    Weights are drawn from torch's own CPU generator: seed that first. ``num_frames`` decides the encoder
+    (``encoder_for``); of a front end, give ``front_end.num_frames()``.
     """
     return FastDiarizationModel(num_features, config, num_classes, num_frames)
 
 
 def macs(model: FastDiarizationModel, num_frames: int) -> int:
-    """Count the multiply-accumulates of one window of ``num_frames`` frames."""
+    """Count the multiply-accumulates of one window of ``num_frames`` frames, as `CnnConfig.macs`."""
     return model.config.macs(model.num_features, num_frames, model.num_classes)

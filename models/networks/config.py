@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from models.errors import FieldError
+
 BLOCK_CHANNELS = (64, 128, 256, 256, 512)  # at width 1
 CHANNEL_STEP = 8  # vector units like channels in eights
 POOLING = 2 ** len(BLOCK_CHANNELS)  # all blocks together: 32 frames become one
@@ -40,8 +42,9 @@ class CnnConfig(BaseModel):
     @classmethod
     def _is_odd(cls, value: int) -> int:
         if value % 2 == 0:
-            raise ValueError(
-                f"kernel_size {value} has no middle tap: give an odd one, {value - 1} or {value + 1}"
+            raise FieldError(
+                f"kernel_size {value} has no middle tap: give an odd one, {value - 1} or {value + 1}",
+                "kernel_size",
             )
         return value
 
@@ -58,12 +61,15 @@ class CnnConfig(BaseModel):
         return self.channels()[-1] // 2
 
     def block_channels(self, num_features: int) -> list[tuple[int, int]]:
-        """Pair every block's input with its output channels."""
+        """Pair every block's input with its output channels: (num_features, 64), (64, 128) ... at width 1."""
         outputs = self.channels()
         return list(zip((num_features, *outputs[:-1]), outputs, strict=True))
 
     def num_parameters(self, num_features: int, num_classes: int = 2, num_frames: int | None = None) -> int:
-        """Count the trained parameters (2,264,706 for one row, 2,284,930 for 80 at width 1)."""
+        """Count the trained parameters (2,264,706 for one row, 2,284,930 for 80 at width 1).
+
+        Law: the network that is built has as many. ``num_frames`` decides the encoder; None is the one that pools.
+        """
         embedding = self.channels()[-1]
         head = (embedding + 1) * self.hidden + (self.hidden + 1) * num_classes
         if encoder_for(num_frames) == "single":
@@ -76,7 +82,10 @@ class CnnConfig(BaseModel):
         return total + head
 
     def macs(self, num_features: int, num_frames: int, num_classes: int = 2) -> int:
-        """Count the multiply-accumulates of one window (12.8 G for 1 x 48000, 85 M for 80 x 301)."""
+        """Count the multiply-accumulates of one window (12.8 G for 1 x 48000, 85 M for 80 x 301).
+
+        Convolutions and linear layers only: BatchNorm, ReLU, pooling and means are small beside them.
+        """
         encoder, head = encoder_for(num_frames), self.channels()[-1] * self.hidden + self.hidden * num_classes
         if encoder == "single":
             return num_features * self.channels()[-1] + head

@@ -11,12 +11,15 @@ Generators = Sequence[torch.Generator]  # at most one of a device
 
 
 def default_generators(device: torch.device) -> list[torch.Generator]:
-    """Torch's own of the CPU, and of the device where it is another."""
+    """List the generators that torch draws from where nobody names one: the CPU's, and a CUDA device's own."""
     return [torch.default_generator] + ([_default(device)] if device.type == "cuda" else [])
 
 
 def new_generators(device: torch.device) -> list[torch.Generator]:
-    """Generators that can take the place of `default_generators`."""
+    """Make generators that can take the place of `default_generators`, one of each device and in the same order.
+
+    They are unseeded: every member of a stack seeds its own.
+    """
     return [torch.Generator()] + ([torch.Generator(device)] if device.type == "cuda" else [])
 
 

@@ -28,11 +28,14 @@ State = dict[str, torch.Tensor]
 
 
 class StackError(ModelError):
-    """Networks that cannot be computed as one."""
+    """Networks that cannot be computed as one: other shapes, other settings, or a layer that nobody stacks."""
 
 
 class Stacked(nn.Module):
-    """K networks as one; made by `stack`."""
+    """K networks as one, (member, batch, feature, frame) -> (member, batch, 2) logits; made by `stack`.
+
+    Law: member k's logits and gradients are those of network k alone, up to rounding.
+    """
 
     def __init__(self, network: nn.Module, members: int) -> None:
         super().__init__()
@@ -116,17 +119,14 @@ class StackedConvolution(_StackedLayer):
     def __init__(self, layers: Sequence[nn.Conv2d]) -> None:
         super().__init__()
         first, self.members = layers[0], len(layers)
-        self.stride, self.padding, self.dilation, self.groups = (
-            first.stride, first.padding, first.dilation, first.groups,
-        )  # fmt: skip
+        self.stride, self.padding = first.stride, first.padding
+        self.dilation, self.groups = first.dilation, first.groups
         self.weight = nn.Parameter(stack_tensors([one.weight.detach() for one in layers]))
-        self.bias = (
-            None if first.bias is None
-            else nn.Parameter(stack_tensors([one.bias.detach() for one in layers if one.bias is not None]))
-        )  # fmt: skip
+        biases = [one.bias.detach() for one in layers if one.bias is not None]
+        self.bias = nn.Parameter(stack_tensors(biases)) if biases else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve every member's channels with its own kernels."""
+        """Convolve every member's channels with its own kernels, at its own place among the outputs."""
         bias = None if self.bias is None else self.bias.view(-1)
         groups = self.groups * self.members
         return F.conv2d(x, self.weight.flatten(0, 1), bias, self.stride, self.padding, self.dilation, groups)
@@ -149,13 +149,15 @@ class StackedBatchNorm(_StackedLayer):
             self.register_buffer(name, stack_tensors([getattr(one, name) for one in layers]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise every channel; in training count its mean and variance."""
+        """Normalise every channel by the batch's mean and variance in training, by the running ones in evaluation."""
         if self.training:
             self.num_batches_tracked.add_(1)
-        return F.batch_norm(
-            x, self.running_mean.view(-1), self.running_var.view(-1), self.weight.view(-1), self.bias.view(-1),
-            self.training, self.momentum, self.eps,
-        )  # fmt: skip
+        mean, variance = (
+            self.running_mean.view(-1),
+            self.running_var.view(-1),
+        )  # views: they are updated in place
+        weight, bias = self.weight.view(-1), self.bias.view(-1)
+        return F.batch_norm(x, mean, variance, weight, bias, self.training, self.momentum, self.eps)
 
 
 class StackedLinear(_StackedLayer):
@@ -168,7 +170,7 @@ class StackedLinear(_StackedLayer):
         self.bias = nn.Parameter(stack_tensors([one.bias.detach() for one in layers]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map every member's values by its own weights."""
+        """Map every member's values by its own weights, (batch, K inputs) -> (batch, K outputs)."""
         y = torch.baddbmm(self.bias.unsqueeze(1), _members(x, self.members), self.weight.transpose(1, 2))
         return y.transpose(0, 1).flatten(1)
 
@@ -198,7 +200,7 @@ class StackedDropout(_StackedLayer):
         self.source_of = list(range(self.members))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Drop in training."""
+        """Drop in training, (batch, K values) -> (batch, K values); in evaluation, or with p = 0, nothing is drawn."""
         if not self.training or self.p == 0:
             return x
         ones = torch.ones_like(_members(x, self.members)[0], memory_format=torch.contiguous_format)

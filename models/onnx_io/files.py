@@ -19,12 +19,18 @@ class OnnxFileError(ModelError):
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """Parse a file (see ``parse_onnx``)."""
+    """Read and parse a file; errors are those of `read_bytes` and `parse_onnx`."""
     return parse_onnx(read_bytes(path), str(path))
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file that must be there, and must not fill the memory."""
+    """Read a file that must be there, and must not fill the memory.
+
+    Raises
+    ------
+    OnnxFileError
+        There is none, or it has more than 1 GB.
+    """
     if not path.is_file():
         raise OnnxFileError(f"no ONNX file at {path}")
     if (size := path.stat().st_size) > MAX_BYTES:

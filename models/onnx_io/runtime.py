@@ -86,7 +86,7 @@ def session_of(model: bytes, device: str = "cpu") -> onnxruntime.InferenceSessio
 
 
 def _has_driver() -> bool:
-    """Whether the library of the CUDA driver can be loaded; assumed where its name is another."""
+    """Tell whether the CUDA driver's library can be loaded; assumed on other systems, where its name is another."""
     if sys.platform != "linux":
         return True
     try:
@@ -97,7 +97,7 @@ def _has_driver() -> bool:
 
 
 def external_tensors(model: bytes) -> list[str]:
-    """Names of the tensors of a serialized model whose values lie in other files, read without `onnx`.
+    """List the tensors of a serialized model whose values lie in other files, sorted by name, read without `onnx`.
 
     Raises
     ------

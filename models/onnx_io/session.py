@@ -37,7 +37,13 @@ def open_session(path: Path, device: str = "cpu") -> onnxruntime.InferenceSessio
 def run_onnx(
     session: onnxruntime.InferenceSession, windows: npt.NDArray[np.float32], batch_size: int = 32
 ) -> npt.NDArray[np.float32]:
-    """Compute logits, (window, sample) float32 in [-1, 1] -> (window, class)."""
+    """Compute logits, (window, 48000) float32 in [-1, 1] -> (window, class) float32, ``batch_size`` windows at once.
+
+    Raises
+    ------
+    ValueError
+        Windows of another shape or type.
+    """
     if windows.ndim != 2 or windows.shape[1] != WINDOW_SAMPLES or windows.dtype != np.float32:
         raise ValueError(
             f"windows are {windows.dtype} {windows.shape}: give float32 (window, {WINDOW_SAMPLES}), "
@@ -53,7 +59,13 @@ def run_onnx(
 
 @dataclass(frozen=True)
 class Parity:
-    """How far ONNX is from the reference on the same windows."""
+    """How far ONNX is from the reference on the same windows.
+
+    Attributes
+    ----------
+    max_abs_difference : largest over all logits, 0 for no windows
+    same_argmax : whether both call every window the same class
+    """
 
     max_abs_difference: float
     same_argmax: bool
@@ -61,7 +73,7 @@ class Parity:
 
     @property
     def ok(self) -> bool:
-        """Whether every class agrees and no logit is off by more than 1e-4 (NaN is not ok)."""
+        """Whether every class agrees and no logit is off by more than 1e-4; neither NaN nor no windows is ok."""
         return self.windows > 0 and self.same_argmax and self.max_abs_difference <= PARITY_BOUND
 
 
@@ -70,7 +82,13 @@ def parity(
     reference_logits: npt.NDArray[np.float32],
     windows: npt.NDArray[np.float32],
 ) -> Parity:
-    """Compare ONNX with reference logits, (window, class), of the same windows."""
+    """Compare ONNX with reference logits, (window, class), of the same windows, (window, 48000) float32.
+
+    Raises
+    ------
+    ValueError
+        The two have logits of other shapes.
+    """
     logits = run_onnx(session, windows)
     if logits.shape != reference_logits.shape:
         raise ValueError(

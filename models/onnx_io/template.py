@@ -20,7 +20,7 @@ from models.onnx_io.compose import ExportError
 
 @dataclass(frozen=True)
 class Template:
-    """A serialized model without the values of the tensors ``names``; under 1 MB."""
+    """A serialized model without the values of the tensors ``names``, which lie between ``between``; under 1 MB."""
 
     names: tuple[str, ...]
     between: tuple[bytes, ...]

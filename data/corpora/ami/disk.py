@@ -79,7 +79,7 @@ class _Folder:
 
     @cached_property
     def lists(self) -> dict[str, Path]:
-        """Part -> its list."""
+        """Part -> its list of meetings; a part without a list is left out."""
         found = {part: self.root / LISTS / f"{part}.meetings.txt" for part in PARTS}
         return {part: path for part, path in found.items() if path.is_file()}
 
@@ -90,7 +90,7 @@ class _Folder:
 
     @cached_property
     def audio(self) -> dict[str, Path]:
-        """Meeting -> its headset mix."""
+        """Meeting -> its headset mix: the close-talking microphones of all participants summed into one channel."""
         found = {path.parts[-3]: path for path in (self.root / AUDIO).glob("*/audio/*.Mix-Headset.wav")}
         return {meeting: path for meeting, path in found.items() if path.name.startswith(f"{meeting}.")}
 

@@ -30,7 +30,13 @@ class Meeting:
 
 
 def is_official(partition: str | None) -> bool:
-    """Tell whether the official partition is asked for, which is the default."""
+    """Tell whether the official partition is asked for, which is the default (None).
+
+    Raises
+    ------
+    DataError
+        A name other than those of `PARTITIONS`.
+    """
     if partition not in (None, *PARTITIONS):
         raise DataError(unknown("AMI partition", partition, PARTITIONS))
     return partition in (None, OFFICIAL_PARTITION)

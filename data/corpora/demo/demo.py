@@ -37,18 +37,18 @@ class DemoSpeaker:
 
     @property
     def id(self) -> str:
-        """Number as LibriSpeech gives them."""
+        """Number in digits, as LibriSpeech's are; odd for 29 of 96, so that a rule that hashes ids deals unevenly."""
         odd = self.index * _ODD % _PERIOD < _ODD
         return str(1_000 + 20 * self.index + 2 * (7 * self.index % 10) + odd)
 
     @property
     def sex(self) -> str:
-        """Half of each."""
+        """``F`` or ``M``, in turn: 48 of each."""
         return "FM"[self.index % 2]
 
     @property
     def voice(self) -> Voice:
-        """The same in all chapters and conditions."""
+        """The voice, drawn from the index alone: the same in all chapters and in both parts."""
         return make_voice(_generator("voice", self.index), self.sex)
 
     def chapter(self, number: int) -> str:
@@ -109,7 +109,14 @@ def _write_speaker(part: str, folder: Path, index: int) -> None:
 
 
 def make_utterance(part: str, index: int, number: int, utterance: int) -> Float:
-    """Return ``(sample,)`` in -1..1 of an utterance; clean and other say the same in the same voice."""
+    """Return an utterance, ``(sample,)`` float64 in -1..1 at 16 kHz; clean and other say the same in the same voice.
+
+    clean: noise at an SNR of 25 to 40 dB, one for a chapter. other: a room, and noise at 5 to 15 dB.
+
+    Parameters
+    ----------
+    index : of the speaker; number : of the chapter; utterance : in it
+    """
     rng = _generator("speech", index, number, utterance)
     windows = CHAPTERS[number][utterance]
     samples = windows * WINDOW_SAMPLES + int(rng.uniform(0, 0.5) * SAMPLE_RATE)

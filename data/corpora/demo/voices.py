@@ -67,7 +67,11 @@ class Voice:
 
 
 def make_voice(rng: np.random.Generator, sex: str) -> Voice:
-    """Return a new speaker's voice."""
+    """Draw a speaker's voice: f0 log-uniform in 155-265 Hz (F) or 80-150 Hz (M), formants scaled by the tract's length.
+
+    The vowels of `VOWELS` are a man's; a factor of 1.06 to 1.26 (F) or .88 to 1.07 (M), and 8 % of scatter of each
+    formant and vowel, make them a person's own.
+    """
     female = sex == "F"
     tract = rng.uniform(1.06, 1.26) if female else rng.uniform(0.88, 1.07)
     own = np.exp(rng.normal(0, 0.08, (1, VOWELS.shape[1])) + rng.normal(0, 0.08, VOWELS.shape))
@@ -195,7 +199,10 @@ def _tract(formants_hz: Float, bandwidth: float) -> Float:
 
 
 def speak(voice: Voice, samples: int, rng: np.random.Generator, channel: Float) -> Float:
-    """Return ``(sample,)`` of speech-like sound at 16 kHz, through ``channel``, a gain ``(bin,)``."""
+    """Return speech-like sound, ``(samples,)`` float64 at 16 kHz, through ``channel``, a gain ``(bin,)`` at `BINS_HZ`.
+
+    The level is arbitrary. What is said is drawn from ``rng``, who says it is ``voice`` alone.
+    """
     frames = samples // HOP + 1
     score = _compose(voice, frames, rng)
     padded = (frames + 1) * HOP

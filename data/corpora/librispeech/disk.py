@@ -29,7 +29,13 @@ class LibriSpeechReader:
     """Reads a folder that somebody downloaded; changes nothing in it."""
 
     def locate(self, request: Request) -> Path:
-        """Return the data root or the LibriSpeech folder in it, whichever holds all parts asked for."""
+        """Return the data root or the LibriSpeech folder in it, whichever holds all parts asked for.
+
+        Raises
+        ------
+        DataError
+            There is no data root, or neither holds them all: the message says what is there and what is near.
+        """
         parts, data_root = request.parts, request.data_root
         if data_root is None:
             raise DataError(

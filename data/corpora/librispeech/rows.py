@@ -46,12 +46,12 @@ class RowGroup:
 
     @property
     def speakers(self) -> frozenset[str]:
-        """Whose utterances it holds."""
+        """The speakers of its rows; a group may hold several, and a speaker stand in several."""
         return frozenset(map(speaker_of, self.ids))
 
     @property
     def name(self) -> str:
-        """Folder name that is unique in the part."""
+        """Name of the folder it is kept in, unique in the part: the file's stem and the group's number."""
         return f"{Path(self.file).stem}-{self.number:05d}"
 
 
@@ -67,7 +67,7 @@ def relative_path(utterance: str) -> Path:
 
 
 def windows_per_row(part: str) -> int:
-    """Return how many windows an utterance of ``part`` holds, about."""
+    """Estimate how many whole 3 s windows an utterance of ``part`` holds: 4 in training parts, 2 elsewhere."""
     return _TRAIN_WINDOWS if part.startswith("train") else _OTHER_WINDOWS
 
 
@@ -165,6 +165,6 @@ def choose_speakers(
 
 
 def groups_of(groups: Sequence[RowGroup], speakers: Collection[str]) -> list[RowGroup]:
-    """Return exactly the row groups that hold any of ``speakers``."""
+    """Return the row groups that hold any of ``speakers``: what has to be read, other speakers' rows in it too."""
     wanted = frozenset(speakers)
     return [group for group in groups if group.speakers & wanted]

@@ -1,4 +1,4 @@
-"""Pydantic's errors about a file as a person would say them."""
+"""Pydantic's errors about a file, translated: its place in the file, and a sentence instead of the library's jargon."""
 
 from __future__ import annotations
 
@@ -33,7 +33,13 @@ WORDS = {
 
 
 def translated(file: YamlFile, detail: Any, prefix: Location = ()) -> Problem:
-    """One of pydantic's errors at its place in the file."""
+    """One of pydantic's errors as a problem at its place in the file.
+
+    Parameters
+    ----------
+    detail : an entry of `ValidationError.errors()`: type, loc, msg, input, ctx
+    prefix : where the validated value stands in the file; `(parameters, NAME)`, or () for the whole file
+    """
     location = tuple(detail["loc"])
     if prefix and location and location[0] in FORMS:
         location = location[1:]  # the tag of the form, which stands in no file
@@ -64,7 +70,7 @@ def _quoted_at(location: Location, values: Any, message: str) -> Location:
 
 
 def message_of(detail: Any) -> str:
-    """What one of pydantic's errors says, without its place."""
+    """What one of pydantic's errors says, in one line without its place: "must be a whole number; got 'ten'"."""
     value = detail.get("input")
     kind = str(detail["type"])
     if kind == "literal_error" and isinstance(value, str):
@@ -78,7 +84,7 @@ def message_of(detail: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as it would stand in a file, cut where it is long."""
+    """A value as it would stand in a YAML file, cut to 80 characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)  # as YAML would write it
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -102,7 +108,7 @@ def _model_in(annotation: Any) -> Any:
 
 
 def where_it_belongs(name: str, known: Iterable[str]) -> str:
-    """A right key in the wrong place is told where it belongs; any other the nearest one."""
+    """The end of "no such key": where a right key in the wrong place belongs; for any other the nearest of `known`."""
     options = list(known)
     if name in FRONT_ENDS:
         fields = [option for option in parameter_locations() if option.startswith(f"{name}.")]
@@ -120,7 +126,7 @@ def where_it_belongs(name: str, known: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest name, else what there is."""
+    """The end of "no such ...": the nearest of the known names, else the first twelve; "" where there is none."""
     options = list(known)
     return _hint(nearest(name, options), options)
 

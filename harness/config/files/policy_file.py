@@ -103,7 +103,12 @@ def name_problems(file: YamlFile, name: Any) -> list[Problem]:
 
 
 def problems_of(file: YamlFile, error: ValidationError) -> list[Problem]:
-    """Every mistake of a file whose values are refused."""
+    """Every mistake that pydantic found in a file's values, each at its line.
+
+    Parameters
+    ----------
+    error : of the file's values merged into `default`'s, which are right: so every mistake is the file's own
+    """
     return [file.problem(tuple(one["loc"]), _said(tuple(one["loc"]), one)) for one in error.errors()]
 
 

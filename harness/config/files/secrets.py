@@ -15,7 +15,7 @@ _REFUSED = (
 
 
 def secret_problems(file: YamlFile) -> list[Problem]:
-    """Every key whose name or value looks like a secret; the value is not repeated."""
+    """Every key whose name or value looks like a secret, at its line; the value is not repeated, nor a secret name."""
     found = dict.fromkeys(_secret_places(file.values, ()))
     return [
         Problem(redact(problem.where), problem.message, problem.line)

@@ -1,9 +1,12 @@
-"""Every mistake in the plain values of a sweep file, as a person would say it."""
+"""Every mistake in the plain values of a sweep file, as a person would say it.
+
+`problems_of` looks at the file as it is written: keys, types, names, every value by itself. Where that is right,
+`space_problems` looks at the space that it describes: laws that bind several values, tried on corners and random sets.
+"""
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,7 +34,7 @@ _ADAPTER: TypeAdapter[Any] = TypeAdapter(Parameter)
 
 
 def filled(values: dict[str, Any]) -> dict[str, Any]:
-    """The values without the sections that stand empty."""
+    """The values without the sections that stand empty (`budget:` and nothing under it), which mean their defaults."""
     return {key: value for key, value in values.items() if key not in SECTIONS or value is not None}
 
 
@@ -72,14 +75,19 @@ def _tuples(value: Any) -> Any:
 
 
 def space_problems(file: YamlFile, sweep: Sweep) -> list[Problem]:
-    """What is wrong with the space as a whole, so that no trial fails on its own definition."""
+    """What is wrong with the space as a whole, so that no trial fails on its own definition.
+
+    Tried are the corners of the front ends (the first 4,000) and 64 random sets of values. A law that many of them
+    break is told once for each parameter; controls, baseline and warm-up are looked at in a space that is right.
+    """
     try:
         space = SearchSpace(sweep)
         space.data_configs()
     except ValidationError as error:
         return [_joint_problem(file, sweep, {}, detail) for detail in error.errors()]
     except ValueError as error:
-        return [_joint_problem(file, sweep, {}, {"msg": str(error), "type": "value_error", "input": {}})]
+        detail = {"msg": str(error), "type": "value_error", "input": {}, "ctx": {"error": error}}
+        return [_joint_problem(file, sweep, {}, detail)]
     problems = list(_grid_problems(file, space))
     checked = itertools.chain(itertools.islice(space.corners(), MAX_CHECKED), space.random_values(64))
     for values in checked:
@@ -140,18 +148,20 @@ def _grid_problems(file: YamlFile, space: SearchSpace) -> Iterator[Problem]:
 
 
 def _joint_problem(file: YamlFile, sweep: Sweep, values: Values, detail: Any) -> Problem:
-    """A law that several values break together, at the first parameter that the message names."""
+    """A law that several values break together, at the first of its fields that is a parameter of this file."""
     if detail["type"] == "missing":  # of a front end, which stands in the file
         kind, field = detail["loc"][-2:]
         return file.problem(("parameters", f"{kind}.{field}"), f"is required where feature is {kind}")
-    message = message_of(detail)
-    mentions = {
-        found.start(): name
-        for name in reversed(list(values or sweep.parameters))
-        if (found := re.search(rf"\b{parameter_locations()[name].field}\b", message))
+    candidates = {
+        parameter_locations()[name].field: name for name in reversed(list(values or sweep.parameters))
     }
-    location = ("parameters", mentions[min(mentions)]) if mentions else ("parameters",)
-    return file.problem(location, message)
+    named = [candidates[field] for field in _fields_of(detail) if field in candidates]
+    return file.problem(("parameters", *named[:1]), message_of(detail))
+
+
+def _fields_of(detail: Any) -> tuple[str, ...]:
+    """The fields that a broken law binds, as its error carries them (`FieldError`); none for pydantic's own errors."""
+    return getattr(detail.get("ctx", {}).get("error"), "fields", ())
 
 
 # The `parameters` section needs more than types.
@@ -226,11 +236,8 @@ def _baseline_space_problems(file: YamlFile, space: SearchSpace) -> Iterator[Pro
         data = space.config(values).data
     except ValidationError as error:
         for detail in error.errors():
-            message = message_of(detail)
-            named = [
-                name for name in given if re.search(rf"\b{parameter_locations()[name].field}\b", message)
-            ]
-            yield file.problem(("baseline", *named[:1]), message)
+            named = [name for name in given if parameter_locations()[name].field in _fields_of(detail)]
+            yield file.problem(("baseline", *named[:1]), message_of(detail))
         return
     if data.digest() not in {config.digest() for config in space.data_configs()}:
         named = [name for name in given if parameter_locations()[name].section == "data"]

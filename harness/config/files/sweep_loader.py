@@ -77,12 +77,12 @@ def _absent(path: Path) -> str:
 
 
 def sweep_from(file: YamlFile) -> Sweep:
-    """The typed sweep of a file's plain values.
+    """The typed sweep of a file's plain values: secrets are looked for first, then mistakes, then those of the space.
 
     Raises
     ------
     SweepError
-        With every mistake found.
+        With every mistake of the first of these stages that has any, in the order of the lines.
     """
     from harness.config.files.secrets import secret_problems
     from harness.config.files.sweep_checks import filled, problems_of, space_problems

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.config.files.yaml_reader import Document, Location, parse_yaml
+from harness.config.files.yaml_reader import Document, parse_yaml
+from harness.config.files.yaml_reader import Location as Location
 from harness.core.errors import InputError
 
 MAX_SHOWN = 20  # mistakes in one message
@@ -15,14 +16,13 @@ MAX_SHOWN = 20  # mistakes in one message
 TEXT_KEYS = ("name", "description")
 SHORT_KEYS = ("sampler", "pruner")
 
-__all__ = [
-    "Location", "Problem", "SweepError", "UnreadableError", "YamlFile", "mistakes_of", "read_yaml_file",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: where it stands and what is wrong."""
+    """One mistake: where it stands (`parameters.epochs`, or "" for the whole file), what is wrong, and the line.
+
+    `line` is None for what stands in no line: what `--set` brought, or a missing key of the top level.
+    """
 
     where: str
     message: str
@@ -55,7 +55,15 @@ def _shown(text: str, limit: int) -> str:
 
 @dataclass
 class YamlFile:
-    """The plain values of a file, the line of each, and which came from `--set`."""
+    """The plain values of a file, the line of each, and which came from `--set`.
+
+    Attributes
+    ----------
+    source : the file's name, as errors show it
+    values : what YAML gives: dicts, lists, text, numbers, booleans, None
+    lines : 1-based line of every key and item
+    overridden : the keys that `override` set; what stands below them has no line
+    """
 
     source: str
     values: dict[str, Any]
@@ -73,7 +81,7 @@ class YamlFile:
         return None
 
     def problem(self, location: Location, message: str) -> Problem:
-        """A mistake at a key of this file."""
+        """A mistake at a key of this file, with the line of the key, or of the nearest one above it."""
         where = ".".join(str(part) for part in location)
         if self._is_overridden(location):
             where = f"--set {where}"
@@ -83,7 +91,10 @@ class YamlFile:
         return any(location[:length] in self.overridden for length in range(1, len(location) + 1))
 
     def override(self, assignments: Iterable[str]) -> None:
-        """Apply `key=value` pairs; the value is read as YAML, `parameters.` takes one whole name.
+        """Apply the `key=value` pairs of `--set`: `budget.trials=20`, `parameters.mfcc.n_mels=[40, 80]`.
+
+        The value is read as YAML; after `parameters.` all the rest is one name, dots and all. `name` and `description`
+        are text, whatever they look like.
 
         Raises
         ------
@@ -162,6 +173,6 @@ def read_yaml_file(path: Path, what: str, max_bytes: int) -> Document:
 
 
 def mistakes_of(document: Document) -> list[Problem]:
-    """What the reader found wrong, in the order of the lines."""
+    """The reader's mistakes as problems, in the order of the lines."""
     found = [Problem(".".join(map(str, one.location)), one.message, one.line) for one in document.mistakes]
     return sorted(found, key=lambda one: (one.line or 0, one.where))

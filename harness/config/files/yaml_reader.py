@@ -63,7 +63,11 @@ class Document:
 
 
 def parse_yaml(text: str) -> Document:
-    """Parse one document. A syntax error ends the reading; what can be read past is collected."""
+    """Parse one document; what is wrong with it is noted in it, and nothing is raised.
+
+    A syntax error, more than 20 levels or more than 1,000 values end the reading; what can be read past is collected:
+    aliases, tags, keys that stand twice.
+    """
     document = Document()
     try:
         with warnings.catch_warnings():

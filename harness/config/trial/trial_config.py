@@ -46,7 +46,11 @@ class TrialConfig(BaseModel):
     stack: int = Field(default=1, ge=1)
 
     def fingerprint(self) -> str:
-        """Hex sha256 of everything that decides the numbers; the replicate and the device are left out."""
+        """Hex sha256 of everything that decides the numbers; the replicate and the device are left out.
+
+        So are the fields of `IRRELEVANT`, and a control or a stack where there is none: fingerprints from before them
+        stay what they were.
+        """
         relevant: dict[str, Any] = {"implementation": IMPLEMENTATION}
         if self.control:
             relevant["control"] = self.control
@@ -58,11 +62,14 @@ class TrialConfig(BaseModel):
         return digest_of(relevant)
 
     def stack_key(self) -> str:
-        """Hex sha256 of all that the trials of a stack have in common."""
+        """Hex sha256 of all that the trials of a stack have in common: everything but `PER_MEMBER_FIELDS`."""
         return digest_of(self.model_dump(mode="json", exclude={"training": set(PER_MEMBER_FIELDS)}))
 
     def flat(self) -> dict[str, str | int | float | bool]:
-        """Every field by its dotted name, as MLflow's parameters show it."""
+        """Every field by its dotted name, as MLflow's parameters show it; what is no scalar becomes JSON text.
+
+        The front end's kind is called `feature`, as in a sweep file; the control is no parameter and left out.
+        """
         rows: dict[str, str | int | float | bool] = {"stack": self.stack} if self.stack > 1 else {}
         for section, value in self._sections():
             for key, item in value.items():

@@ -15,8 +15,8 @@ from data.store.leases import LEASES, build_and_lease, lease_folders, leased_fol
 HOLDER = """\
 import sys
 from pathlib import Path
-from data.store.leases import hold
-print(hold(Path(sys.argv[1]), [Path(folder) for folder in sys.argv[2:]]), flush=True)
+from data.store.leases import lease_folders
+print(lease_folders(Path(sys.argv[1]), [Path(folder) for folder in sys.argv[2:]]), flush=True)
 sys.stdin.read()
 """
 

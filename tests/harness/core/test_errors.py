@@ -35,6 +35,7 @@ INTERNAL = {
     "CaptureError",  # a worker ends with it, and another one tries the trial
     "EmptyDatabaseError",  # the record makes its database another way
     "FailpointError",  # of the fault tests
+    "FieldError",  # becomes pydantic's ValidationError, and then a mistake of the file
     "HarnessError",  # the base, which is never raised
     "InterruptedTraining",  # a way out of a loop
     "Stopped",  # a KeyboardInterrupt, which has the code of its signal
@@ -92,6 +93,7 @@ def test_errors_are_caught_by_their_builtin_class_as_ever() -> None:
     value |= {
         "DataChangedError",
         "ExportError",
+        "FieldError",
         "ModelFailedError",
         "RestoreRefusedError",
         "SeenMeetingsError",

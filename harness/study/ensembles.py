@@ -38,12 +38,12 @@ class EnsembleSummary:
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """What messages call it: `ensemble 3+5`."""
         return f"ensemble {self.name}"
 
     @property
     def configuration(self) -> str:
-        """What it is made of, in a line."""
+        """What it is made of, in a line: its members with their names, less the number that these begin with."""
         return "mean probability of " + ", ".join(f"{one.label} ({one.name[4:]})" for one in self.members)
 
     @property

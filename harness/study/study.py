@@ -28,7 +28,7 @@ NOT_RECORDED = "not recorded"
 
 
 class StudyError(InputError):
-    """A study that does not exist, or that cannot go on as it is."""
+    """A study that does not exist, or that cannot go on as it is; the message says what to do."""
 
 
 class DataChangedError(RefusedError, StudyError):
@@ -84,7 +84,14 @@ class Study:
     def describe(
         self, audits: list[dict[str, Any]], code: Mapping[str, str], skipped: list[dict[str, str]]
     ) -> None:
-        """Remember what a report says of the data (audits as JSON), the code (tags of a run), the skipped arms."""
+        """Remember what reports will say of the study; what is the same already is not written again.
+
+        Parameters
+        ----------
+        audits : of the data configurations, as JSON: {"config", "manifests", ...} each
+        code : tags of a run that name the version of the code
+        skipped : front ends that cannot be computed here, as `skipped_front_ends` gives them
+        """
         for key, value in (("audits", audits), ("code", dict(code)), ("skipped", skipped)):
             plain = json.loads(json.dumps(value))
             if self.optuna_study.user_attrs.get(key) != plain:

@@ -40,7 +40,7 @@ class TrialSummary:
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """What messages call it: `trial 3`."""
         return f"trial {self.number}"
 
     @property

@@ -185,7 +185,7 @@ class Writer:
 
     @property
     def _may_come_back(self) -> bool:
-        return self.unreachable_since is None or self._connection.may_restart
+        return self.unreachable_since is None or self._connection.is_own_server_alive
 
     def _run(self) -> None:
         health = self._health

@@ -120,8 +120,8 @@ class Connection:
         return not self.reached and not self.server.team_uri
 
     @property
-    def may_restart(self) -> bool:
-        """Whether the record's own server still runs; a team's that is away may stay away."""
+    def is_own_server_alive(self) -> bool:
+        """Whether the record's own server still runs, and so may answer again; a team's that is away may stay away."""
         return not self.server.team_uri and self.server.alive
 
 
@@ -139,7 +139,7 @@ class ServerHealth:
         self.problem: str | None = None
 
     def note_success(self) -> None:
-        """End an outage."""
+        """End an outage: something was stored."""
         self.failures, self.failing_since = 0, None
 
     def note_outage(self, age_s: float) -> None:
@@ -149,7 +149,7 @@ class ServerHealth:
 
 
 class Refusals:
-    """Tells a task that MLflow refuses from a server that is ill."""
+    """Tells a task that MLflow refuses from a server that is ill: the one is given up, the other waited for."""
 
     def __init__(self) -> None:
         self._counts: Counter[Task] = Counter()

@@ -29,7 +29,7 @@ _HEADER = len(_MAGIC) + 64 + 1
 
 
 class CheckpointError(InputError):
-    """A checkpoint that belongs to another training."""
+    """A whole checkpoint that belongs to another training: only a person may decide to remove it."""
 
 
 class DamagedCheckpointError(InputError):

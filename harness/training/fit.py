@@ -299,7 +299,7 @@ class Training:
         train_logits: torch.Tensor,
         val_logits: torch.Tensor,
     ) -> tuple[Snapshot, dict[str, float]]:
-        """Sum an epoch up that gave these logits (window, 2)."""
+        """Sum an epoch up that gave these logits (window, 2): its snapshot and its metrics by name."""
         epoch = place.epoch
         train = binary_metrics(train_logits.numpy(), self.train.labels.cpu()[self.scored].numpy())
         val = binary_metrics(val_logits.numpy(), self.val.labels.cpu().numpy())

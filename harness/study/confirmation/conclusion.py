@@ -94,7 +94,7 @@ class Confirmation:
 
     @property
     def staleness_note(self) -> str:
-        """That the sweep has gone on since; empty where it has not."""
+        """A line: the sweep has completed trials since; empty where it has not, or the finalist was named anyway."""
         if not self.since or self.named:
             return ""
         trials = "1 trial" if len(self.since) == 1 else f"{len(self.since)} trials"
@@ -115,7 +115,7 @@ class Confirmation:
         }
 
     def lines(self) -> list[str]:
-        """What a terminal shows: a line each finalist, then the winner."""
+        """What a terminal shows: a line each finalist, then the conclusion, then, if so, that the sweep has gone on."""
         head = f"confirmation on {self.seeds} fresh seeds, best lower bound first:"
         lines = [head, *(f"  {finalist.line()}" for finalist in self.finalists), self.conclusion]
         return [*lines, self.staleness_note] if self.staleness_note else lines

@@ -100,7 +100,7 @@ def key_of(study: Study, fingerprint: str, replicate: int) -> str:
 
 
 def folder_of(fingerprint: str, replicate: int) -> str:
-    """Name of a replicate's folder in the spool."""
+    """Name of a replicate's folder in the spool: it tells seeds and configurations, not the trials they repeat."""
     return f"confirm-{fingerprint[:16]}-{replicate}"
 
 
@@ -127,7 +127,7 @@ def definition_of(
 
 
 def runs_named(study: Study) -> list[int]:
-    """Numbers of the trials that were ever confirmed alone."""
+    """Numbers of the trials that were ever confirmed alone (`harness confirm --run`), ascending."""
     words = [name.split(".") for name in study.optuna_study.user_attrs if name.startswith(f"{ATTRIBUTE}.")]
     return sorted(int(parts[1]) for parts in words if len(parts) == 2 and parts[1].isdecimal())
 

@@ -36,7 +36,7 @@ class OpenServerError(InputError):
 
 
 class TeamServerError(InputError):
-    """MLFLOW_TRACKING_URI is not the address of a server."""
+    """MLFLOW_TRACKING_URI is not an http(s) address; the message shows it without its password."""
 
 
 class ServerError(FailedError, RuntimeError):

@@ -28,7 +28,13 @@ BATCH_SIZE = "batch_size"
 
 
 class TrialAsker:
-    """Asks the sampler, and tells duplicates the first one's value: no run, no budget."""
+    """Asks the sampler until it proposes a configuration that nobody ran.
+
+    A duplicate is told the value of the first trial of its configuration, so that the sampler learns of it without a
+    run, and costs no budget.
+
+    exhausted : every configuration of a finite space was asked for; only trials that ran out of memory may follow
+    """
 
     def __init__(self, study: Study, workers: int) -> None:
         self.study = study
@@ -40,7 +46,7 @@ class TrialAsker:
         self._counts = TrialCounts()
 
     def record_fingerprint(self, fingerprint: str, number: int) -> None:
-        """A configuration that this trial runs or ran."""
+        """Remember that this trial runs or ran a configuration: whoever proposes it later is its duplicate."""
         self._numbers.setdefault(fingerprint, number)
 
     def next(self) -> tuple[optuna.Trial, Values, TrialConfig] | None:
@@ -80,7 +86,7 @@ class TrialAsker:
         return None if known else batch_size
 
     def tell_duplicates(self, first: TrialSummary) -> None:
-        """Tell the duplicates of a trial that has ended."""
+        """Tell the duplicates of a trial that has ended what it was told: until then they wait."""
         for twin in self._duplicates.pop(first.number, []):
             tell_duplicate(self.study, twin.number, first)
 
@@ -102,7 +108,7 @@ class TrialAsker:
         return trial, values, self.study.space.config(values)
 
     def _enqueue_oom_retry(self) -> bool:
-        """Queue the next trial that ran out of memory, smaller; whether one is queued."""
+        """Queue the next trial that ran out of memory again, with its smaller batch; whether one is queued."""
         study = self.study.optuna_study
         trials = study.get_trials(deepcopy=False)
         if any(
@@ -159,7 +165,11 @@ class TrialAsker:
 
 
 def halved_batch_size(space: SearchSpace, config: TrialConfig, windows: int) -> int | None:
-    """Half the batch of a training on so many windows; where it is searched, the largest of the space up to that."""
+    """Half the batch of a training on so many windows; where it is searched, the largest of the space up to that.
+
+    None where no batch size that may be trained with is that small. A batch is never larger than the split, so half
+    of `windows` is where halving begins.
+    """
     half = min(config.training.batch_size, windows) // 2
     if BATCH_SIZE not in space.searched:
         return half if half >= MIN_BATCH_SIZE else None
@@ -180,11 +190,14 @@ def tell_duplicate(study: Study, twin: int, first: TrialSummary) -> None:
 
 @dataclass
 class TrialCounts:
-    """Counts of a study's trials.
+    """What the trials that have ended add up to, each counted once: a study of 10,000 is not walked for every new one.
 
-    counted : the first so many trials have ended, and are in the other fields
-    asked : of those, the ones that began or were told; smaller : numbers of those to be tried once more, smaller
-    begun : numbers of the trials whose smaller ones were asked for
+    Invariant: the other fields are about the first `counted` trials, all of which have ended and change no more.
+
+    counted : length of the front of the study that was counted
+    asked : those that began or were told; an abandoned one is none: the next trial stands for it
+    smaller : numbers of those that ran out of memory and are to be tried once more with a smaller batch
+    begun : numbers of those of `smaller` that another trial has tried with a smaller batch
     """
 
     counted: int = 0
@@ -193,7 +206,10 @@ class TrialCounts:
     begun: set[int] = field(default_factory=set)
 
     def skip_finished(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
-        """Count what has ended at the front of all trials of the study; those behind it."""
+        """Advance over the trials at the front that have ended, and count them; return the trials behind.
+
+        It is no query: the counts change. `trials` are all of the study's, in order.
+        """
         while self.counted < len(trials) and trials[self.counted].state.is_finished():
             trial = trials[self.counted]
             self.counted += 1
@@ -205,12 +221,19 @@ class TrialCounts:
         return trials[self.counted :]
 
     def number_asked(self, trials: Sequence[FrozenTrial]) -> int:
-        """Trials asked for before, less those given up before they began: the next one stands for such a one."""
+        """Trials asked for before, less those given up before they began: the next one stands for such a one.
+
+        It is the sampler's position in its sequence: a resumed study goes on where it stopped. Advances as
+        `skip_finished` does.
+        """
         rest = self.skip_finished(trials)
         return self.asked + sum(not is_abandoned(trial) for trial in rest if not is_queued(trial))
 
     def next_oom_retry(self, trials: Sequence[FrozenTrial]) -> int | None:
-        """Number of the first trial that is to be tried once more, smaller, and was not asked for yet."""
+        """Number of the first trial to be tried with a smaller batch that was not asked for yet; None: there is none.
+
+        Advances as `skip_finished` does.
+        """
         rest = self.skip_finished(trials)
         begun = self.begun.union(*(_oom_retry_of(trial) for trial in rest if not is_abandoned(trial)))
         waiting = [*self.smaller, *(trial.number for trial in rest if RETRY_BATCH_SIZE in trial.user_attrs)]
@@ -223,7 +246,7 @@ def _oom_retry_of(trial: FrozenTrial) -> Iterator[int]:
 
 
 def is_abandoned(trial: FrozenTrial) -> bool:
-    """Whether it was asked for and never began."""
+    """Whether it was asked for and given up before it began, as its coordinator died: it costs no budget."""
     return trial.user_attrs.get("state") == "abandoned"
 
 

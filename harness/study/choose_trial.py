@@ -15,7 +15,7 @@ RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def choose_trial(study: Study, run: str | None, to: str = "promote") -> TrialSummary:
-    """The trial of this number, else the best by score; `to` says what for.
+    """The trial of this number, else the best by score; `to` completes the message that there is none `to promote`.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def resolve_subject(
     Raises
     ------
     StudyError
-        As `choose`, or no ensemble of this name.
+        As `choose_trial`, or no ensemble of this name.
     """
     if run is None or (run.isdecimal() and not RUN_ID.fullmatch(run)):
         return choose_trial(study, run, to)
@@ -68,7 +68,7 @@ def resolve_subject(
 
 
 def available_subjects(study: Study) -> str:
-    """The trials and ensembles of a study, for whoever named another."""
+    """What may be named instead, as the end of a message: `it has trials 0 to 3 and the ensembles top2`."""
     count, names = len(study.trials()), [one.name for one in ensembles_of(study)]
     trials = f"trials 0 to {count - 1}" if count > 1 else "trial 0" if count else "no trial yet"
     ensembles = f"the ensembles {', '.join(names)}" if names else "no ensemble"

@@ -52,10 +52,8 @@ class Control:
         """The fields that `--json` prints: name, verdict, value, low, windows, clusters, reason, fingerprint."""
         judgement = asdict(self.judgement) if self.judgement else {}
         numbers = {key: judgement.get(key) for key in ("value", "low", "windows", "clusters")}
-        return {
-            "name": self.name, "verdict": self.verdict, **numbers, "reason": self.reason,
-            "fingerprint": self.fingerprint,
-        }  # fmt: skip
+        about = {"reason": self.reason, "fingerprint": self.fingerprint}
+        return {"name": self.name, "verdict": self.verdict, **numbers, **about}
 
 
 def controls_of(study: Study) -> list[Control]:
@@ -65,7 +63,7 @@ def controls_of(study: Study) -> list[Control]:
 
 
 def keep_control(study: Study, control: Control) -> None:
-    """Mark the study with a control's verdict."""
+    """Keep a control's verdict with the study, in place of an earlier one of its name."""
     stored = {one.name: one.as_json() for one in [*controls_of(study), control]}
     study.optuna_study.set_user_attr("controls", stored)
 

@@ -15,8 +15,10 @@ Verdict = Literal["promoted", "challenger", "refused"]
 
 @dataclass(frozen=True)
 class Decision:
-    """One promotion's end.
+    """How one promotion ended.
 
+    time : when, ISO 8601
+    policy : name of the policy whose guards judged it
     subject : the label of what was promoted: `trial 3`, `trial 3, seed 2`, `ensemble top2`
     registered_name, version : None where nothing was registered
     guards : those that failed, as JSON: name, level, ok, measured, bound, advice
@@ -41,7 +43,7 @@ class Decision:
         return self.subject == label or self.subject.startswith(f"{label}, ")
 
     def as_json(self) -> dict[str, Any]:
-        """Every field."""
+        """Every field by its name: what the journal keeps and `--json` prints; `decisions_of` makes it again."""
         return {**asdict(self), "guards": [dict(guard) for guard in self.guards]}
 
     def __str__(self) -> str:
@@ -65,6 +67,6 @@ def decisions_of(study: Study) -> list[Decision]:
 
 
 def add_decision(study: Study, decision: Decision) -> None:
-    """Append a decision; call it under the lock of promotions."""
+    """Append a decision; call it under `only_promotion`: two that read the list at once would lose one of theirs."""
     stored = study.optuna_study.user_attrs.get(ATTRIBUTE, [])
     study.optuna_study.set_user_attr(ATTRIBUTE, [*stored, decision.as_json()])

@@ -21,7 +21,13 @@ OPTIMISM = (
 
 @dataclass(frozen=True)
 class EnsembleSummary:
-    """Several trials of a study averaged; it is read and promoted as a trial is."""
+    """Several trials of a study averaged; it is read and promoted as a trial is.
+
+    name : unique in the study; one that is saved again under it replaces the one before
+    run_id : of its own run in MLflow; `member_runs` are those of its members, in their order
+    fingerprint : of what it is made of
+    outcome : as a trial's, of one look: there were no epochs to choose from
+    """
 
     name: str
     run_id: str
@@ -32,12 +38,12 @@ class EnsembleSummary:
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """What messages call it: `ensemble 3+5`."""
         return f"ensemble {self.name}"
 
     @property
     def configuration(self) -> str:
-        """What it is made of, in a line."""
+        """What it is made of, in a line: its members with their names, less the number that these begin with."""
         return "mean probability of " + ", ".join(f"{one.label} ({one.name[4:]})" for one in self.members)
 
     @property
@@ -53,11 +59,19 @@ class EnsembleSummary:
     def as_json(self) -> dict[str, Any]:
         """The fields that `--json` prints: those of a trial, and two of its own."""
         return {
-            "number": None, "state": "complete", "name": self.name, "score": self.score, "epochs": self.epochs,
-            "reason": "", "parameters": {}, "interval": self.outcome["interval"], "best_epoch": None,
-            "fingerprint": self.fingerprint, "run_id": self.run_id,
+            "number": None,
+            "state": "complete",
+            "name": self.name,
+            "score": self.score,
+            "epochs": self.epochs,
+            "reason": "",
+            "parameters": {},
+            "interval": self.outcome["interval"],
+            "best_epoch": None,
+            "fingerprint": self.fingerprint,
+            "run_id": self.run_id,
             "members": [member.number for member in self.members],
-        }  # fmt: skip
+        }
 
 
 def ensembles_of(study: Study) -> list[EnsembleSummary]:
@@ -66,14 +80,18 @@ def ensembles_of(study: Study) -> list[EnsembleSummary]:
     if not stored:
         return []
     trials = {trial.number: trial for trial in study.trials()}
-    return [
-        EnsembleSummary(
-            name=one["name"], run_id=one["run_id"], fingerprint=one["fingerprint"], outcome=one["outcome"],
-            members=tuple(trials[number] for number in one["members"]),
-            member_runs=tuple(one["member_runs"]),
-        )
-        for one in stored
-    ]  # fmt: skip
+    return [_from_stored(one, trials) for one in stored]
+
+
+def _from_stored(stored: Mapping[str, Any], trials: Mapping[int, TrialSummary]) -> EnsembleSummary:
+    return EnsembleSummary(
+        name=stored["name"],
+        run_id=stored["run_id"],
+        members=tuple(trials[number] for number in stored["members"]),
+        member_runs=tuple(stored["member_runs"]),
+        fingerprint=stored["fingerprint"],
+        outcome=stored["outcome"],
+    )
 
 
 def ensemble_named(study: Study, word: str | None) -> EnsembleSummary | None:
@@ -86,8 +104,11 @@ def save_ensemble(study: Study, ensemble: EnsembleSummary) -> None:
     """Store an ensemble, in the place of one of the same name; call it under the study's lock."""
     others = [one for one in study.optuna_study.user_attrs.get(ATTRIBUTE, []) if one["name"] != ensemble.name]
     row = {
-        "name": ensemble.name, "run_id": ensemble.run_id, "fingerprint": ensemble.fingerprint,
-        "outcome": dict(ensemble.outcome), "members": [member.number for member in ensemble.members],
+        "name": ensemble.name,
+        "run_id": ensemble.run_id,
+        "fingerprint": ensemble.fingerprint,
+        "outcome": dict(ensemble.outcome),
+        "members": [member.number for member in ensemble.members],
         "member_runs": list(ensemble.member_runs),
-    }  # fmt: skip
+    }
     study.optuna_study.set_user_attr(ATTRIBUTE, [*others, row])

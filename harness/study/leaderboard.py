@@ -1,4 +1,4 @@
-"""Rivals, rank, predicted optimism."""
+"""Where a trial stands among those it compares with, and how much of its score that place makes luck."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from harness.study.trials import TrialSummary
 
 def comparable_trials(study: Study, subject: TrialSummary | EnsembleSummary) -> list[TrialSummary]:
     """The complete and pruned trials that were judged on the same validation windows; each was a look at them."""
-    digest = manifests_of(study, subject.members[0]).get("val", NOT_RECORDED)
-    return [
-        trial for trial in study.trials()
-        if trial.state in ("complete", "pruned") and manifests_of(study, trial).get("val", NOT_RECORDED) == digest
-    ]  # fmt: skip
+    digest = _val_digest(study, subject.members[0])
+    looked = [trial for trial in study.trials() if trial.state in ("complete", "pruned")]
+    return [trial for trial in looked if _val_digest(study, trial) == digest]
+
+
+def _val_digest(study: Study, trial: TrialSummary) -> str:
+    return manifests_of(study, trial).get("val", NOT_RECORDED)
 
 
 def rank_of(trial: TrialSummary, among: Sequence[TrialSummary]) -> int:
-    """Place of a trial among the complete ones of its rivals by score, from 1; of equals the first is ahead."""
+    """Place of a trial by score among the complete ones of `among`, from 1; of equals the first is ahead."""
     own = (-(trial.score or 0.0), trial.number)
     return 1 + sum((-(one.score or 0.0), one.number) < own for one in among if one.state == "complete")
 
 
 def expected_optimism(trial: TrialSummary | EnsembleSummary, trials: int, rank: int = 1) -> float | None:
-    """How much of the score of who ranks so among so many is expected to be luck: its predicted optimism.
+    """How much of a score is expected to be luck, as the `rank`-th best of so many trials: its predicted optimism.
 
-    None where every window is right, or none is.
+    By `harness.metrics.intervals.optimism`, in units of balanced accuracy, from the trial's n_eff, epochs and lag-1
+    correlation. None where every window is right, or none is: the binomial variance is 0 there.
     """
     value, n_eff = trial.outcome["at_best"]["val/balanced_accuracy"], trial.outcome["interval"]["n_eff"]
     if not 0 < value < 1:

@@ -53,7 +53,7 @@ def skip_unavailable_front_ends(space: SearchSpace, message: Callable[[str], Non
 
 
 def skipped_front_ends(space: SearchSpace) -> list[dict[str, str]]:
-    """What was taken out, for `--json` and the launch's run: feature, data, path, reason."""
+    """What was taken out, for `--json` and the launch's run: feature, data (a name with a digest), path, reason."""
     return [
         {
             "feature": front_end.kind,
@@ -71,7 +71,7 @@ def skip_reason(study: Study, frozen: FrozenTrial) -> str | None:
 
 
 def fail_skipped_trial(study: Study, frozen: FrozenTrial, reason: str) -> None:
-    """End an interrupted trial of a skipped arm as failed, with the reason."""
+    """End an interrupted trial of a skipped arm as failed, with the reason; Optuna lets none that waits be told."""
     from optuna.trial import TrialState
 
     trial_id = study.trial_id(frozen.number)

@@ -17,7 +17,7 @@ from harness.config.sweep import Sweep
 from harness.core.errors import InputError, RefusedError
 from harness.core.failpoints import failpoint
 from harness.study.sampling.samplers import pruner_of
-from harness.study.storage.record import Record, RecordError
+from harness.study.storage.record import Record
 from harness.study.trials import TrialSummary, best_of, spent, summary_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ NOT_RECORDED = "not recorded"
 
 
 class StudyError(InputError):
-    """A study that does not exist, or that cannot go on as it is."""
+    """A study that does not exist, or that cannot go on as it is; the message says what to do."""
 
 
 class DataChangedError(RefusedError, StudyError):
@@ -37,7 +37,14 @@ class DataChangedError(RefusedError, StudyError):
 
 @dataclass
 class Study:
-    """A study; its one writer is the coordinator that holds its lock."""
+    """A study in the record; its one writer is the coordinator that holds its lock.
+
+    sweep, space : the definition that it was begun with, and what that searches
+    optuna_study, storage : the same study as Optuna has it, and the journal it is read from
+    resumed : whether it was there before it was opened
+    note : for people, where it runs under another name than its file says
+    lock : None in a study that is only read
+    """
 
     name: str
     sweep: Sweep
@@ -54,16 +61,16 @@ class Study:
         return str(self.optuna_study.user_attrs["identity"])
 
     def release(self) -> None:
-        """Let others run this study."""
+        """Let others run this study; without a lock nothing happens."""
         if self.lock is not None:
             self.lock.release()
 
     def trials(self) -> list[TrialSummary]:
-        """Every trial, in order."""
+        """Every trial, in order of its number, as it stands now."""
         return [summary_of(trial) for trial in self.optuna_study.get_trials(deepcopy=False)]
 
     def trial(self, number: int) -> TrialSummary:
-        """One trial by its number."""
+        """The trial of this number; IndexError where there is none."""
         return summary_of(self.optuna_study.get_trials(deepcopy=False)[number])
 
     def spent(self) -> int:
@@ -77,7 +84,14 @@ class Study:
     def describe(
         self, audits: list[dict[str, Any]], code: Mapping[str, str], skipped: list[dict[str, str]]
     ) -> None:
-        """Remember what a report says of the data (audits as JSON), the code (tags of a run), the skipped arms."""
+        """Remember what reports will say of the study; what is the same already is not written again.
+
+        Parameters
+        ----------
+        audits : of the data configurations, as JSON: {"config", "manifests", ...} each
+        code : tags of a run that name the version of the code
+        skipped : front ends that cannot be computed here, as `skipped_front_ends` gives them
+        """
         for key, value in (("audits", audits), ("code", dict(code)), ("skipped", skipped)):
             plain = json.loads(json.dumps(value))
             if self.optuna_study.user_attrs.get(key) != plain:
@@ -93,7 +107,7 @@ class Study:
         return self.storage.get_study_id_from_name(self.name)
 
     def trial_id(self, number: int) -> int:
-        """What the storage calls a trial."""
+        """The id by which the storage knows a trial of this study: unique in the journal, which studies share."""
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
     def manifests_of(self, data: str) -> Mapping[str, str]:
@@ -153,9 +167,12 @@ def open_study(record: Record, sweep: Sweep) -> Study:
             name = f"{sweep.name}-{count}"
         lock = record.lock_study(name)
         study = optuna.create_study(
-            study_name=name, storage=storage, direction="maximize",
-            load_if_exists=True, pruner=pruner_of(sweep),
-        )  # fmt: skip
+            study_name=name,
+            storage=storage,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=pruner_of(sweep),
+        )
         failpoint("study.created")
         if "identity" not in study.user_attrs:
             study.set_user_attr("identity", uuid.uuid4().hex)
@@ -190,7 +207,7 @@ def load_study(record: Record, name: str) -> Study:
 
 
 def study_of(record: Record, sweep: Sweep) -> str:
-    """Name of the study that runs this very definition.
+    """Name of the study that runs this very definition, by its digest; of several the newest.
 
     Raises
     ------
@@ -213,7 +230,7 @@ def study_names(record: Record) -> list[str]:
 
 
 def names_in(storage: BaseStorage) -> list[str]:
-    """The same of a storage that is open."""
+    """Names of all studies of a storage that is open, oldest first; without those killed while they were made."""
     return _complete(_attributes(storage))
 
 
@@ -227,12 +244,6 @@ def _attributes(storage: BaseStorage) -> dict[str, dict[str, Any]]:
 
 def _complete(studies: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [name for name, attributes in studies.items() if "sweep_digest" in attributes]
-
-
-__all__ = [
-    "DataChangedError", "RecordError", "Study", "StudyError", "TrialSummary", "best_of", "load_study", "open_study",
-    "study_names", "summary_of",
-]  # fmt: skip
 
 
 def audit_of(study: Study, trial: TrialSummary) -> Mapping[str, Any]:

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """One trial as people see it. `state`: complete, pruned, failed, running, interrupted or duplicate."""
+    """One trial as people see it.
+
+    state : complete, pruned, failed, running, interrupted, duplicate, skipped (its front end has no file here) or
+        abandoned (given up before it began)
+    name : of its run, such as `007 mfcc epochs=8`; empty before it is started
+    score : balanced accuracy on the validation windows; None before there is any
+    epochs : how many were trained
+    reason : why it was asked for, or ended as it did; mostly empty where it is complete
+    values : what the search space gave it; config: the whole configuration as JSON
+    outcome : what its worker wrote as it ended; empty before that
+    fingerprint : of the configuration; empty where it never began
+    """
 
     number: int
     state: str
@@ -29,12 +40,12 @@ class TrialSummary:
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """What messages call it: `trial 3`."""
         return f"trial {self.number}"
 
     @property
     def configuration(self) -> str:
-        """What it is made of, in a line."""
+        """What it is made of, in a line: a trial by its name, an ensemble by its members."""
         return self.name
 
     @property
@@ -45,15 +56,24 @@ class TrialSummary:
     def as_json(self) -> dict[str, Any]:
         """The fields that `--json` prints."""
         return {
-            "number": self.number, "state": self.state, "name": self.name, "score": self.score,
-            "epochs": self.epochs, "reason": self.reason, "parameters": dict(self.values),
-            "interval": self.outcome.get("interval"), "best_epoch": self.outcome.get("best_epoch"),
+            "number": self.number,
+            "state": self.state,
+            "name": self.name,
+            "score": self.score,
+            "epochs": self.epochs,
+            "reason": self.reason,
+            "parameters": dict(self.values),
+            "interval": self.outcome.get("interval"),
+            "best_epoch": self.outcome.get("best_epoch"),
             "fingerprint": self.fingerprint,
-        }  # fmt: skip
+        }
 
 
 def summary_of(trial: FrozenTrial) -> TrialSummary:
-    """A trial of Optuna as people see it."""
+    """Read a trial of Optuna as people see it: attributes of ours say more than Optuna's five states.
+
+    A trial that waits in Optuna, and has begun, was interrupted: the next launch goes on with it.
+    """
     attrs = trial.user_attrs
     states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
     state = states.get(trial.state.name, "interrupted")

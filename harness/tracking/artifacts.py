@@ -14,17 +14,22 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+STORED_BY_NEXT_LAUNCH = "run the sweep again, it stores what is left"
+
+
 class ArtifactError(FailedError, RuntimeError):
     """MLflow does not hold a file that it should, or holds another one."""
 
 
 def fetch(client: MlflowClient, run_id: str, name: str, sha256: str, folder: Path) -> Path:
-    """Download an artifact into ``folder``, under its last name, and check its digest.
+    """Download an artifact (`name` is its path in the run) into ``folder``, flat, and check its sha256.
 
     Raises
     ------
     ArtifactError
-        It is not there, or was altered.
+        It is not there, or its digest is not ``sha256``: it was altered.
+    OSError
+        The disk is full.
     """
     path = _download(client, run_id, name, folder).rename(folder / Path(name).name)
     found = sha256_of(path)
@@ -36,9 +41,8 @@ def fetch(client: MlflowClient, run_id: str, name: str, sha256: str, folder: Pat
 
 
 def _download(
-    client: MlflowClient, run_id: str, name: str, folder: Path,
-    advice: str = "run the sweep again, it stores what is left",
-) -> Path:  # fmt: skip
+    client: MlflowClient, run_id: str, name: str, folder: Path, advice: str = STORED_BY_NEXT_LAUNCH
+) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:

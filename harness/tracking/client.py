@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client that gives up within seconds instead of minutes, and tells nobody about us."""
+    """A client that gives up within seconds instead of minutes, and tells nobody about us.
+
+    It does so by variables of this process (two retries, 30 s a request); those that the user has set stay.
+    """
     for name, value in quiet_environment().items():
         if name.startswith("MLFLOW_") or name in ("DO_NOT_TRACK", "GIT_PYTHON_REFRESH"):
             os.environ.setdefault(name, value)

@@ -19,7 +19,12 @@ def create_once(create: Callable[[], Made], find: Callable[[], Made | None]) -> 
     """Create a thing; where no answer came, look whether it is there before it is created again.
 
     MLflow's client repeats a request whose answer it did not get, also one that creates something, which
-    then stands there twice: here it may not.
+    then stands there twice: here it may not. `find` is called only after a request without an answer.
+
+    Raises
+    ------
+    MlflowException
+        It was refused (an answer below 500), or ATTEMPTS attempts got no answer.
     """
     from mlflow.exceptions import MlflowException, RestException
 

@@ -29,7 +29,7 @@ MAX_WORDS = 300
 
 
 class TrackingError(InputError):
-    """MLflow cannot hold this study as it is."""
+    """MLflow cannot hold this study as it is: its names are taken by studies of other records."""
 
 
 class ForeignServerError(InputError):

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 # A tag's value and a parameter's may have at most this many characters.
 MAX_TAG = 5_000
 MAX_PARAM = 6_000
-# A request takes so many rows, and of them so many parameters.
+# A request takes so many parameters, metrics and tags together, and of them so many parameters.
 BATCH_ROWS = 1_000
 BATCH_PARAMS = 100
 
 
 def study_links(client: MlflowClient, url: str) -> dict[str, str]:
-    """For each study the address of its trials in the UI, best score first, newest study first."""
+    """For each study's name the address of its trials in the UI at `url`, best score first; newest study first."""
     query = "searchFilter={}&orderByKey={}&orderByAsc=false".format(
         quote("tags.`harness.kind` = 'trial'"), quote("metrics.`best/score`")
     )
@@ -44,9 +44,14 @@ def study_links(client: MlflowClient, url: str) -> dict[str, str]:
 
 
 class Tracking:
-    """One study's runs in one MLflow experiment.
+    """One study's runs in one MLflow experiment, which is made, or taken up again, at once.
 
-    `served` is the folder from which the server serves artifacts, where it is the record's own; None elsewhere.
+    Every run carries its key as a tag, so a launch that was killed and the next one write one and the same run.
+    Opening it may raise TrackingError (studies of other records have both names that the experiment could have) and
+    ForeignServerError (what answers is no MLflow server).
+
+    parent : id of the run under which new runs are shown; None for none
+    served : folder from which the server serves artifacts, where it is the record's own; None elsewhere
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Tracking:
         self._artifact_uris: dict[str, str] = {}  # by run
         self._made: set[str] = set()  # runs made here, and ...
         self._only: set[str] = set()  # ... those of which there can be no second one of their key
+        self._answer_lost: set[str] = set()  # keys of which a run may still come that was asked for before
         self._described: set[str] = set()
         self._epochs_stored: dict[str, int] = {}
 
@@ -98,13 +104,13 @@ class Tracking:
         return str(found.experiment_id) if found is not None and ours else None
 
     def trial_key(self, number: int) -> str:
-        """What makes the run of a trial findable, whoever made it."""
+        """The value of the tag `harness.key` of a trial's run: the same in every process, so that any finds it."""
         return f"{self.identity}/trial/{number}"
 
     def end_orphans(self, kind: str) -> list[str]:
-        """End the runs of this kind that a killed process left running; call it under that kind's lock.
+        """End the runs of this kind that a killed process left running, as KILLED; their names.
 
-        Returns their names.
+        Call it under that kind's lock: a run whose process lives looks the same.
         """
         orphans = self._running(kind)
         for run_id in orphans:
@@ -125,13 +131,9 @@ class Tracking:
         return {str(run.info.run_id): str(run.info.run_name) for run in runs}
 
     def find(self, key: str) -> str | None:
-        """The id of the run that carries this key, if the record has it."""
-        runs = self.client.search_runs(
-            [self.experiment_id],
-            f"tags.`harness.key` = '{key}'",
-            max_results=1,
-            order_by=["attributes.start_time"],
-        )
+        """The id of the run that carries this key, of several the one that was started first; None: there is none."""
+        query, oldest = f"tags.`harness.key` = '{key}'", ["attributes.start_time"]
+        runs = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=oldest)
         return self._known(runs[0]) if runs else None
 
     def _known(self, run: Run) -> str:
@@ -140,22 +142,18 @@ class Tracking:
         return run_id
 
     def has_run(self, run_id: str) -> bool:
-        """Whether this is the id of a run of the study."""
+        """Whether this is the id of a run of the study; text that could be no id asks nobody."""
         query = f"attributes.run_id = '{run_id}'"
         return run_id.isalnum() and bool(self.client.search_runs([self.experiment_id], query, max_results=1))
 
     def latest(self, kind: str) -> str | None:
-        """The id of the run of this kind that was started last."""
-        runs = self.client.search_runs(
-            [self.experiment_id],
-            f"tags.`harness.kind` = '{kind}'",
-            max_results=1,
-            order_by=["attributes.start_time DESC"],
-        )
+        """The id of the run of this kind that was started last; None: the study has none."""
+        query, newest = f"tags.`harness.kind` = '{kind}'", ["attributes.start_time DESC"]
+        runs = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=newest)
         return str(runs[0].info.run_id) if runs else None
 
     def trial_of(self, run_id: str) -> str | None:
-        """The number of the trial that a run of this study records."""
+        """The number of the trial that a run of this study records, as its tag has it; None: it records none."""
         runs = self.client.search_runs(
             [self.experiment_id], f"attributes.run_id = '{run_id}'" if run_id.isalnum() else "", max_results=1
         )
@@ -165,48 +163,48 @@ class Tracking:
         return tags.get("harness.trial") if tags.get("harness.kind") == "trial" else None
 
     def run(
-        self,
-        key: str,
-        name: str,
-        tags: dict[str, str],
-        start_ms: int | None = None,
-        *,
-        new: bool = False,
+        self, key: str, name: str, tags: dict[str, str], start_ms: int | None = None, *, new: bool = False
     ) -> str:
-        """The run of this key, made if it is not there yet (a lost answer must not make it twice).
+        """The id of the run of this key, made if it is not there yet (a lost answer must not make it twice).
 
-        `new` says that nobody ever asked the record's own server for it: it is not looked for.
+        Parameters
+        ----------
+        tags : of the run, also of one that another process made
+        start_ms : when it began, in ms since 1970; None: now
+        new : nobody ever asked the record's own server for it: it is not looked for
         """
-        first = new and self.served is not None
-        run_id = self._run_ids.get(key) or (None if first else self.find(key))
+        never_asked = new and self.served is not None
+        remembered = self._run_ids.get(key)
+        run_id = remembered or (None if never_asked else self.find(key))
         if run_id is None:
-            parent = {"mlflow.parentRunId": self.parent} if self.parent else {}
-            marks = {**{k: v[:MAX_TAG] for k, v in tags.items()}, **parent, "harness.key": key}
-            lost = False
-
-            def create() -> str:
-                made = self._known(
-                    self.client.create_run(self.experiment_id, start_time=start_ms, run_name=name, tags=marks)
-                )
-                self._made.add(made)
-                return made
-
-            def find() -> str | None:
-                nonlocal lost
-                lost = True  # and what was asked for may still come
-                return self.find(key)
-
-            run_id = create_once(create, find)
-            if first and not lost:
+            create = partial(self._create_run, key, name, tags, start_ms)
+            run_id = create_once(create, partial(self._find_unanswered, key))
+            if never_asked and key not in self._answer_lost:
                 self._only.add(run_id)
             failpoint("tracking.run_created")
-        elif key not in self._run_ids:
+        elif remembered is None:
             self.client.log_batch(run_id, tags=_tags(tags))
         self._run_ids[key] = run_id
         return run_id
 
+    def _create_run(self, key: str, name: str, tags: dict[str, str], start_ms: int | None) -> str:
+        parent = {"mlflow.parentRunId": self.parent} if self.parent else {}
+        marks = {**{k: v[:MAX_TAG] for k, v in tags.items()}, **parent, "harness.key": key}
+        run = self.client.create_run(self.experiment_id, start_time=start_ms, run_name=name, tags=marks)
+        made = self._known(run)
+        self._made.add(made)
+        return made
+
+    def _find_unanswered(self, key: str) -> str | None:
+        """Look for the run that a request without an answer may have made; it may also be made later still."""
+        self._answer_lost.add(key)
+        return self.find(key)
+
     def store_trial(self, spool: TrialSpool, *, new: bool = False) -> bool:
         """Bring the run of a spooled trial up to date; true when it is complete and ended.
+
+        The order is: artifacts, parameters with new epochs and the verdict, datasets, status. Killed between any two,
+        the next call repeats what it cannot know to be there, and MLflow holds it once.
 
         `new` as in `run`: only whoever began the trial, and hands it over for the first time, may say so.
         """
@@ -216,11 +214,10 @@ class Tracking:
         key = trial.get("key") or self.trial_key(trial["number"])  # an ensemble brings its own
         run_id = self.run(key, trial["run_name"], trial["tags"], trial["time_ms"], new=new)
         first = key not in self._described
-        told: dict[str, str] = {}
         if verdict is not None:
-            told = self._log_outputs(run_id, spool)
+            verdict = {**verdict, "tags": {**verdict["tags"], **self._log_outputs(run_id, spool)}}
             failpoint("tracking.artifacts_stored")
-        self._log_epochs(key, run_id, spool, trial["params"] if first else {}, verdict, told)
+        self._log_epochs(key, run_id, spool, trial["params"] if first else {}, verdict)
         failpoint("tracking.epochs_stored")
         if first:
             self._log_datasets(run_id, trial["datasets"])
@@ -243,7 +240,10 @@ class Tracking:
         metrics: dict[str, float],
         time_ms: int | None = None,
     ) -> None:
-        """Write the last tags and metrics, then the status: FINISHED, KILLED or FAILED."""
+        """Write the last tags and metrics (at step 0), then the status: FINISHED, KILLED or FAILED.
+
+        The status is last: a run that has ended has everything. `time_ms` is since 1970; None: now.
+        """
         time_ms = time_ms or int(time.time() * 1000)
         self._log_rows(run_id, (), _last_metrics(metrics, time_ms), _tags(tags))
         self._terminate(run_id, status, time_ms)
@@ -254,11 +254,11 @@ class Tracking:
         failpoint("tracking.ended")
 
     def pause(self, number: int) -> None:
-        """Show an interrupted trial's run as waiting, not as running."""
+        """Show an interrupted trial's run as waiting (MLflow's SCHEDULED), not as running; without a run: nothing."""
         self.pause_run(self.trial_key(number))
 
     def pause_run(self, key: str) -> None:
-        """The same for the run of any key."""
+        """Do the same as `pause` for the run of any key."""
         run_id = self.find(key)
         if run_id is not None:
             self._pause(run_id)
@@ -274,31 +274,18 @@ class Tracking:
     def _log_datasets(self, run_id: str, datasets: list[dict[str, str]]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        inputs = [
-            DatasetInput(
-                Dataset(
-                    name=row["name"],
-                    digest=row["digest"][:36],
-                    source_type="harness",
-                    source=row["source"],
-                    profile=row["profile"],
-                ),
-                tags=[InputTag("mlflow.data.context", row["context"])],
+        inputs = []
+        for row in datasets:
+            dataset = Dataset(
+                row["name"], row["digest"][:36], "harness", row["source"], profile=row["profile"]
             )
-            for row in datasets
-        ]
+            inputs.append(DatasetInput(dataset, tags=[InputTag("mlflow.data.context", row["context"])]))
         self.client.log_inputs(run_id, inputs)
 
     def _log_epochs(
-        self,
-        key: str,
-        run_id: str,
-        spool: TrialSpool,
-        params: dict[str, Any],
-        verdict: dict[str, Any] | None,
-        told: dict[str, str],
+        self, key: str, run_id: str, spool: TrialSpool, params: dict[str, Any], verdict: dict[str, Any] | None
     ) -> None:
-        """Log the parameters, the epochs that are new, and the verdict with what else is told of the trial."""
+        """Log the parameters, the epochs that are new, and the verdict's metrics and tags."""
         from mlflow.entities import Metric, Param
 
         events = spool.epochs()
@@ -311,7 +298,7 @@ class Tracking:
         tags = []
         if verdict is not None:
             metrics += _last_metrics(verdict["metrics"], verdict["time_ms"])
-            tags = _tags({**verdict["tags"], **told})
+            tags = _tags(verdict["tags"])
         rows = [Param(name, str(value)[:MAX_PARAM]) for name, value in sorted(params.items())]
         self._log_rows(run_id, rows, metrics, tags)
         self._epochs_stored[key] = len(events)

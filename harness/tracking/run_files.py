@@ -35,7 +35,12 @@ _SCHEME = "mlflow-artifacts:"
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The runs of a study's trials, by number, of its ensembles, by name, and how to reach a file of one."""
+    """The runs of a study's trials and ensembles, and how to reach a file of one.
+
+    runs : of the trials, by number; one that MLflow never heard of is in the spool only
+    ensembles : by their names
+    fetch : run, path of the artifact, sha256 -> the file, checked; it lies where it may be read until the block ends
+    """
 
     record: Record
     study: str
@@ -44,7 +49,7 @@ class RunFiles:
     fetch: Callable[[Run, str, str], Path]
 
     def file(self, number: int, name: str, sha256: str) -> Path:
-        """Where an artifact of a trial lies.
+        """Where an artifact of a trial lies: in its spool while it waits there, else as MLflow keeps it.
 
         Raises
         ------
@@ -71,7 +76,7 @@ class RunFiles:
 
 @contextmanager
 def open_run_files(record: Record, study: Study, client: MlflowClient | None = None) -> Iterator[RunFiles]:
-    """The runs of a study; `client` where one is connected already. Writes nothing into the record."""
+    """The runs of a study, in this block; `client` where one is connected already. Writes nothing into the record."""
     team = os.environ.get("MLFLOW_TRACKING_URI")
     if client is None and team:
         from harness.tracking.experiment import connect
@@ -108,7 +113,7 @@ def open_run_files(record: Record, study: Study, client: MlflowClient | None = N
 
 
 def checked(path: Path, what: str, sha256: str) -> Path:
-    """The path, once its content is what the worker wrote; ArtifactError otherwise."""
+    """The path, once its content has the sha256 that the worker noted; ArtifactError otherwise, of `what`."""
     if (found := sha256_of(path)) != sha256:
         raise ArtifactError(f"{what} was altered: sha256 {found[:16]}, recorded {sha256[:16]}")
     return path

@@ -23,7 +23,10 @@ LOGGED_IMAGES = "mlflow.loggedImages"
 
 
 def upload_outputs(client: MlflowClient, run_id: str, spool: TrialSpool) -> dict[str, str]:
-    """Send a spool's outputs to the server; what the run's tags must say of them."""
+    """Send a spool's outputs to the server; the tags that the run gets for them (the UI shows images by one).
+
+    What is sent again replaces what is there: names do not change.
+    """
     if spool.artifacts.is_dir():
         client.log_artifacts(run_id, str(spool.artifacts))
     images = _images(spool)

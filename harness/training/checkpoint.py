@@ -21,7 +21,7 @@ from harness.core.errors import InputError
 from harness.study.storage.trial_spool import CHECKPOINT
 from models.files import write_atomic
 
-CHECKPOINT_S = 300.0
+CHECKPOINT_S = 300.0  # seconds of training that a kill may cost
 # Of a training's time: on a GPU an epoch can take less than a checkpoint of its network.
 SHARE = 0.02
 _MAGIC = b"harness checkpoint 3\n"
@@ -29,7 +29,7 @@ _HEADER = len(_MAGIC) + 64 + 1
 
 
 class CheckpointError(InputError):
-    """A checkpoint that belongs to another training."""
+    """A whole checkpoint that belongs to another training: only a person may decide to remove it."""
 
 
 class DamagedCheckpointError(InputError):
@@ -56,11 +56,11 @@ class Checkpoints:
 
     @property
     def due(self) -> bool:
-        """Whether the last checkpoint is that old; asked at every step."""
+        """Whether the last checkpoint is older than `every_s`; asked at every step, never true without a folder."""
         return self.folder is not None and self.age_s >= self._every_s
 
     def write(self, content: Mapping[str, Any]) -> None:
-        """Replace ``last.pt``; without a folder nothing happens."""
+        """Replace ``last.pt`` durably and start the clock of `due` again; without a folder nothing happens."""
         if self.folder is None:
             return
         start = time.monotonic()
@@ -96,7 +96,11 @@ class Checkpoints:
 
 
 def due_after(epoch: int, every: int | None, kept: Sequence[Checkpoints]) -> bool:
-    """Whether checkpoints are written after this 0-based epoch; `kept` are those written together."""
+    """Whether checkpoints are written after this 0-based epoch; `kept` are those written together.
+
+    They are where one is due by its age. Else `every` decides, where it is given: after each so many epochs. Else they
+    are where writing them took, the last time, at most SHARE of the training since then.
+    """
     if any(one.due for one in kept):
         return True
     if every is not None:
@@ -105,7 +109,13 @@ def due_after(epoch: int, every: int | None, kept: Sequence[Checkpoints]) -> boo
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, onto the CPU; DamagedCheckpointError where it is not what was written."""
+    """The content of a checkpoint, its tensors on the CPU.
+
+    Raises
+    ------
+    DamagedCheckpointError
+        Another version wrote it, its digest is wrong, or it holds no checkpoint of a training.
+    """
     data = path.read_bytes()
     if not data.startswith(_MAGIC):
         raise DamagedCheckpointError(f"{path} is not a checkpoint of this version")

@@ -66,7 +66,10 @@ class GraphedStep:
         self._loss: torch.Tensor | None = None
 
     def __call__(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Take the next step; its mean loss, which nobody has waited for."""
+        """Take the next step; its mean loss (), on the device, which nobody has waited for.
+
+        A batch of another shape than the recorded one is launched.
+        """
         if self._refused:
             return self._launch(features, labels)
         if self._graph is not None and self._fits(features, labels):
@@ -134,7 +137,11 @@ class GraphedStep:
 
 
 def states_match(before: State, launched: State, recorded: State) -> bool:
-    """Whether two states, that one step led to, are the same: counters equal, the rest as near as sums allow."""
+    """Whether two states that one step led to, launched and recorded, are the same.
+
+    Tensors of one element (counters, scales) must be equal; all others together, as one vector, obey
+    ``|recorded - launched| <= TOLERANCE |launched - before|``: a graph's kernels may sum in another order.
+    """
     step, apart = 0.0, 0.0
     for name, start in before.items():
         if start.numel() == 1:

@@ -10,9 +10,10 @@ _CUDA = "CUDA error"
 
 
 def failure_kind(error: BaseException) -> FailureKind:
-    """Class of a failure, which decides whether it is tried again.
+    """Class of a failure: infrastructure (files, CUDA) is tried again, out_of_memory with a smaller batch.
 
-    torch tells a CPU's lack of memory, and what a GPU's libraries could not allocate, by a plain RuntimeError.
+    diverged and configuration would fail again; a full disk (out_of_space) ends the launch. torch tells a CPU's lack
+    of memory, and what a GPU's libraries could not allocate, by a plain RuntimeError.
     """
     from harness.core.disk_space import is_disk_full_error
     from harness.training.fit import DivergedError

@@ -37,7 +37,7 @@ FEATURE_BATCH = 64
 
 
 def feature_key(manifest: Manifest, front_end: FrontEnd) -> str:
-    """Name of the folder that holds the features of a split."""
+    """Name of the folder that holds the features of a split: 32 hex digits of the sha256 of what they are made of."""
     return hashlib.sha256(f"{manifest.digest}/{front_end.digest()}".encode()).hexdigest()[:32]
 
 
@@ -46,7 +46,8 @@ def stored_features(
 ) -> Any:
     """Features of a split, (window, feature, frame) float32, memory-mapped copy-on-write; made where nobody did yet.
 
-    `step` is called again and again while they are made, here or by another process.
+    They are leased: the cache's quota does not evict them while this process lives. `step` is called again and again
+    while they are made, here or by another process; what it raises ends the making.
     """
     key = feature_key(part.manifest, front_end)
 
@@ -92,7 +93,7 @@ def write_features(
 
 
 def featurise(module: Any, windows: Any) -> Any:
-    """One batch on the CPU, (batch, sample) int16 -> (batch, feature, frame) float32."""
+    """One batch on the CPU, (batch, sample) int16 -> (batch, feature, frame) float32; samples go in as [-1, 1)."""
     with torch.no_grad():
         return module(torch.from_numpy(np.asarray(windows)).float() / 32768).numpy()
 
@@ -118,7 +119,7 @@ def _log(cache: Path, line: dict[str, Any]) -> None:
 
 
 def build_log(cache: Path) -> list[dict[str, Any]]:
-    """What the log says of a cache: key, windows, s, pid and time of every building, in its order."""
+    """What the log says of a cache: key, windows, s, pid and time (s since 1970) of every building, in order."""
     path = cache / "features" / LOG
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []
     return [json.loads(line) for line in lines]

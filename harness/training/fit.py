@@ -5,9 +5,9 @@ training, `should_stop` is asked at every step. Equal seed, data and weights giv
 bit on a CPU, also across a resume from any step. Threads and cuDNN's switches are the caller's business.
 
     last.pt     between two epochs, every few minutes within one, and at the step where a training is interrupted
-                holds: weights, their average, optimizer, scaler; epochs so far; of an epoch that is begun its `Place`
-                (step, losses, random states). What is a function of (seed, epoch, step) is not in it: data order,
-                learning rate, augmentation's parameters
+                holds: weights, their average, optimizer, scaler; epochs so far; of an epoch that is begun its
+                `EpochPosition`. What is a function of (seed, epoch, step) is not in it: data order, learning
+                rate, augmentation's parameters
 """
 
 import logging
@@ -156,7 +156,11 @@ def fit(
 
 
 class Training:
-    """The parts of one training that do not change, and its two passes over windows."""
+    """The parts of one training that do not change, and its two passes over windows; parameters as those of `fit`.
+
+    scored : (window,) training windows that are scored after each epoch, in ascending order
+    batch : windows of a batch; steps : of an epoch. Windows that fill no batch are left out, others in each epoch
+    """
 
     def __init__(
         self,
@@ -189,7 +193,7 @@ class Training:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree in to be gone on from."""
+        """What a checkpoint must agree in to be gone on from; how often one is written changes no number."""
         config = self.config.model_dump(mode="json", exclude={"checkpoint_every"})
         identity = {"seed": self.seed, "config": config, "windows": [len(self.train), len(self.val)]}
         return identity | ({"augmentation": asdict(self.augmentation)} if self.augmentation else {})
@@ -207,7 +211,7 @@ class Training:
     def resume(
         self, kept: Checkpoints, on_restart: Callable[[str], None]
     ) -> tuple[TrainingProgress, dict[str, Any] | None]:
-        """Take the checkpoint on; the epochs so far, and the place in the one that is begun."""
+        """Take the checkpoint on (CheckpointError: another training's); epochs so far, place in one that is begun."""
         try:
             content = kept.read(self.identity)
         except DamagedCheckpointError as damaged:
@@ -254,7 +258,7 @@ class Training:
         return place, augmented
 
     def steps_of(self, place: EpochPosition, augmented: EpochAugmentation | None) -> Iterator[None]:
-        """Take the steps that are left of an epoch, and pause before each."""
+        """Take the steps that are left of an epoch, pausing before each; a GPU raises DivergedError at its end."""
         self.model.train()
         order = self.order(place.epoch)
         while place.step < self.steps:
@@ -275,7 +279,7 @@ class Training:
         place.seconds += time.perf_counter() - start
 
     def order(self, epoch: int) -> torch.Tensor:
-        """Draw the order (window,) in which an epoch sees the training windows."""
+        """Draw the order (window,) in which an epoch sees the training windows; a function of (seed, epoch) alone."""
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch, "order"))
         return torch.randperm(len(self.train), generator=generator).to(self.train.labels.device)
 
@@ -295,7 +299,7 @@ class Training:
         train_logits: torch.Tensor,
         val_logits: torch.Tensor,
     ) -> tuple[Snapshot, dict[str, float]]:
-        """Sum an epoch up that gave these logits (window, 2)."""
+        """Sum an epoch up that gave these logits (window, 2): its snapshot and its metrics by name."""
         epoch = place.epoch
         train = binary_metrics(train_logits.numpy(), self.train.labels.cpu()[self.scored].numpy())
         val = binary_metrics(val_logits.numpy(), self.val.labels.cpu().numpy())
@@ -313,7 +317,7 @@ class Training:
         return Snapshot(epoch, copy_state(self.eval_model), val_logits, train_logits), metrics
 
     def logits(self, split: Split, index: torch.Tensor, epoch: int) -> torch.Tensor:
-        """Logits (window, 2) in evaluation mode and fp32, as the exported model will give them."""
+        """Logits (window, 2), on the CPU, in evaluation mode and fp32, as the exported model will give them."""
         self.eval_model.eval()
         parts = []
         with torch.no_grad():
@@ -332,7 +336,7 @@ class Training:
     def features(
         self, split: Split, index: torch.Tensor, place: tuple[EpochAugmentation, int] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features and labels of some windows; augmented by what was drawn from a place of the epoch on."""
+        """Features (window, feature, frame), labels (window,); augmented as drawn from a place of the epoch on."""
         batch = split.features[index].to(self.device, non_blocking=True)
         labels = split.labels[index].to(self.device, torch.int64, non_blocking=True)
         if batch.dtype == torch.int16:

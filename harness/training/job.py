@@ -1,4 +1,4 @@
-"""What a worker is given."""
+"""What a worker is given, and the classes of what it may fail of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ FailureKind = Literal["configuration", "diverged", "out_of_memory", "out_of_spac
 
 @dataclass(frozen=True)
 class Job:
-    """One trial to run: everything a worker needs, as plain values."""
+    """One training to run: everything a worker needs, as plain values, so that it travels as JSON to any process.
+
+    number : of the trial; config : a `TrialConfig` as JSON
+    prepared, spool, cache : folders: of the prepared windows, of the trial's spool, of features shared by all trials
+    seed : of first weights, order of batches, dropout and augmentation
+    specification : the fields of the model's `Specification` that only the coordinator knows (run id, versions)
+    """
 
     number: int
     config: dict[str, Any]

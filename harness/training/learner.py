@@ -19,7 +19,7 @@ from harness.training.state import State, copy_state
 
 
 class Learner:
-    """Takes steps; all that a step changes is in what `kept` gives, and in the states of what draws.
+    """Takes steps of AdamW; all that a step changes is in `state_dict`, and in the states of what draws.
 
     Parameters
     ----------
@@ -51,11 +51,17 @@ class Learner:
 
     @property
     def eval_model(self) -> nn.Module:
-        """What is scored, kept and exported."""
+        """What is scored, kept and exported: the averaged model where an average is kept, else the model itself."""
         return self.average.module if self.average else self.model
 
     def step(self, features: torch.Tensor, labels: torch.Tensor, number: int) -> torch.Tensor:
-        """Take the 0-based step of the training; its mean loss, which nobody has waited for."""
+        """Take the 0-based step `number` of the training; its mean cross-entropy (), which nobody has waited for.
+
+        Parameters
+        ----------
+        features : (window, feature, frame) float32, on the device
+        labels : (window,) int64 of 0 or 1, on the device
+        """
         rate = learning_rate_at(number, self.steps, self.config)
         if self.rate is not None:
             self.rate.fill_(rate)
@@ -120,7 +126,7 @@ class Learner:
         return kept
 
     def load_state_dict(self, kept: Mapping[str, Any], steps: int) -> None:
-        """Go on from what `kept` gave after so many steps."""
+        """Go on from `kept`, what `state_dict` gave after so many steps, on this device or another."""
         self.model.load_state_dict(kept["weights"])
         self.optimizer.load_state_dict(kept["optimizer"])
         if kept["scaler"]:  # a CPU, or a GPU with bf16, kept none
@@ -132,7 +138,9 @@ class Learner:
 
 
 def learning_rate_at(step: int, steps: int, config: TrainingConfig) -> float:
-    """Rate of the 0-based `step` of `steps`: a straight climb, then half a cosine.
+    """Rate of the 0-based `step` of `steps`: a straight climb, then half a cosine (Loshchilov & Hutter 2017).
+
+    After w warm-up steps of n: ``rate (step + 1) / w`` before, ``rate (1 + cos(pi (step - w) / (n - w))) / 2`` from w.
 
     ::
 
@@ -158,12 +166,18 @@ def mixed_precision(device: torch.device, config: TrainingConfig) -> torch.dtype
 
 
 def decay_at(step: int, decay: float) -> float:
-    """The decay of the 0-based step."""
+    """The decay of the 0-based step: ``min(decay, (1 + step) / (10 + step))``.
+
+    It grows to `decay`, so that the first weights are soon forgotten, as in TensorFlow's `ExponentialMovingAverage`.
+    """
     return min(decay, (1 + step) / (10 + step))
 
 
 class WeightAverage:
-    """The averaged twin of a model in training; the model itself is only read."""
+    """The averaged twin of a model in training; the model itself is only read.
+
+    After each step ``average = d average + (1 - d) weights``, d of `decay_at`; buffers of integers are copied.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -185,7 +199,7 @@ class WeightAverage:
         self._begun = True
 
     def load_state_dict(self, state: dict[str, torch.Tensor], steps: int) -> None:
-        """Go on from the average after so many steps."""
+        """Go on from the average after so many steps; after none, the next weights are taken as they are."""
         self.module.load_state_dict(state)
         self._begun = steps > 0
 

@@ -1,7 +1,7 @@
-"""What a training carries from step to step and from epoch to epoch; `training_checkpoint` keeps it.
+"""What a training carries from step to step and from epoch to epoch; `checkpoint` keeps it.
 
 The score is a trailing median of three epochs, so the weights of the last three epochs and of the best one so far are
-carried. Of an epoch that is begun they are its `Place`. Functions of (seed, epoch, step), and so nowhere kept: the
+carried. Of an epoch that is begun it is its `EpochPosition`. Functions of (seed, epoch, step), and so nowhere kept: the
 learning rate, the order of the windows, which windows are augmented how, and what an evaluation draws.
 """
 
@@ -24,7 +24,7 @@ StopReason = Literal["", "pruned", "interrupted"]
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One finished epoch: its 0-based number and its metrics by name."""
+    """One finished epoch: its 0-based number and its metrics by name (`train/...`, `val/...`, `score`, `smoothed`)."""
 
     epoch: int
     metrics: dict[str, float]
@@ -45,7 +45,10 @@ class Snapshot:
 
 @dataclass
 class TrainingProgress:
-    """Reports so far, the last three snapshots, and the one that holds the score."""
+    """Reports so far, the last SCORE_WINDOW snapshots, and the one that holds the score.
+
+    No others need be kept: the epoch that holds a trailing median only ever moves to one of the last three.
+    """
 
     reports: list[EpochReport] = field(default_factory=list)
     recent: list[Snapshot] = field(default_factory=list)
@@ -53,12 +56,11 @@ class TrainingProgress:
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> "TrainingProgress":
-        """What `kept` gave."""
+        """Take on what `state_dict` gave; KeyError or TypeError where it did not give that."""
         best = kept["best"]
-        return cls(
-            [EpochReport(**one) for one in kept["reports"]], [Snapshot(**one) for one in kept["recent"]],
-            None if best is None else Snapshot(**best),
-        )  # fmt: skip
+        reports = [EpochReport(**one) for one in kept["reports"]]
+        recent = [Snapshot(**one) for one in kept["recent"]]
+        return cls(reports, recent, None if best is None else Snapshot(**best))
 
     def state_dict(self) -> dict[str, Any]:
         """Give it as plain values and tensors; tensors that are shared (best is mostly one of recent) stay shared."""
@@ -104,12 +106,18 @@ class EpochPosition:
     def state_dict(self) -> dict[str, Any]:
         """Give it as plain values and tensors on the CPU."""
         return {
-            "epoch": self.epoch, "step": self.step, "seconds": self.seconds, "losses": self.losses.cpu().clone(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses.cpu().clone(),
             "draws": {name: generator.get_state() for name, generator in self.generators.items()},
-        }  # fmt: skip
+        }
 
     def load_state_dict(self, kept: Mapping[str, Any]) -> None:
-        """Go on from what `kept` gave, for the same epoch."""
+        """Go on from `kept`, what `state_dict` gave in the same epoch.
+
+        Generators of another kind of device stay at the epoch's start: there its draws come out differently.
+        """
         self.step, self.seconds = int(kept["step"]), float(kept["seconds"])
         self.losses.copy_(kept["losses"])
         for name, generator in self.generators.items():
@@ -138,16 +146,25 @@ class FitResult:
 
 
 def fit_result(progress: TrainingProgress, scored: torch.Tensor, stopped: StopReason) -> FitResult:
-    """Sum a training up; `scored` are the training windows of ``train_logits``."""
+    """Sum a training up; `scored` are the training windows of ``train_logits``.
+
+    Without a finished epoch the score is NaN, the best epoch -1, and there are no weights and no logits.
+    """
     reports, best = tuple(progress.reports), progress.best
     if best is None:
         nothing = torch.empty(0, 2)
         return FitResult(reports, math.nan, -1, {}, nothing, nothing, scored, stopped)
-    score = progress.score.value
     return FitResult(
-        reports, score, best.epoch, best.state, best.val_logits, best.train_logits, scored, stopped,
-        progress.recent[-1],
-    )  # fmt: skip
+        reports=reports,
+        score=progress.score.value,
+        best_epoch=best.epoch,
+        best_state=best.state,
+        val_logits=best.val_logits,
+        train_logits=best.train_logits,
+        train_index=scored,
+        stopped=stopped,
+        last=progress.recent[-1],
+    )
 
 
 def of_last_epoch(result: FitResult) -> FitResult:
@@ -155,13 +172,17 @@ def of_last_epoch(result: FitResult) -> FitResult:
     last = result.last
     assert last is not None, "a training of no epoch has no last one"
     return replace(
-        result, score=result.reports[-1].metrics[SCORED], best_epoch=last.epoch, best_state=last.state,
-        val_logits=last.val_logits, train_logits=last.train_logits,
-    )  # fmt: skip
+        result,
+        score=result.reports[-1].metrics[SCORED],
+        best_epoch=last.epoch,
+        best_state=last.state,
+        val_logits=last.val_logits,
+        train_logits=last.train_logits,
+    )
 
 
 def copy_state(module: torch.nn.Module) -> State:
-    """Weights and buffers of a module, copied to the CPU."""
+    """Weights and buffers of a module by name, copied to the CPU: later steps do not change them."""
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
 
 
@@ -180,7 +201,7 @@ class DivergedError(InputError):
 
 
 def require_finite(losses: torch.Tensor, epoch: int, first_step: int) -> None:
-    """Raise for the first loss that is not finite."""
+    """Raise DivergedError for the first loss (step,) that is not finite; the losses begin at `first_step`."""
     wrong = (~losses.isfinite()).nonzero()
     if len(wrong):
         at = int(wrong[0])

@@ -48,6 +48,7 @@ class DeviceError(UsageError, RuntimeError):
     """The device cannot be used; never answered by a silent day on the CPU."""
 
 
+INTERVAL_FIELDS = ("low", "high", "windows", "clusters", "icc", "n_eff")  # of an outcome
 NO_GRAPH = "no CUDA graph could be recorded of its steps: they are launched one by one"
 
 
@@ -71,9 +72,8 @@ def open_device(name: str) -> torch.device:
         ) from error
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = (
-        False  # on by default; 10 bits of mantissa are no fp32, in which scores are taken
-    )
+    # On by default; 10 bits of mantissa are no fp32, in which scores are taken.
+    torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda")
 
 
@@ -98,11 +98,20 @@ def run_trial(
     try:
         with training():
             result = fit(
-                model, windows.train, windows.val, trial.config.training,
-                seed=job.seed, device=device, transform=windows.transform, augmentation=windows.augmentation,
-                on_epoch=lambda epoch: trial.report(epoch, on_epoch), checkpoints=trial.spool.folder,
-                should_stop=should_stop, on_restart=trial.note, record=NO_GRAPH not in trial.spool.notes(),
-            )  # fmt: skip
+                model,
+                windows.train,
+                windows.val,
+                trial.config.training,
+                seed=job.seed,
+                device=device,
+                transform=windows.transform,
+                augmentation=windows.augmentation,
+                on_epoch=lambda epoch: trial.report(epoch, on_epoch),
+                checkpoints=trial.spool.folder,
+                should_stop=should_stop,
+                on_restart=trial.note,
+                record=NO_GRAPH not in trial.spool.notes(),
+            )
     except CaptureError:
         trial.note(NO_GRAPH)  # for the worker that tries it again: this one can use its GPU no more
         raise
@@ -113,7 +122,11 @@ def run_trial(
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training reads, and what is done to it; the trials of a stack have it in common."""
+    """What a training reads, and what is done to it; the trials of a stack have it in common.
+
+    transform : stored batch on the device -> features, for windows that are stored as waveforms; None: stored features
+    augmentation : of the training windows; None: none
+    """
 
     prepared: Prepared
     train: Split
@@ -155,13 +168,13 @@ class Trial:
         self.config = TrialConfig.model_validate(job.config)
 
     def build(self) -> Any:
-        """Make the model with its first weights."""
+        """Make the model, (batch, feature, frame) -> logits (batch, 2), with first weights that are the seed's."""
         torch.manual_seed(self.job.seed)
         feature = self.config.feature
         return build_network(self.config.model, feature.num_features, num_frames=feature.num_frames())
 
     def report(self, epoch: EpochReport, on_epoch: Callable[[int, dict[str, float]], bool]) -> bool:
-        """Store an epoch durably, then tell of it; whether the training is to end."""
+        """Store an epoch durably in the spool, then tell of it: who hears of it may rely on it. Whether to end."""
         self.spool.append_epoch(epoch.epoch, epoch.metrics)
         failpoint("worker.spooled")
         return on_epoch(epoch.epoch, epoch.metrics)
@@ -203,8 +216,9 @@ def load_split(
     waveforms: bool = False,
     step: Callable[[], object] = lambda: None,
 ) -> tuple[Split, Transform | None]:
-    """A split's stored features; for waveforms the int16 windows, and the front end that reads them.
+    """A split's stored features; for waveforms the int16 windows (window, sample), and the front end that reads them.
 
+    `waveforms` asks for them, as an augmentation of waveforms needs them; the front end `waveform` always does.
     `step` is called again and again while they are made, here or by another process.
     """
     part = prepared.splits[split]
@@ -219,7 +233,12 @@ def load_split(
 
 
 def summarise(result: FitResult, prepared: Prepared, device: torch.device) -> dict[str, Any]:
-    """What a trial is told and judged by, all of the epoch that holds the score."""
+    """What a trial is told and judged by, all of the epoch that holds the score: the content of its outcome.json.
+
+    ``score`` is in [0, 1]; ``interval`` is that of the validation accuracy (`clustered_interval`), ``lag1`` the
+    correlation of its epochs, from which the luck in the best one is told; ``val_accuracy`` and ``curves`` have all
+    epochs.
+    """
     val = prepared.splits["val"].manifest
     logits, labels = result.val_logits.numpy(), val.labels()
     interval = clustered_interval(logits.argmax(axis=1) == labels, val.clusters())
@@ -231,10 +250,7 @@ def summarise(result: FitResult, prepared: Prepared, device: torch.device) -> di
         "best_epoch": result.best_epoch,
         "epochs": len(result.reports),
         "at_best": at_best,
-        "interval": {
-            "low": interval.low, "high": interval.high, "windows": interval.windows,
-            "clusters": interval.clusters, "icc": interval.icc, "n_eff": interval.n_eff,
-        },
+        "interval": {name: getattr(interval, name) for name in INTERVAL_FIELDS},
         "by_subset": scores_by_subset(logits.argmax(axis=1) == labels, val),
         "label_map": prepared.label_map.digest,
         "lag1": lag1_correlation(series),
@@ -245,7 +261,7 @@ def summarise(result: FitResult, prepared: Prepared, device: torch.device) -> di
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "windows_per_s": float(np.median([report.metrics["windows_per_s"] for report in result.reports])),
-    }  # fmt: skip
+    }
 
 
 def permuted_labels(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:

@@ -46,18 +46,21 @@ class Split:
 
 
 class TensorCache:
-    """Tensors by their keys, the ones used last as far as they take at most so many bytes together."""
+    """Tensors by their keys; of those that take too many bytes together, the ones used longest ago go."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     @property
     def num_bytes(self) -> int:
-        """What all of them take."""
+        """Bytes that all of them take together."""
         return sum(one.nbytes for one in self._kept.values())
 
     def get(self, key: str, make: Callable[[], torch.Tensor], most: float) -> torch.Tensor:
-        """Give the tensor of a key, made where it is not here; those used longest ago go."""
+        """Give the tensor of a key, made where it is not here; those used longest ago go until `most` bytes are kept.
+
+        The tensor itself may be let go too: whoever got it has it all the same.
+        """
         tensor = self._kept.pop(key, None)
         tensor = make() if tensor is None else tensor
         self._kept[key] = tensor
@@ -97,7 +100,10 @@ def _fits(features: torch.Tensor, device: torch.device) -> bool:
 
 
 def scored_windows(labels: torch.Tensor, count: int) -> torch.Tensor:
-    """Choose the training windows to re-score: half of each class, equal in every trial on the split."""
+    """Choose the training windows to re-score, (window,) ascending: half of `count` of each class, or all of it.
+
+    They are the same in every trial on the split, whatever its seed, so that training scores compare.
+    """
     generator = torch.Generator().manual_seed(0)  # not the seed: the subset is common to all replicates
     picked = []
     for label in (0, 1):

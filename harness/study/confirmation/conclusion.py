@@ -27,6 +27,8 @@ from harness.study.study import Study
 class Confirmation:
     """Finalists and baseline on `seeds` fresh seeds each: the ranked ones from best to worst, then the others.
 
+    The order and the winner are by `harness.metrics.seed_ranking`. One at least of the finalists may ship.
+
     named : whether somebody named the finalist: it is the only one beside the baseline, and wins whatever that scores
     by_rule : whom the rule of one standard error chooses; the winner where nobody was named
     since : scores of the trials that the sweep completed after the finalists were chosen
@@ -62,7 +64,7 @@ class Confirmation:
 
     @property
     def conclusion(self) -> str:
-        """Who wins, why, and which seed ships."""
+        """Who wins, why, and which seed ships, in one line; whoever may not ship is named with the reason."""
         best, winner, shipped = self.best, self.winner, self.shipped
         why = "the best lower bound"
         if self.named:
@@ -92,14 +94,14 @@ class Confirmation:
 
     @property
     def staleness_note(self) -> str:
-        """That the sweep has gone on since; empty where it has not."""
+        """A line: the sweep has completed trials since; empty where it has not, or the finalist was named anyway."""
         if not self.since or self.named:
             return ""
         trials = "1 trial" if len(self.since) == 1 else f"{len(self.since)} trials"
         return f"{trials} since, the best {max(self.since):.3f}: confirm again: harness confirm {self.study}"
 
     def as_json(self) -> dict[str, Any]:
-        """The fields that `--json` prints."""
+        """The fields that `--json` prints; `beats_baseline` is by the rule, whoever was named."""
         return {
             "study": self.study,
             "seeds": self.seeds,
@@ -113,7 +115,7 @@ class Confirmation:
         }
 
     def lines(self) -> list[str]:
-        """What a terminal shows: a line each finalist, then the winner."""
+        """What a terminal shows: a line each finalist, then the conclusion, then, if so, that the sweep has gone on."""
         head = f"confirmation on {self.seeds} fresh seeds, best lower bound first:"
         lines = [head, *(f"  {finalist.line()}" for finalist in self.finalists), self.conclusion]
         return [*lines, self.staleness_note] if self.staleness_note else lines
@@ -126,7 +128,9 @@ def conclude(
 
     Parameters
     ----------
+    seeds : replicates of each
     named : the first of the finalists is asked for, and wins unless it may not ship
+    since : scores of the trials that the sweep completed after the finalists were chosen
     """
     able = [finalist for finalist in finalists if finalist.ranked]
     fit = [finalist for finalist in able if not finalist.unfit]
@@ -151,16 +155,13 @@ def confirmation_of(study: Study, run: int | None = None) -> Confirmation | None
 
     None where there is none. One that is wider, narrower or interrupted replaces it when it has a winner itself.
     """
-    for concluded in (False, True):
-        definition = definition_of(study, run, concluded=concluded)
-        found = None if definition is None else _conclusion(study, definition)
-        if found is not None:
-            return found
-    return None
+    latest = _concluded(study, definition_of(study, run))
+    return latest or _concluded(study, definition_of(study, run, concluded=True))
 
 
-def _conclusion(study: Study, definition: ConfirmationDefinition) -> Confirmation | None:
-    if definition.unfinished_trainings(results_of(study)):
+def _concluded(study: Study, definition: ConfirmationDefinition | None) -> Confirmation | None:
+    """What a definition came to; None where there is none, where trainings have not ended, and without a winner."""
+    if definition is None or definition.unfinished_trainings(results_of(study)):
         return None
     known = definition.known
     since = [
@@ -176,16 +177,26 @@ def _conclusion(study: Study, definition: ConfirmationDefinition) -> Confirmatio
 def start_confirmation(
     study: Study, arms: Sequence[ConfirmedConfig], seeds: int, *, named: bool = False
 ) -> ConfirmationDefinition:
-    """Remember what is confirmed from now on, and the one before until this has a winner; under the study's lock."""
+    """Remember what is confirmed from now on, and the one before until this has a winner.
+
+    Call it under the study's lock. Trainings that were done for the one before are not repeated: results are kept by
+    fingerprint and seed.
+    """
     definition = ConfirmationDefinition(tuple(arms), seeds, named)
     before = definition_of(study, definition.run)
-    if before is not None and _conclusion(study, before) is not None:
+    if before is not None and _concluded(study, before) is not None:
         write_definition(study, before, concluded=True)
     return save_definition(study, arms, seeds, named=named)
 
 
 def finalists_of(study: Study, definition: ConfirmationDefinition) -> list[Finalist]:
-    """What every training of a confirmation that has ended says, in the order of its arms."""
+    """The configurations of a confirmation whose trainings have all ended, each with its replicates, in its order.
+
+    Raises
+    ------
+    KeyError
+        A training has not ended.
+    """
     results = results_of(study)
     return [_finalist(study, arm, definition.seeds, results) for arm in definition.arms]
 
@@ -200,9 +211,9 @@ def no_winner_reason(finalists: Sequence[Finalist], *, named: bool = False) -> s
 
 
 def confirmation_progress(study: Study, run: int | None = None) -> list[str]:
-    """Where the confirmation that was last set out to stands, if it has no winner: a line, or none."""
+    """How far the last confirmation of the study, or of its trial `run` alone, has come: a line; none with a winner."""
     definition, results = definition_of(study, run), results_of(study)
-    if definition is None or _conclusion(study, definition) is not None:
+    if definition is None or _concluded(study, definition) is not None:
         return []
     left, total = len(definition.unfinished_trainings(results)), len(definition.arms) * definition.seeds
     words = "" if run is None else f" --run {run} --seeds {definition.seeds}"
@@ -237,6 +248,16 @@ def _finalist(study: Study, arm: ConfirmedConfig, seeds: int, results: Results) 
         else:
             replicates.append(replicate_of(study, arm, number, result))
     return Finalist(
-        arm.label, arm.name, arm.config, arm.fingerprint, window_macs(arm.config), arm.trial, arm.sweep_score,
-        arm.optimism, arm.is_baseline, tuple(replicates), tuple(failed), arm.is_added,
-    )  # fmt: skip
+        label=arm.label,
+        name=arm.name,
+        config=arm.config,
+        fingerprint=arm.fingerprint,
+        macs=window_macs(arm.config),
+        trial=arm.trial,
+        sweep_score=arm.sweep_score,
+        optimism=arm.optimism,
+        is_baseline=arm.is_baseline,
+        replicates=tuple(replicates),
+        failed=tuple(failed),
+        is_added=arm.is_added,
+    )

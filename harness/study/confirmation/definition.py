@@ -8,7 +8,7 @@ that of each trial that was named, and beside it the last one of its kind that n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -44,7 +44,7 @@ class ConfirmedConfig:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of its configuration."""
+        """The configuration's digest: results are kept by it, so an equal configuration is trained once."""
         return self.config.fingerprint()
 
 
@@ -63,24 +63,24 @@ class ConfirmationDefinition:
 
     @property
     def run(self) -> int | None:
-        """Number of the trial that was named."""
+        """Number of the trial that was named; None where the study's own finalists are confirmed."""
         return self.arms[0].trial if self.named else None
 
     def trainings(self) -> Iterator[tuple[ConfirmedConfig, int]]:
-        """Every training, one seed of all arms after the other."""
+        """Every training: seed 1 of all arms, then seed 2, so that an interrupted one has equally many of each."""
         return ((arm, seed) for seed in range(1, self.seeds + 1) for arm in self.arms)
 
     def unfinished_trainings(
         self, results: Results, *, again: bool = False
     ) -> list[tuple[ConfirmedConfig, int]]:
-        """The trainings that have not ended; with `again` also those to be tried once more."""
+        """The trainings without a result; with `again` also those that the machine spoilt, to be tried once more."""
         ended = {place for place, result in results.items() if not (again and result.again)}
         return [(arm, seed) for arm, seed in self.trainings() if (arm.fingerprint, seed) not in ended]
 
 
 @dataclass(frozen=True)
 class ReplicateResult:
-    """How a training ended: with an outcome as a trial's, or a reason why it has no score.
+    """How a training ended: with an outcome as a trial's, or with none and the reason.
 
     again : the machine was at fault, so the next `harness confirm` tries it again
     """
@@ -95,12 +95,12 @@ Results = Mapping[tuple[str, int], ReplicateResult]
 
 
 def key_of(study: Study, fingerprint: str, replicate: int) -> str:
-    """What makes a replicate's run findable in MLflow."""
+    """The value of the tag `harness.key` of a replicate's run, by which any process finds it."""
     return f"{study.identity}/confirm/{fingerprint[:16]}/{replicate}"
 
 
 def folder_of(fingerprint: str, replicate: int) -> str:
-    """Name of a replicate's folder in the spool."""
+    """Name of a replicate's folder in the spool: it tells seeds and configurations, not the trials they repeat."""
     return f"confirm-{fingerprint[:16]}-{replicate}"
 
 
@@ -127,7 +127,7 @@ def definition_of(
 
 
 def runs_named(study: Study) -> list[int]:
-    """Numbers of the trials that were ever confirmed alone."""
+    """Numbers of the trials that were ever confirmed alone (`harness confirm --run`), ascending."""
     words = [name.split(".") for name in study.optuna_study.user_attrs if name.startswith(f"{ATTRIBUTE}.")]
     return sorted(int(parts[1]) for parts in words if len(parts) == 2 and parts[1].isdecimal())
 
@@ -143,20 +143,26 @@ def save_definition(
 
 
 def write_definition(study: Study, definition: ConfirmationDefinition, *, concluded: bool = False) -> None:
-    """Write a definition into its slot; call it under the study's lock."""
-    rows = [
-        {
-            "name": arm.name, "config": arm.config.model_dump(mode="json"), "values": dict(arm.values),
-            "trial": arm.trial, "sweep_score": arm.sweep_score, "optimism": arm.optimism,
-            "is_baseline": arm.is_baseline, "is_added": arm.is_added,
-        }
-        for arm in definition.arms
-    ]  # fmt: skip
+    """Write a definition into its slot (the study's own, a trial's; `concluded`: of the last with a winner).
+
+    Call it under the study's lock. An equal definition is not written again: the journal only grows.
+    """
     known = None if definition.known is None else list(definition.known)
-    stored = {"arms": rows, "seeds": definition.seeds, "named": definition.named, "known": known}
+    stored = {
+        "arms": [_stored_config(arm) for arm in definition.arms],
+        "seeds": definition.seeds,
+        "named": definition.named,
+        "known": known,
+    }
     slot = _slot(definition.run, concluded=concluded)
     if study.optuna_study.user_attrs.get(slot) != stored:
         study.optuna_study.set_user_attr(slot, stored)
+
+
+def _stored_config(confirmed: ConfirmedConfig) -> dict[str, Any]:
+    """Its fields as JSON knows them, by their names: `definition_of` makes it of them again."""
+    plain = {field.name: getattr(confirmed, field.name) for field in fields(confirmed)}
+    return {**plain, "config": confirmed.config.model_dump(mode="json"), "values": dict(confirmed.values)}
 
 
 def _slot(run: int | None, *, concluded: bool) -> str:
@@ -165,7 +171,7 @@ def _slot(run: int | None, *, concluded: bool) -> str:
 
 
 def results_of(study: Study) -> Results:
-    """How every training on a fresh seed ended that was ever asked for."""
+    """How every training on a fresh seed ended that was ever asked for, by fingerprint and seed (from 1)."""
     found = {}
     for name, stored in study.optuna_study.user_attrs.items():
         if name.startswith(f"{ATTRIBUTE}/"):
@@ -175,6 +181,6 @@ def results_of(study: Study) -> Results:
 
 
 def save_result(study: Study, fingerprint: str, replicate: int, result: ReplicateResult) -> None:
-    """Remember how a training ended; call it under the study's lock."""
+    """Remember how a training ended, in place of an earlier end of it; call it under the study's lock."""
     row = {"outcome": dict(result.outcome), "reason": result.reason, "again": result.again}
     study.optuna_study.set_user_attr(f"{ATTRIBUTE}/{fingerprint}/{replicate}", row)

@@ -13,8 +13,9 @@ from harness.study.confirmation.replicate import Replicate
 
 @dataclass(frozen=True)
 class Finalist:
-    """A configuration on all its fresh seeds.
+    """A configuration on all its fresh seeds; its numbers are None where it is not `ranked`.
 
+    macs : multiply-accumulates of one window, by which the cheapest is told
     trial, sweep_score, optimism : its number and score in the sweep, and how much of that score was expected to be
         luck; None for a baseline that is no finalist
     is_added : whether it is here as the baseline alone, and no finalist by its score
@@ -36,12 +37,12 @@ class Finalist:
 
     @property
     def ranked(self) -> bool:
-        """Whether every seed has a score."""
+        """Whether every seed has a score, and there are two or more: one has no deviation."""
         return not self.failed and len(self.replicates) > 1
 
     @property
     def scores(self) -> list[float]:
-        """Validation scores, a seed each."""
+        """Validation scores in [0, 1], one a seed; without those that failed."""
         return [float(replicate.score or 0.0) for replicate in self.replicates]
 
     @property
@@ -51,32 +52,32 @@ class Finalist:
 
     @property
     def mean(self) -> float | None:
-        """Mean score over the seeds."""
+        """Mean score over the n seeds."""
         return self.spread.mean if self.spread else None
 
     @property
     def sd(self) -> float | None:
-        """Standard deviation between the seeds."""
+        """Standard deviation between the seeds, with n - 1."""
         return self.spread.sd if self.spread else None
 
     @property
     def se(self) -> float | None:
-        """Standard error of the mean."""
+        """Standard error of the mean, sd / sqrt(n)."""
         return self.spread.se if self.spread else None
 
     @property
     def low(self) -> float | None:
-        """Lower bound of the mean, by which finalists are ranked."""
+        """Lower bound of the mean, by which finalists are ranked: mean - t(.975, n - 1) se."""
         return self.spread.low if self.spread else None
 
     @property
     def shrink(self) -> float | None:
-        """How far the mean lies below the score in the sweep."""
+        """How far the mean lies below the score in the sweep, which was the best of many; negative: it grew."""
         return None if self.mean is None or self.sweep_score is None else self.sweep_score - self.mean
 
     @property
     def shipped(self) -> Replicate:
-        """The replicate with the lower-median score."""
+        """The replicate with the lower-median score: no score chose it, so its score flatters nobody."""
         return self.replicates[median_seed(self.scores)]
 
     @property
@@ -99,16 +100,24 @@ class Finalist:
 
     def as_json(self) -> dict[str, Any]:
         """The fields that `--json` prints."""
+        names = ("mean", "sd", "se", "low", "shrink")
         return {
-            "label": self.label, "name": self.name, "trial": self.trial, "baseline": self.is_baseline,
-            "fingerprint": self.fingerprint, "macs": self.macs, "sweep_score": self.sweep_score,
-            "predicted_optimism": self.optimism, "mean": self.mean, "sd": self.sd, "se": self.se, "low": self.low,
-            "shrink": self.shrink, "failed": list(self.failed), "unfit": self.unfit,
+            "label": self.label,
+            "name": self.name,
+            "trial": self.trial,
+            "baseline": self.is_baseline,
+            "fingerprint": self.fingerprint,
+            "macs": self.macs,
+            "sweep_score": self.sweep_score,
+            "predicted_optimism": self.optimism,
+            **{name: getattr(self, name) for name in names},
+            "failed": list(self.failed),
+            "unfit": self.unfit,
             "replicates": [replicate.as_json() for replicate in self.replicates],
-        }  # fmt: skip
+        }
 
     def line(self) -> str:
-        """One line for a terminal."""
+        """One line for a terminal: its mean and bound on the seeds, the sweep's score and the luck expected in it."""
         if self.spread is None:
             return f"{self.title}: not ranked: {'; '.join(self.failed)}"
         sweep = ""

@@ -24,7 +24,7 @@ class Replicate(TrialSummary):
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """What messages call it: `trial 3, seed 2`, or `baseline, seed 2`."""
         return f"{'baseline' if self.number < 0 else f'trial {self.number}'}, seed {self.replicate}"
 
     def as_json(self) -> dict[str, Any]:

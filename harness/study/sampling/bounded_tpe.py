@@ -1,9 +1,9 @@
 """TPE whose cost stops growing: of a long study it is shown the best trials and an even sample of the others.
 
-TPE compares two densities, of the best (Optuna takes a tenth of the trials, at most 25) and of all others. It counts
-all of a study's trials anew for each one that is asked for, in a study of 10,000 for a quarter of a second. The best
-are shown whole; the density of the others is what a thousand of them say it is. Up to SHOWN trials this is Optuna's
-TPE to the last bit.
+TPE (Bergstra et al. 2011) compares two densities, of the best (Optuna takes a tenth of the trials, at most 25) and of
+all others. It counts all of a study's trials anew for each one that is asked for, in a study of 10,000 for a quarter of
+a second. The best are shown whole; the density of the others is what a thousand of them say it is. Up to SHOWN trials
+this is Optuna's TPE to the last bit.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ class BoundedTPE(TPESampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """As Optuna's."""
+        """The parameters that are sampled together, told from the shown trials instead of all of the study's."""
         return super().infer_relative_search_space(self._view(study), trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """As Optuna's."""
+        """Draw the parameters that belong together, by densities of the shown trials."""
         return super().sample_relative(self._view(study), trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """As Optuna's."""
+        """Draw one parameter by itself (where none are drawn together), by densities of the shown trials."""
         return super().sample_independent(self._view(study), trial, param_name, param_distribution)
 
     def _view(self, study: optuna.Study) -> optuna.Study:
@@ -84,7 +84,11 @@ class _FewTrials:
 
 
 def subsample_trials(trials: Sequence[FrozenTrial], *, maximize: bool) -> list[FrozenTrial]:
-    """Of the trials that ended, the best and an even sample, at most SHOWN; all that run. In their order."""
+    """Of the trials that ended, the BEST best and an even sample, SHOWN together; all that run. In order of number.
+
+    A study of at most SHOWN trials that ended is returned whole. Pruned trials rank behind all that are complete: the
+    further they came the better, then by value.
+    """
     sign = -1.0 if maximize else 1.0
     ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if len(ended) <= SHOWN:

@@ -50,7 +50,7 @@ class PruningNumbers:
     others: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
     def stored(self) -> str:
-        """As the trial keeps it: JSON."""
+        """As the trial keeps it: one line of JSON, without `others`, whose number and range stay."""
         kept = {name: value for name, value in asdict(self).items() if name != "others"}
         return json.dumps(kept, separators=(",", ":"))
 
@@ -84,7 +84,7 @@ def numbers_now(
 def by_median(rule: Pruner, trial: FrozenTrial, complete: Iterable[FrozenTrial]) -> PruningNumbers | None:
     """Optuna's MedianPruner: the best value so far against the median of the complete trials at this step.
 
-    A PatientPruner asks it only where the best has not been reached again.
+    A PatientPruner asks it only where the best has not been reached again. None where it would not prune.
     """
     step = max(trial.intermediate_values)
     others = [one.intermediate_values[step] for one in complete if step in one.intermediate_values]
@@ -98,6 +98,8 @@ def by_halving(
     rule: Pruner, pruner: BasePruner, study: optuna.Study, trial: FrozenTrial, passed: Iterable[FrozenTrial]
 ) -> PruningNumbers | None:
     """Optuna's SuccessiveHalvingPruner: at each rung 1 in `reduction_factor` goes on; HyperbandPruner: of a bracket.
+
+    The bound is the value of the last that goes on, of all that reached the rung. None where it would not prune.
 
     passed : the other trials that were past the last rung of this one, in any bracket
     """
@@ -115,7 +117,7 @@ def by_halving(
 
 
 def last_rung(attributes: Mapping[str, Any]) -> str | None:
-    """The system attribute of the last rung that a trial has reached."""
+    """The system attribute of a trial's value at the last rung that it has reached; None: it reached none."""
     rungs = sum(key.startswith(RUNG) for key in attributes)
     return f"{RUNG}{rungs - 1}" if rungs else None
 
@@ -138,8 +140,17 @@ def _numbers(
 ) -> PruningNumbers:
     step = max(trial.intermediate_values)
     others = sorted(others, reverse=True)
-    rank = 1 + sum(other > value for other in others)
     return PruningNumbers(
-        rule.type, step + 1, value, trial.intermediate_values[step], bound, len(others), others[0], others[-1],
-        rank, rung, own_bracket, tuple(others),
-    )  # fmt: skip
+        rule=rule.type,
+        epoch=step + 1,
+        value=value,
+        at_epoch=trial.intermediate_values[step],
+        bound=bound,
+        compared=len(others),
+        highest=others[0],
+        lowest=others[-1],
+        rank=1 + sum(other > value for other in others),
+        rung=rung,
+        bracket=own_bracket,
+        others=tuple(others),
+    )

@@ -27,7 +27,10 @@ def build_sampler(sweep: Sweep, number: int, workers: int, storage: BaseStorage)
 
 
 def build_pruner(pruner: Pruner, longest: int) -> BasePruner:
-    """The pruner of this rule, where the longest trial trains so many epochs; it is shown smoothed values only."""
+    """The pruner of this rule, where the longest trial trains `longest` epochs.
+
+    It is shown smoothed values only (the median of the last three epochs): a score that jumps is no reason to stop.
+    """
     built: BasePruner = _builder(pruner.builder)(pruner, longest)
     return built
 
@@ -39,7 +42,11 @@ def _builder(reference: str) -> Callable[..., Any]:
 
 
 def optuna_sampler(sampler: Sampler, seed: int, workers: int, storage: BaseStorage) -> BaseSampler:
-    """Optuna's TPE, else its random sampler; of a grid it is asked only for what is not queued."""
+    """Optuna's TPE (Bergstra et al. 2011), else its random one; of a grid it is asked only for what is not queued.
+
+    The multivariate TPE learns which values go together, in groups of parameters that occur together (`when`). With
+    more than one worker trials that still run count as bad ones, so that workers do not all try the same place.
+    """
     from optuna.samplers import RandomSampler
 
     if sampler.type != "tpe":
@@ -66,7 +73,11 @@ def _experimental() -> Iterator[None]:
 
 
 def optuna_pruner(pruner: Pruner, longest: int) -> BasePruner:
-    """Optuna's pruner of this rule."""
+    """Optuna's pruner of this rule; steps are epochs, counted from 0. A rule of any other type prunes nothing.
+
+    median compares with the median of the complete trials at the same epoch; patient does so only where a trial has not
+    improved for `patience` epochs. halving is asynchronous (ASHA, Li et al. 2018), hyperband runs several of it.
+    """
     from optuna.pruners import (
         HyperbandPruner,
         MedianPruner,
@@ -95,7 +106,7 @@ def optuna_pruner(pruner: Pruner, longest: int) -> BasePruner:
 
 
 def pruner_of(sweep: Sweep) -> BasePruner:
-    """The pruner of a sweep's trials."""
+    """The pruner of a sweep's trials, for the most epochs that the sweep can ask of one."""
     return build_pruner(sweep.pruner, _longest(sweep))
 
 

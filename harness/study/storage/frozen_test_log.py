@@ -17,7 +17,10 @@ LEDGER = "test_openings.jsonl"
 
 @dataclass(frozen=True)
 class OpeningCounts:
-    """How often these very test windows have been opened, this time included."""
+    """How often these very test windows (by their manifest's digest) have been opened, this time included.
+
+    by_study : for models of this study; by_all : for those of any study of the record
+    """
 
     by_study: int
     by_all: int
@@ -47,9 +50,14 @@ def record_test_opening(
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     row: dict[str, Any] = {
-        "study": study, "trial": trial, "subject": subject, "policy": policy, "manifest": manifest,
-        "promotion": promotion, "time": now,
-    }  # fmt: skip
+        "study": study,
+        "trial": trial,
+        "subject": subject,
+        "policy": policy,
+        "manifest": manifest,
+        "promotion": promotion,
+        "time": now,
+    }
     locks = record / "locks"
     locks.mkdir(exist_ok=True)
     with FileLock(locks / "ledger.lock"), FileIO(record / LEDGER, "a+") as file:

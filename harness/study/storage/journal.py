@@ -40,7 +40,7 @@ class AtomicJournalBackend(BaseJournalBackend):
                 yield parse_json(line)
 
     def skip(self, lines: int, size: int) -> None:
-        """Go on behind the first so many lines, which take so many bytes and were read by other means."""
+        """Let `read_logs` go on behind the first so many lines, which take so many bytes and were read otherwise."""
         self._read = (lines, size)
 
     @contextmanager
@@ -127,7 +127,7 @@ def _cut_torn_line(file: io.FileIO) -> int:
 
 
 def parse_json(text: str | bytes) -> dict[str, Any]:
-    """A JSON object, NaN and Infinity allowed, which Python writes and JSON does not know."""
+    """A JSON object, NaN and Infinity allowed, which Python writes and JSON does not know; ValueError: it is none."""
     try:
         found: dict[str, Any] = orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -33,7 +33,7 @@ _STATE = int(Operation.SET_TRIAL_STATE_VALUES)
 
 
 class FastJournalStorage(JournalStorage):
-    """Optuna's storage on a journal, opened in one pass."""
+    """Optuna's storage on a journal, opened in one pass; what comes later is read and written by Optuna."""
 
     def __init__(self, journal: AtomicJournalBackend) -> None:
         self.journal = journal

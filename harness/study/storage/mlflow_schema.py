@@ -30,7 +30,7 @@ def read_only_connection(database: Path) -> Iterator[sqlite3.Connection]:
 
 
 def revision_of(database: Path) -> str | None:
-    """The revision that a database says it has; None where it says none, or cannot be read."""
+    """The revision (alembic's, 12 hex digits) that a database says it has; None: it says none, or cannot be read."""
     try:
         with read_only_connection(database) as connection:
             row = connection.execute("select version_num from alembic_version").fetchone()

@@ -44,7 +44,7 @@ class RecordError(InputError):
 
 
 class Record:
-    """The folder of a record and the paths in it; `open` makes what is missing."""
+    """The folder of a record and the paths in it. Making one touches nothing; `open` makes what is missing."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -58,7 +58,7 @@ class Record:
 
     @property
     def exists(self) -> bool:
-        """Whether a complete record lies here."""
+        """Whether a complete record lies here: its database is renamed into place last."""
         return self.database.is_file()
 
     def require(self) -> Record:
@@ -186,7 +186,7 @@ class Record:
         return lock
 
     def is_run(self, study: str) -> bool:
-        """Whether a process holds the study's lock, as far as one that may not write here can tell."""
+        """Whether a process holds the study's lock, as far as one that may not write here can tell; see `is_locked`."""
         return is_locked(self.locks / f"study-{study}.lock")
 
     def spooled(self, study: str) -> Iterator[Path]:

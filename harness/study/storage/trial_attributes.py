@@ -21,9 +21,10 @@ JSON_ATTRIBUTES = frozenset({"config", "outcome"})
 
 
 def set_attributes(storage: BaseStorage, trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
-    """Write them in their order: a kill leaves the first of them, or none; never a later one without those before.
+    """Write a trial's attributes with one append to the journal, in their order.
 
-    An error leaves none in the journal; `trial` itself may then have them, and is to be left.
+    A kill leaves the first of them, or none; never a later one without those before. An error leaves none in the
+    journal; `trial` itself may then have them, and is to be left.
     """
     from harness.study.storage.journal_reader import FastJournalStorage
 
@@ -35,13 +36,19 @@ def set_attributes(storage: BaseStorage, trial: optuna.Trial, attributes: Mappin
 
 
 def json_attribute(attributes: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A large attribute; empty where the trial has none. A record of an older version holds it as an object."""
+    """A large attribute (`config`, `outcome`) of a trial, parsed on first use; empty where the trial has none.
+
+    A record of an older version holds it as an object instead of text.
+    """
     stored = attributes.get(name, {})
     return LazyJson(stored) if isinstance(stored, str) else stored
 
 
 class LazyJson(Mapping[str, Any]):
-    """A JSON object as text, parsed when it is first read."""
+    """A JSON object as text, parsed when any of it is first read, then kept: whoever reads no attribute pays nothing.
+
+    Text that is no JSON raises ValueError then, and not when this is made.
+    """
 
     __slots__ = ("_content", "_text")
 
@@ -51,7 +58,7 @@ class LazyJson(Mapping[str, Any]):
 
     @property
     def content(self) -> dict[str, Any]:
-        """The object.
+        """The parsed object, the same at each call; not to be changed.
 
         Raises
         ------
@@ -63,17 +70,17 @@ class LazyJson(Mapping[str, Any]):
         return self._content
 
     def __getitem__(self, key: str) -> Any:
-        """As a dict's."""
+        """One value, parsing if need be; KeyError where the object has no such key."""
         return self.content[key]
 
     def __iter__(self) -> Iterator[str]:
-        """As a dict's."""
+        """The keys, in the order of the text."""
         return iter(self.content)
 
     def __len__(self) -> int:
-        """As a dict's."""
+        """How many keys there are: asking for it, or for the truth of the whole, parses the text."""
         return len(self.content)
 
     def __repr__(self) -> str:
-        """As a dict's."""
+        """The parsed object's, so that messages show it as a dict."""
         return repr(self.content)

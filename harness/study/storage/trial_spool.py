@@ -30,7 +30,7 @@ CHECKPOINT = "last.pt"
 
 
 class TrialSpool:
-    """Reads and writes one trial's folder."""
+    """Reads and writes one trial's folder; its JSON files and its epochs are found whole or not at all."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -108,7 +108,7 @@ class TrialSpool:
         )
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """The content of `NAME.json`, or None where it is not there."""
+        """The content of `NAME.json` (trial, outcome, verdict), or None where that was not written yet."""
         path = self.folder / f"{name}.json"
         if not path.is_file():
             return None
@@ -125,7 +125,7 @@ class TrialSpool:
                 os.fsync(file.fileno())
 
     def notes(self) -> list[str]:
-        """What was noted, in order."""
+        """What was noted, a line each, in order."""
         path = self.folder / "notes.txt"
         return path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
 
@@ -136,7 +136,7 @@ class TrialSpool:
             (self.artifacts / "traceback.txt").write_text(text, "utf-8")
 
     def remove(self) -> None:
-        """Delete the folder: the record holds everything."""
+        """Delete the folder, once MLflow holds everything; a kill in the middle leaves one that nobody replays."""
         (self.folder / "trial.json").unlink(missing_ok=True)  # first: without it nothing is replayed
         failpoint("spool.removing")
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -32,7 +32,9 @@ _HEADERS = (
 
 
 class AccessControlMiddleware:
-    """An ASGI application before another one.
+    """The ASGI application that stands before MLflow's: it answers what it refuses, and hands everything else on.
+
+    Answers of both get headers that keep other origins from reading them. WebSockets are closed (code 1008).
 
     Parameters
     ----------
@@ -46,7 +48,7 @@ class AccessControlMiddleware:
         self._password = password
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a refusal, or hand the request on."""
+        """Answer a refusal (400, 401 or 403, in one line of text), or hand the request on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return

@@ -48,12 +48,17 @@ def main() -> None:
 
     from harness.tracking.server.access_control import AccessControlMiddleware
 
-    # Nobody stands before this server: what a request says about who forwarded it is not believed. WEB_CONCURRENCY
-    # in the environment would ask for more workers than an application in memory can have.
     uvicorn.run(
-        AccessControlMiddleware(app, allowed_hosts(host), password), host=host, port=port, log_level="warning",
-        access_log=False, proxy_headers=False, server_header=False, workers=1, timeout_graceful_shutdown=3,
-    )  # fmt: skip
+        AccessControlMiddleware(app, allowed_hosts(host), password),
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,  # nobody stands before this server: who a request says forwarded it is not believed
+        server_header=False,
+        workers=1,  # WEB_CONCURRENCY would ask for more than an application in memory can have
+        timeout_graceful_shutdown=3,  # seconds
+    )
 
 
 def _hold_record() -> None:
@@ -73,7 +78,7 @@ def sync_commits(connection: Any, _: object = None) -> None:
 
 
 def allowed_hosts(host: str) -> tuple[str, ...]:
-    """By which names a server at this address may be called."""
+    """By which names a server at this address may be called: the address itself, on loopback both of its names."""
     from harness.tracking.server.access_control import LOOPBACK
 
     return LOOPBACK if host in LOOPBACK else (host,)

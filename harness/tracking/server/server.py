@@ -36,7 +36,7 @@ class OpenServerError(InputError):
 
 
 class TeamServerError(InputError):
-    """MLFLOW_TRACKING_URI is not the address of a server."""
+    """MLFLOW_TRACKING_URI is not an http(s) address; the message shows it without its password."""
 
 
 class ServerError(FailedError, RuntimeError):
@@ -97,10 +97,9 @@ class TrackingServer:
         if not self._fixed and not is_free(self.port, self.host):
             self.port = free_port(self.host)  # somebody took it meanwhile
         self._ready = False
-        command = [
-            # -P: a `models.py` or `data/` of the user's own must not stand before the packages.
-            sys.executable, "-P", "-m", "harness.tracking.server.app", self.host, str(self.port),
-        ]  # fmt: skip
+        # -P: a `models.py` or `data/` of the user's own must not stand before the packages.
+        run_module = [sys.executable, "-P", "-m"]
+        command = [*run_module, "harness.tracking.server.app", self.host, str(self.port)]
         environment = quiet_environment()
         if self._password is not None:
             environment[PASSWORD] = self._password
@@ -108,7 +107,7 @@ class TrackingServer:
             environment.pop(PASSWORD, None)  # a sweep's own server: its clients bring none
         with self.record.server_log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "harness.tracking.server.supervisor", *command],
+                [*run_module, "harness.tracking.server.supervisor", *command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -167,7 +166,7 @@ class TrackingServer:
         return bool(self.team_uri) or (self._process is not None and self._process.poll() is None)
 
     def stop(self) -> None:
-        """End the server and wait for it; safe to call twice."""
+        """End the server and wait for it, at most 15 s before its process group is killed; safe to call twice."""
         if self._process is None:
             return
         assert self._process.stdin is not None
@@ -202,7 +201,14 @@ def team_uri() -> str | None:
 
 
 def refuse_open_server(host: str, password: str | None) -> None:
-    """Raise OpenServerError unless the server stays on this machine, or asks for a password."""
+    """Refuse a server that others could read and change the record through.
+
+    Raises
+    ------
+    OpenServerError
+        It would listen beyond loopback without a password, at no single IPv4 address of this machine, or the password
+        has fewer than PASSWORD_LENGTH characters.
+    """
     if password is not None and len(password) < PASSWORD_LENGTH:
         raise OpenServerError(
             f"{PASSWORD} has {len(password)} characters, {PASSWORD_LENGTH} or more are wanted: "
@@ -232,7 +238,10 @@ def _is_ipv4(host: str) -> bool:
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A port that nobody listens on now; ServerError where the address is not this machine's."""
+    """A port that nobody listens on now; OpenServerError where the address is not this machine's.
+
+    It may be taken before it is used: `TrackingServer` looks for another then.
+    """
     with socket.socket() as probe:
         try:
             probe.bind((host, 0))
@@ -242,7 +251,7 @@ def free_port(host: str = LOOPBACK) -> int:
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Whether nobody listens on this port."""
+    """Whether nobody listens on this port; connections that wait to be forgotten by the kernel do not count."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -36,14 +36,14 @@ class Canvas:
         self._texts: list[_Text] = []
 
     def pixel(self, x: float, y: float) -> Pair:
-        """Where a pair of data is drawn."""
+        """Where a pair of data is drawn, in pixels from the top left; outside of `inner` too."""
         left, top, right, bottom = self.inner
         across = (x - self._x[0]) / (self._x[1] - self._x[0])
         up = (y - self._y[0]) / (self._y[1] - self._y[0])
         return left + across * (right - left), bottom - up * (bottom - top)
 
     def patch(self, edges: Edges, colour: str) -> None:
-        """Fill a rectangle of pixels."""
+        """Fill a rectangle of pixels; the right and bottom edges are not in it."""
         left, top, right, bottom = (round(edge * _FINER) for edge in edges)
         self._shapes.rectangle((left, top, right - 1, bottom - 1), fill=colour)
 
@@ -87,9 +87,17 @@ class Canvas:
         self._disc(x, y, radius * _FINER, colour)
 
     def write(
-        self, at: Pair, text: str, height: float, colour: str, anchor: str,
-        *, bold: bool = False, upright: bool = False, behind: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        at: Pair,
+        text: str,
+        height: float,
+        colour: str,
+        anchor: str,
+        *,
+        bold: bool = False,
+        upright: bool = False,
+        behind: str = "",
+    ) -> None:
         """Write a line of text over all shapes.
 
         Parameters
@@ -102,7 +110,7 @@ class Canvas:
         self._texts.append(_Text(at, text, _font(height, bold), colour, anchor, upright, behind))
 
     def image(self) -> Image.Image:
-        """Give what was drawn, in RGB."""
+        """Give what was drawn, in RGB: shapes reduced to the sheet's size, then all text over them."""
         drawn = self._large.reduce(_FINER)
         pen = ImageDraw.Draw(drawn)
         for text in self._texts:
@@ -152,7 +160,7 @@ class _Text:
 
 
 def blend(low: str, high: str, share: float) -> str:
-    """Mix two colours; a share of 0 is the first."""
+    """Mix two colours, linearly in RGB, as `#rrggbb`; a share of 0 is the first, of 1 the second."""
     pairs = zip(ImageColor.getrgb(low), ImageColor.getrgb(high), strict=True)
     return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
 

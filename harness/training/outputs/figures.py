@@ -37,11 +37,11 @@ def label_histogram_image(
     class_names: Sequence[str] = ("0", "1"),
     predicted_on: str = "val",
 ) -> Image:
-    """Share of each class in every split and among the predictions.
+    """Share of each class in every split and among the predictions, as bars on an axis from 0 to 1.
 
     Parameters
     ----------
-    train, val, test, predicted : windows of class 0 and of class 1
+    train, val, test, predicted : number of windows of class 0 and of class 1; no `predicted`: its place stays empty
     predicted_on : split that `predicted` counts
     """
     from harness.training.outputs.drawing import Canvas

@@ -1,4 +1,4 @@
-"""Weights, specification, ONNX."""
+"""What a trial's run keeps of its model: weights (a state dict), the specification that binds them, one ONNX file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from models.export.specification import Specification
 def build_specification(
     fields: dict[str, Any], config: TrialConfig, prepared: Prepared, created: str
 ) -> Specification:
-    """The contract of a trial's model; `fields` are those only the coordinator knows."""
+    """The contract of a trial's model: what goes in, what comes out, and the digests of what it was made of.
+
+    Parameters
+    ----------
+    fields : those that only the coordinator knows, of `Job.specification`
+    created : ISO 8601
+    """
     return Specification(
         task=config.data.task,
         variant=config.data.variant,
@@ -38,7 +44,15 @@ def build_specification(
 def write_model(
     spool: TrialSpool, job: Job, config: TrialConfig, prepared: Prepared, result: FitResult, model: Any
 ) -> str:
-    """Weights, specification and ONNX file; `yes`, or `no: ` and why the network cannot be one ONNX file."""
+    """Write weights, specification and ONNX file into the spool; `yes`, or `no: ` and why there is no ONNX file.
+
+    Only a trial with a front end of another's weights may have none, and cannot be promoted then.
+
+    Raises
+    ------
+    ExportError
+        A network of our own could not be exported: that is a bug.
+    """
     folder = spool.artifacts / "model"
     created = datetime.now(UTC).isoformat(timespec="seconds")
     specification = build_specification(job.specification, config, prepared, created)

@@ -1,4 +1,4 @@
-"""Predictions, histograms, figures of a run."""
+"""What a run shows beside its numbers: predictions to judge it by later, label histograms, figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.training.outputs.figures import confusion_figure, label_histogram_i
 def write_outputs(
     spool: TrialSpool, config: TrialConfig, prepared: Prepared, result: FitResult, trained_on: torch.Tensor
 ) -> dict[str, str]:
-    """Artifacts and images of the run; sha256 of the files that will be loaded again.
+    """Write artifacts and images of the run into the spool; sha256, by path, of the files that will be loaded again.
 
     `trained_on` (window,): labels of the training windows as they were learnt; a control's may be permuted.
     """
@@ -67,10 +67,14 @@ def write_evidence(spool: TrialSpool, prepared: Prepared, logits: Any, train: Pr
     prepared.label_map.save(artifacts / "labels" / "label_map.json")
     np.savez_compressed(
         artifacts / "predictions.npz",
-        val_logits=logits, val_labels=labels, val_clusters=np.array(manifests["val"].clusters()),
-        train_logits=train.logits, train_labels=train.labels, train_clusters=np.array(train.clusters),
+        val_logits=logits,
+        val_labels=labels,
+        val_clusters=np.array(manifests["val"].clusters()),
+        train_logits=train.logits,
+        train_labels=train.labels,
+        train_clusters=np.array(train.clusters),
         val_subsets=np.array(manifests["val"].subsets()),
-    )  # fmt: skip
+    )
 
 
 def _counts(labels: Any) -> list[int]:

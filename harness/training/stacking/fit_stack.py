@@ -50,9 +50,10 @@ Outcome = FitResult | DivergedError | CheckpointError
 
 @dataclass(frozen=True)
 class Member:
-    """What differs between the trainings of a stack; each as in `fit`, and `on_end`, which hears how it ended.
+    """What differs between the trainings of a stack; each field is as in `fit`, and there is `on_end`.
 
-    At once, while the others wait; by then the weights are back in `model`.
+    on_end : hears how this member ended (its result, or the error that `fit` would raise) as soon as it has, while the
+        others wait; by then its weights are back in `model`
     """
 
     model: nn.Module
@@ -75,7 +76,7 @@ def fit_stack(
     checkpoint_s: float = CHECKPOINT_S,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Outcome]:
-    """Train the members' models, in place; what `fit` returns or raises for each alone, in their order.
+    """Train the members' models, in place; what `fit` returns, or raises, for each alone, in the members' order.
 
     The models stay on the device that they are on. ``windows_per_s`` is a member's own rate, while all train.
     Parameters as in `fit`.

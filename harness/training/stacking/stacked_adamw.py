@@ -1,7 +1,8 @@
 """AdamW over a stack: every member with a rate, a weight decay and a step count of its own.
 
-torch's has one of each for a whole parameter, and a stack has all members in one. The recurrence is torch's, with
-what differs between members as tensors (member,), so that nothing is compiled or waited for when it changes.
+torch's has one of each for a whole parameter, and a stack has all members in one. The recurrence is torch's (Adam of
+Kingma & Ba 2015, weight decay decoupled as in Loshchilov & Hutter 2019), with what differs between members as tensors
+(member,), so that nothing is compiled or waited for when it changes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ class StackedAdamW:
 
     @torch.no_grad()
     def step(self, gradients: Tensors, rates: torch.Tensor, finite: torch.Tensor | None = None) -> None:
-        """Take a step.
+        """Take a step, in place, with the rate r, weight decay w and step count t of each member.
+
+        ::
+
+            m = b1 m + (1 - b1) g               v = b2 v + (1 - b2) g^2
+            p = (1 - r w) p - r / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps)
 
         Parameters
         ----------
@@ -59,12 +65,12 @@ class StackedAdamW:
                 now.copy_(torch.where(_like(finite, now), now, then))
 
     def each(self, values: torch.Tensor) -> Tensors:
-        """Shape one value a member so that it multiplies each parameter."""
+        """Shape one value a member, (member,), so that it multiplies each parameter (member, *shape)."""
         values = values.to(self.parameters[0].dtype)
         return [_like(values, parameter) for parameter in self.parameters]
 
     def unstack_member(self, index: int, optimizer: torch.optim.AdamW, rate: float) -> None:
-        """Put a member's state into its own optimizer; `rate` is that of its last step."""
+        """Put a copy of a member's state into its own optimizer, on its device; `rate` is that of its last step."""
         optimizer.param_groups[0]["lr"] = rate
         for parameter, mean, square in zip(
             optimizer.param_groups[0]["params"], self.means, self.squares, strict=True
@@ -76,7 +82,7 @@ class StackedAdamW:
             }
 
     def keep(self, indices: Sequence[int], parameters: Sequence[torch.Tensor]) -> None:
-        """Go on without the other members, whose parameters are now these."""
+        """Go on with the members at these positions only; `parameters` are theirs, packed anew."""
         self.parameters = list(parameters)
         self.weight_decay, self.steps = self.weight_decay[list(indices)], self.steps[list(indices)]
         self.means, self.squares = (

@@ -36,7 +36,7 @@ class StackedLearner:
 
     @property
     def eval_model(self) -> Stacked:
-        """What is scored, kept and exported."""
+        """What is scored, kept and exported: the averaged networks where an average is kept, else the networks."""
         judged = self.average.module if self.average else self.model
         assert isinstance(judged, Stacked)
         return judged
@@ -86,7 +86,7 @@ class StackedLearner:
             self.scaler.unstack_member(index, learner.scaler)
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Go on without the other members."""
+        """Go on with the members at these positions only."""
         self.learners = [self.learners[index] for index in indices]
         if self.average:
             self.eval_model.keep(indices)

@@ -10,7 +10,11 @@ from torch.amp.grad_scaler import GradScaler
 
 
 class StackedScaler:
-    """Made from, and given back to, the members' own scalers; disabled where they are."""
+    """Made from, and given back to, the members' own scalers; disabled where they are (only fp16 needs one).
+
+    scale : (member,) by which a loss is multiplied, so that small gradients do not vanish in fp16
+    streak : (member,) finite steps since the scale last changed
+    """
 
     def __init__(self, scalers: Sequence[GradScaler], device: torch.device) -> None:
         states: list[dict[str, Any]] = [one.state_dict() for one in scalers]
@@ -19,11 +23,11 @@ class StackedScaler:
         self.streak = torch.tensor([one.get("_growth_tracker", 0) for one in states], device=device)
 
     def scaled(self, losses: torch.Tensor) -> torch.Tensor:
-        """Scale the losses (member,)."""
+        """Multiply the losses (member,) by the scales; disabled, they are given back."""
         return losses * self.scale if self.enabled else losses
 
     def unscale(self, gradients: list[torch.Tensor]) -> torch.Tensor | None:
-        """Scale gradients (member, *shape) back, in place; which members' are finite, None: not looked at."""
+        """Scale gradients (member, *shape) back, in place; (member,) whose are all finite, or None where disabled."""
         if not self.enabled:
             return None
         inverse = self.scale.double().reciprocal().float()
@@ -34,7 +38,10 @@ class StackedScaler:
         return finite
 
     def update(self, finite: torch.Tensor | None) -> None:
-        """Halve the scale of who was not finite, double that of who was for long."""
+        """Halve the scale of each member whose gradients were not finite, double that of who was so for long.
+
+        Factors and length are torch's: 0.5, 2, and 2,000 steps. `finite` is (member,), as `unscale` gave it.
+        """
         if finite is None:
             return
         streak = torch.where(finite, self.streak + 1, 0)
@@ -51,5 +58,5 @@ class StackedScaler:
             scaler.load_state_dict({**self._settings, **own})
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Go on without the other members."""
+        """Go on with the members at these positions only."""
         self.scale, self.streak = self.scale[list(indices)], self.streak[list(indices)]

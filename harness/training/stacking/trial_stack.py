@@ -100,16 +100,25 @@ def _train(
                 ended(trial.job, told)
 
         return Member(
-            model, trial.config.training, trial.job.seed, checkpoints=trial.spool.folder,
+            model,
+            trial.config.training,
+            trial.job.seed,
             on_epoch=lambda epoch: trial.report(epoch, partial(on_epoch, trial.job)),
-            on_restart=trial.note, on_end=end,
-        )  # fmt: skip
+            checkpoints=trial.spool.folder,
+            on_restart=trial.note,
+            on_end=end,
+        )
 
     with training():
         fit_stack(
-            [member(trial) for trial in trials], windows.train, windows.val, device=device,
-            transform=windows.transform, augmentation=windows.augmentation, should_stop=should_stop,
-        )  # fmt: skip
+            [member(trial) for trial in trials],
+            windows.train,
+            windows.val,
+            device=device,
+            transform=windows.transform,
+            augmentation=windows.augmentation,
+            should_stop=should_stop,
+        )
 
 
 def _outputs(

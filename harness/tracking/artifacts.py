@@ -31,7 +31,7 @@ def fetch(client: MlflowClient, run_id: str, name: str, sha256: str, folder: Pat
     OSError
         The disk is full.
     """
-    path = _download(client, run_id, name, folder).rename(folder / Path(name).name)
+    path = download(client, run_id, name, folder).rename(folder / Path(name).name)
     found = sha256_of(path)
     if found != sha256:
         raise ArtifactError(
@@ -40,9 +40,18 @@ def fetch(client: MlflowClient, run_id: str, name: str, sha256: str, folder: Pat
     return path
 
 
-def _download(
+def download(
     client: MlflowClient, run_id: str, name: str, folder: Path, advice: str = STORED_BY_NEXT_LAUNCH
 ) -> Path:
+    """Download a file or folder of a run into ``folder``, unchecked, and return where it lies.
+
+    Raises
+    ------
+    ArtifactError
+        MLflow does not hold it; the message ends with ``advice``.
+    OSError
+        The disk is full.
+    """
     from mlflow.exceptions import MlflowException
 
     try:

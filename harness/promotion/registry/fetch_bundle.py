@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.promotion.bundle.files import SUMS, bundle_digest, read_bundle
-from harness.tracking.artifacts import ArtifactError, _download
+from harness.tracking.artifacts import ArtifactError, download
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +26,7 @@ def fetch_bundle(client: MlflowClient, run_id: str, digest: str | None, folder: 
         It is not there, or a file was altered, added or removed; each is named. ``folder`` is not made.
     """
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder.parent) as aside:
-        found = _download(client, run_id, "bundle", Path(aside), "promote again")
+        found = download(client, run_id, "bundle", Path(aside), "promote again")
         if not found.is_dir():
             raise ArtifactError(f"MLflow holds no bundle of run {run_id}")
         wrong = _altered(found, digest)

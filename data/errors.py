@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 LISTED = 12
 LOOSE = 0.5  # of names of parts and the like, which are short
@@ -30,6 +31,19 @@ class FieldError(ValueError):
 
 class AudioError(DataError):
     """One file whose audio cannot be used; the message is the reason it is set aside."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of what an error says without its full stop, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def says_disk_full(error: BaseException) -> TypeGuard[OSError]:
+    """Tell whether this very error is the system's own about a full disk (ENOSPC) or a used-up quota (EDQUOT).
+
+    The narrow question: what only came of one is another error.
+    """
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def nearest(value: str, options: Iterable[str], cutoff: float = 0.6) -> str | None:

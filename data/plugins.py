@@ -1,4 +1,4 @@
-"""Modules that add front ends, tasks, label rules and corpora to the registries.
+"""Modules that add to the registries: front ends, tasks, label rules, corpora, guards, samplers, pruners, executors.
 
 An installed distribution names its own as entry points; HARNESS_PLUGINS names those that are not installed.
 Front ends are among them, although nothing here knows of any: a module registers what it likes.
@@ -11,7 +11,7 @@ import os
 from functools import cache
 from typing import NamedTuple
 
-from data.errors import DataError
+from data.errors import DataError, one_line
 
 VARIABLE = "HARNESS_PLUGINS"
 GROUP = "diarization_harness.plugins"  # of entry points
@@ -37,8 +37,9 @@ def load_plugins() -> tuple[str, ...]:
     for plugin in plugins:
         try:
             importlib.import_module(plugin.module)
-        except Exception as error:  # somebody else's code runs here
-            reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:  # somebody else's code runs here
+            said = one_line(error)
+            reason = said if isinstance(error, ImportError) else f"{type(error).__name__}: {said}"
             raise DataError(
                 f"{plugin.named_by} names {plugin.module!r}, which cannot be imported ({reason}); {plugin.remedy}"
             ) from error

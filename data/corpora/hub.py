@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.errors import DataError
+from data.errors import DataError, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,16 +78,10 @@ def require_hub(repo: str, revision: str, advice: str) -> str:
     except RevisionNotFoundError as error:
         raise DataError(f"{repo} has no revision {revision!r} on the hub; leave data.revision out") from error
     except HfHubHTTPError as error:
-        raise DataError(
-            f"the hub does not give {repo} at {revision}: {_first_line(error)}; {advice}"
-        ) from error
+        raise DataError(f"the hub does not give {repo} at {revision}: {one_line(error)}; {advice}") from error
     except Exception as error:  # the client's HTTP library differs from version to version
-        raise DataError(f"the hub is not reachable for {repo} ({_first_line(error)}); {advice}") from error
+        raise DataError(f"the hub is not reachable for {repo} ({one_line(error)}); {advice}") from error
     return str(commit)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 @dataclass(frozen=True, order=True)
@@ -199,13 +193,13 @@ class ParquetSource:
         except DataError:
             raise
         except pa.ArrowInvalid as error:
-            raise DataError(f"{path} of {self.name} is no readable parquet: {_first_line(error)}") from error
+            raise DataError(f"{path} of {self.name} is no readable parquet: {one_line(error)}") from error
         except Exception as error:
             if self.remote:
                 raise DataError(
-                    f"the hub stopped answering ({verb} {path}: {_first_line(error)}); run the same again: "
+                    f"the hub stopped answering ({verb} {path}: {one_line(error)}); run the same again: "
                     "what has arrived is kept"
                 ) from error
             if isinstance(error, OSError):
-                raise DataError(f"cannot {verb} {path} of {self.name}: {_first_line(error)}") from error
+                raise DataError(f"cannot {verb} {path} of {self.name}: {one_line(error)}") from error
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -13,6 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
+
+from data.errors import says_disk_full
 
 MARKER = "complete.json"
 _FORM = TypeAdapter(dict[str, int | tuple[int, str]])
@@ -108,7 +109,7 @@ def reserve(path: Path) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if says_disk_full(error):
                 raise OSError(error.errno, error.strerror, str(path)) from None
 
 

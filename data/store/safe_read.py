@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from data.errors import DataError
+from data.errors import DataError, says_disk_full
 
 T = TypeVar("T")
 MOST_TEXT = 16 * 2**20  # bytes; the tables and references of the largest corpora take less than one
@@ -79,7 +78,7 @@ def usable(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if says_disk_full(error):
             raise
         place = f"{what}: {error.filename}" if error.filename else what
         raise DataError(

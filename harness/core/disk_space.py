@@ -13,13 +13,12 @@ What is asked depends on what is at hand::
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeGuard
 
+from data.errors import says_disk_full as says_disk_full
 from harness.core.errors import FailedError
 
 MIN_FREE_BYTES = 500_000_000  # what a launch leaves free of its disk
@@ -96,14 +95,6 @@ def is_disk_full_error(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def says_disk_full(error: BaseException) -> TypeGuard[OSError]:
-    """Whether this very error is the system's own about a full disk (ENOSPC) or a used-up quota (EDQUOT).
-
-    The narrow question: what only came of one is another error (see `is_disk_full_error`).
-    """
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ class HarnessError(Exception):
     exit_code : what a command that ends with the error returns to the shell
     """
 
-    exit_code: ClassVar[int]
+    exit_code: ClassVar[int] = 1
 
 
 class FailedError(HarnessError):

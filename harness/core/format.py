@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from models.errors import one_line as one_line  # of an error
+
 
 def format_duration(seconds: float | None) -> str:
     """A time span as people say it: 40 s, 12 min, 3.5 h; `?` for None, an unknown one. Never below 1 s."""
@@ -19,9 +21,3 @@ def format_size(num_bytes: float) -> str:
     power = min(4, max(0, int(math.log10(max(num_bytes, 1)) / 3)))
     value = num_bytes / 1000**power
     return f"{value:.0f} B" if power == 0 else f"{value:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of what an error says, or its type's name where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

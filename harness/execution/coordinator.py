@@ -155,6 +155,7 @@ class Coordinator:
                 self.view.message(event.reason)
         elif isinstance(event, EpochDone):
             self.executor.reply(event.number, stop=run.kind.epoch_done(run, event))
+            run.kind.show_epoch(run, event)  # the worker goes on meanwhile: a terminal may be slow
             self.writer.notify(run.spool)
         elif isinstance(event, TrialDone):
             if event.outcome["state"] != "interrupted":  # else it waits for the next launch

@@ -2,7 +2,7 @@
 
 They are taken out before the first trial and said; the study keeps its definition. The sampler may still
 ask for one (Optuna lets no study change its choices): such a trial is told as skipped, costs no budget and
-trains nothing. A later launch looks again: once the file is back, the arm is trained.
+trains nothing. A later launch looks again: once the file is back, the front end is trained.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from harness.config.search_space import SearchSpace
     from harness.study.study import Study
 
-SKIPPED = "skipped"  # the state of a trial that was asked of such an arm
+SKIPPED = "skipped"  # the state of a trial that was asked of such a front end
 
 
-class ArmsRefusedError(RefusedError):
-    """No arm of the study can be trained here; no trial was started."""
+class FrontEndsMissingError(RefusedError):
+    """No front end of the study can be computed here; no trial was started."""
 
     def __init__(self, reasons: list[str]) -> None:
         lines = "\n".join(f"  {reason}" for reason in reasons)
@@ -39,7 +39,7 @@ def skip_unavailable_front_ends(space: SearchSpace, message: Callable[[str], Non
 
     Raises
     ------
-    ArmsRefusedError
+    FrontEndsMissingError
         Nothing is left.
     """
     for front_end in space.external_front_ends():
@@ -49,7 +49,7 @@ def skip_unavailable_front_ends(space: SearchSpace, message: Callable[[str], Non
                 message(f"skipped: {front_end.kind} ({front_end.external_data}): {reason}")
             space.skipped[front_end] = reason
     if space.skipped and space.nothing_left():
-        raise ArmsRefusedError(list(dict.fromkeys(space.skipped.values())))
+        raise FrontEndsMissingError(list(dict.fromkeys(space.skipped.values())))
 
 
 def skipped_front_ends(space: SearchSpace) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import BaseFileLock, FileLock
 
 from data.errors import nearest
+from data.plugins import load_plugins
 from harness.config.search_space import SearchSpace
 from harness.config.sweep import Sweep
 from harness.core.errors import InputError, RefusedError
@@ -195,6 +196,7 @@ def load_study(record: Record, name: str) -> Study:
     """
     import optuna
 
+    load_plugins()  # what its sweep names may be a plug-in's, whose own error is told better than pydantic would
     storage = record.require().storage()
     names = _complete(_attributes(storage))
     if name not in names:

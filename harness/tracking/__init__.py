@@ -1,1 +1,1 @@
-"""MLflow: one study's runs in one experiment, and nothing of MLflow elsewhere but the model registry."""
+"""MLflow: one study's runs in one experiment; the rest of the harness reaches it through here."""

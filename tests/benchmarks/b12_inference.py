@@ -31,7 +31,7 @@ from tests.benchmarks.rounds import Arm, Reading, Rounds, cpu_of_tree, interleav
 from tests.benchmarks.scale import Scale
 from tests.learned_network import learned, task
 
-MIN_DEVIATION = 1e-2  # of the CMVN, as in models/features.py
+MIN_DEVIATION = 1e-2  # of the CMVN, as in models/front_ends/features.py
 FRONT_END = MfccDelta()
 
 Array = npt.NDArray[np.float32]

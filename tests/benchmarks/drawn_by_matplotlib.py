@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.drawn_by_matplotlib`: whether `harness/drawing.py` is worth its lines; under a minute.
+"""`python -m tests.benchmarks.drawn_by_matplotlib`: whether `harness/training/outputs/drawing.py` is worth its lines; under a minute.
 
 A worker draws three pictures a trial, by Pillow. Here two processes that have imported what a worker has draw the same,
 one by Pillow and one by matplotlib's object interface, which it imports once; turn by turn, in CPU milliseconds,

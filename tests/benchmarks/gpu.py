@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _opened(name: str) -> torch.device:
-    """Set a device up as a worker does (harness/trial.py), for every arm."""
+    """Set a device up as a worker does (harness/training/trial.py), for every arm."""
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

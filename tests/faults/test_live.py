@@ -130,7 +130,7 @@ def disturb(lived: Lived, owner: int) -> None:
     place, before = lived.place, state(lived.place)
     with pytest.MonkeyPatch.context() as patch:
         if not FULL:  # the machine has tests of its own, and its children cost seconds
-            patch.setattr(machine_checks, "ask", lambda *words: (True, "not asked"))
+            patch.setattr(machine_checks, "run_probe", lambda *words: (True, "not asked"))
         for _ in range(10 if FULL else 1):
             told = str(intrude(lived, 2, "sweep", "tiny.yaml"))
             intrude(lived, 3, "restore")

@@ -28,7 +28,7 @@ READING = (*STUDY_ONLY, ("report", "tiny"))
 
 @pytest.fixture
 def place(swept: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.setattr(machine_checks, "ask", lambda *words: (True, "not asked"))
+    monkeypatch.setattr(machine_checks, "run_probe", lambda *words: (True, "not asked"))
     return copied(swept, tmp_path)
 
 

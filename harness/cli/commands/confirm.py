@@ -50,11 +50,11 @@ def command(
     trial's fields and replicate), baseline, beats_baseline, trials_since, conclusion; with --dry-run: study, dry_run,
     seeds, trainings, done, seconds, disk_bytes, finalists.
     """
-    from harness.execution.executors.local import hang_timeout_s
+    from harness.execution.executors.build import executor_class
     from harness.study.storage.record import Record
     from harness.study.study import load_study
 
-    hang_timeout_s()  # a wrong HARNESS_HANG_S is told now, not after the preparation
+    executor_class().check()  # a wrong HARNESS_EXECUTOR or HARNESS_HANG_S is told now, not after the preparation
     where = settings(**options)
     record = Record(where.record).require()
     study, baseline = study_and_baseline(record, study)

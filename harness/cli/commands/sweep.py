@@ -52,9 +52,9 @@ def command(
     audits), unstored, problem.
     """
     from harness.config.files.sweep_loader import load_sweep
-    from harness.execution.executors.local import hang_timeout_s
+    from harness.execution.executors.build import executor_class
 
-    hang_timeout_s()  # a wrong HARNESS_HANG_S is told now, not after the preparation
+    executor_class().check()  # a wrong HARNESS_EXECUTOR or HARNESS_HANG_S is told now, not after the preparation
     budget = (f"budget.trials={trials}",) if trials else ()
     naming = (f"name={name}",) if name else ()
     sweep = load_sweep(file, (*overrides, *budget, *naming))

@@ -26,7 +26,13 @@ class ExecutorClass(Protocol):
     """What a registered class is asked for; a plug-in adds its `module:class` to `EXECUTORS`."""
 
     def __call__(self, slots: int, device: str, logs: Path) -> Executor:
-        """Start `slots` workers on a device (`cpu`, `cuda`); what they print goes into the folder `logs`."""
+        """Start `slots` workers (0 where only results wait to be stored) on a device, `cpu` or `cuda`.
+
+        What they print goes into the folder `logs`.
+        """
+
+    def check(self) -> None:
+        """Raise an error for people where what it is set to do, by variables say, cannot be done; starts nothing."""
 
     def default_slots(self, device: str) -> int:
         """How many slots suit a device where neither the option nor the sweep file says a number."""
@@ -38,13 +44,18 @@ def executor_class(name: str | None = None) -> ExecutorClass:
     Raises
     ------
     ExecutorError
-        There is none of that name; the nearest is said.
+        There is none of that name, the nearest is said; or its class cannot be imported.
     """
     load_plugins()
     name = name or os.environ.get(VARIABLE) or "local"
     if name not in EXECUTORS:
         near = nearest(name, EXECUTORS)
-        hint = f"; did you mean {near}?" if near else ""
-        raise ExecutorError(f"{VARIABLE}: no such executor: {name!r}{hint} There is {listed(EXECUTORS)}")
+        hint = f"; did you mean {near}?" if near else f"; there is {listed(EXECUTORS)}"
+        raise ExecutorError(f"{VARIABLE}: no such executor: {name!r}{hint}")
     module, _, attribute = EXECUTORS[name].partition(":")
-    return cast(ExecutorClass, getattr(importlib.import_module(module), attribute))
+    try:
+        return cast(ExecutorClass, getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError) as error:
+        raise ExecutorError(
+            f"executor {name!r} is {EXECUTORS[name]}, which cannot be imported ({error}): correct its plug-in"
+        ) from error

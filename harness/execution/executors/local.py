@@ -151,6 +151,11 @@ class LocalExecutor:
         return _Worker(index, self._device, self._logs / f"worker-{index}.log")
 
     @staticmethod
+    def check() -> None:
+        """Raise PatienceError where HARNESS_HANG_S is no number of seconds."""
+        hang_timeout_s()
+
+    @staticmethod
     def default_slots(device: str) -> int:
         """One worker a core this process may use, or one a GPU."""
         if device == "cuda":

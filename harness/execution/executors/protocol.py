@@ -7,11 +7,15 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harness.core.errors import FailedError
+from harness.core.format import one_line
+from harness.core.redaction import redact
+from harness.training.failures import failure_kind
 from harness.training.job import FailureKind, Job
 
 
@@ -68,6 +72,15 @@ class WorkerLost:
 
 class WorkersFailedError(FailedError, RuntimeError):
     """Workers cannot do their work here, whatever the trial; the message says how they end."""
+
+
+MAX_REASON = 500  # characters
+
+
+def failure_of(number: int, error: Exception) -> TrialFailed:
+    """Make the event of a training that raised: its kind, the first line of what it says, no secret in either."""
+    said, trace = redact(one_line(error)[:MAX_REASON]), redact("".join(traceback.format_exception(error)))
+    return TrialFailed(number, failure_kind(error), said, trace)
 
 
 Event = EpochDone | TrialDone | TrialFailed | WorkerLost

@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -24,10 +23,9 @@ from typing import Any, NoReturn
 
 from harness.core.failpoints import acknowledged, failpoint
 from harness.core.files import private_files
-from harness.core.format import one_line
-from harness.core.redaction import redact, redact_output
-from harness.execution.executors.protocol import EpochDone, TrialDone, TrialFailed
-from harness.training.failures import failure_kind, is_fatal_cuda_error
+from harness.core.redaction import redact_output
+from harness.execution.executors.protocol import EpochDone, TrialDone, failure_of
+from harness.training.failures import is_fatal_cuda_error
 from harness.training.job import Job
 
 # Seconds between two signs of life; every step may give one.
@@ -148,8 +146,7 @@ def _serve(link: Link, jobs: Sequence[Job], device: Any) -> None:
     def on_end(job: Job, how: dict[str, Any] | Exception) -> None:
         del left[job.number]
         if isinstance(how, Exception):
-            told, trace = redact(one_line(how)[:500]), redact("".join(traceback.format_exception(how)))
-            failed = TrialFailed(job.number, failure_kind(how), told, trace)
+            failed = failure_of(job.number, how)
             if failed.kind == "out_of_memory":
                 gpu_cache.forget()
             spent = not left and is_fatal_cuda_error(how)  # a spent worker is replaced, once all is told

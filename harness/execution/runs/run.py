@@ -129,6 +129,9 @@ class RunKind(ABC, Generic[RunT]):
             run.retries.came_further()
         return False
 
+    def show_epoch(self, run: RunT, event: EpochDone) -> None:
+        """Show people an epoch, once the worker was answered; nothing here."""
+
     @abstractmethod
     def completed(self, run: RunT, outcome: dict[str, Any]) -> None:
         """The run came to an outcome: have the study keep it, then `end` the run."""

@@ -38,11 +38,16 @@ TRACEBACK = 2_000
 
 @dataclass(kw_only=True)
 class TrialRun(Run):
-    """A trial under way: Optuna's, the name of its run, and whether it is `new`, so that MLflow never heard of it."""
+    """A trial under way: Optuna's, and the name of its run.
+
+    new : MLflow never heard of it
+    told : Optuna knows its end; what is left is to let it go
+    """
 
     trial: optuna.Trial
     name: str
     new: bool
+    told: bool = False
 
 
 class TrialRuns(RunKind[TrialRun]):
@@ -172,11 +177,14 @@ class TrialRuns(RunKind[TrialRun]):
             run.trial.report(smoothed, event.epoch)
             failpoint("coordinator.reported")
             run.retries.came_further()
-        self.host.view.epoch(run.trial.number, event.epoch, event.metrics)
         # Optuna judges the last epoch that it knows: one that is repeated after a kill was not the trial's end.
         last = event.epoch >= max(stored, default=-1)
         due = last and event.epoch + 1 >= self.study.sweep.pruner.warmup_epochs
         return due and should_prune(self.study.optuna_study, self.study.sweep.pruner, run.trial)
+
+    def show_epoch(self, run: TrialRun, event: EpochDone) -> None:
+        """Show the epoch in the view of the sweep."""
+        self.host.view.epoch(run.trial.number, event.epoch, event.metrics)
 
     def completed(self, run: TrialRun, outcome: dict[str, Any]) -> None:
         """Keep the outcome and tell the score; one that is no number fails the trial."""
@@ -230,6 +238,7 @@ class TrialRuns(RunKind[TrialRun]):
         if reason:
             run.trial.set_user_attr("reason", reason)
         self.study.optuna_study.tell(number, value, state=state)
+        run.told = True
         failpoint("coordinator.told")
         summary = self.study.trial(number)
         self.host.end(run, verdict_of(summary, run.spool.read("trial") or {}))
@@ -240,7 +249,7 @@ class TrialRuns(RunKind[TrialRun]):
         """Leave unfinished trials waiting, not running: the next launch takes them first."""
         from optuna.trial import TrialState
 
-        running = [run for run in self.host.running.values() if isinstance(run, TrialRun)]
+        running = [run for run in self.host.running.values() if isinstance(run, TrialRun) and not run.told]
         for one in (*running, *self.interrupted, *self.asked):
             self.study.storage.set_trial_state_values(
                 self.study.trial_id(one.trial.number), TrialState.WAITING

@@ -1,6 +1,6 @@
 """What `harness doctor` asks of libraries and drivers, each in a process of its own: one that crashes or hangs is told.
 
-    python -m harness.maintenance.doctor.library_probe torch | device NAME | provider NAME | plugins
+    python -m harness.maintenance.doctor.library_probe torch | device NAME | provider NAME | plugins | executor
 
 Prints one line of JSON: {"ok": what was found} or {"error": the reason}.
 """
@@ -99,11 +99,19 @@ def _plugins() -> str:
     return ", ".join(load_plugins())
 
 
+def _executor() -> str:
+    from harness.execution.executors.build import VARIABLE, executor_class
+
+    executor_class().check()
+    return os.environ[VARIABLE]
+
+
 PROBES: dict[str, Callable[..., str]] = {
     "torch": _torch,
     "device": _device,
     "provider": _provider,
     "plugins": _plugins,
+    "executor": _executor,
 }
 
 
@@ -114,7 +122,7 @@ def main() -> None:
         answer = {"ok": PROBES[sys.argv[1]](*sys.argv[2:])}
     except BaseException as error:
         first = one_line(error)
-        plain = type(error).__name__ in ("DeviceError", "ProviderError", "DataError")
+        plain = hasattr(error, "exit_code")  # an error for people, in its own words
         answer = {"error": first if plain else f"{type(error).__name__}: {first}"}
     print(json.dumps(answer))
 

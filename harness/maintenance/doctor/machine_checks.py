@@ -16,6 +16,7 @@ from data.plugins import installed_plugins
 from harness.core.disk_space import MIN_FREE_BYTES
 from harness.core.failpoints import VARIABLE as FAILPOINT
 from harness.core.settings import Settings
+from harness.execution.executors.build import VARIABLE as EXECUTOR
 from harness.maintenance.doctor.finding import Finding, ok, problem, warn
 from harness.maintenance.doctor.library_probe import run_probe
 from harness.study.storage.record import Record
@@ -26,7 +27,7 @@ MIN_FILES = 1024
 # Every variable that the harness reads, with those of its own children and tests.
 VARIABLES = (
     "HARNESS_RECORD", "HARNESS_DATA", "HARNESS_CACHE", "HARNESS_CACHE_SIZE", "HARNESS_PLUGINS", "HARNESS_WORKER",
-    "HARNESS_EXECUTOR",
+    EXECUTOR,
     FAILPOINT, "HARNESS_FAILPOINT_ONCE", "HARNESS_LEDGER", "HARNESS_HANG_S", "HARNESS_UI_PASSWORD", "HARNESS_FAULTS",
     "HARNESS_FAULT_SEED", "HARNESS_REQUIRE_ALL",
 )  # fmt: skip
@@ -174,7 +175,7 @@ def limits() -> Iterator[Finding]:
 
 
 def environment() -> Iterator[Finding]:
-    """Variables that are misspelt, or that make the harness die on purpose; plugins that do not import."""
+    """Variables that are misspelt or make the harness die on purpose; plug-ins or an executor that do not import."""
     ours = sorted(name for name in os.environ if name.startswith("HARNESS_"))
     for name in ours:
         if name not in VARIABLES:
@@ -193,6 +194,13 @@ def environment() -> Iterator[Finding]:
             yield problem("environment", text, "correct HARNESS_PLUGINS, or put the folder on PYTHONPATH")
         else:
             yield problem("environment", text, "mend that distribution, or uninstall it")
+    if os.environ.get(EXECUTOR):
+        works, text = run_probe("executor")
+        yield (
+            ok("environment", f"executor: {text}")
+            if works
+            else problem("environment", text, f"correct {EXECUTOR}, or name its plug-in in HARNESS_PLUGINS")
+        )
     known = [name for name in ours if name in VARIABLES]
     yield ok("environment", f"set: {', '.join(known)}" if known else "no variable of the harness is set")
 

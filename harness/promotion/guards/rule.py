@@ -85,12 +85,14 @@ def guard(
     Raises
     ------
     PolicyError
-        Another guard has this name, or policies have no such bound.
+        Another guard has this name, policies have no such bound, or the function has no docstring.
     """
 
     def declare(judge: Callable[[F], Iterable[Finding]]) -> Callable[[F], Iterable[Finding]]:
         if name in GUARDS:
             raise PolicyError(f"there is a guard {name!r} already")
+        if not judge.__doc__:
+            raise PolicyError(f"guard {name!r} has no docstring, which the table of guards shows")
         for bound in bounds:
             _require(name, bound)
         GUARDS[name] = GuardRule(name, level, facts, tuple(bounds), advice, judge)

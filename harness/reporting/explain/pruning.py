@@ -6,7 +6,6 @@ journal keeps that order, and its lines are walked through.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,7 +32,7 @@ def pruning_reason(record: Record, study: Study, number: int) -> PruningNumbers 
     """The numbers that stopped a trial; None where neither it nor the journal knows them."""
     trial = study.optuna_study.get_trials(deepcopy=False)[number]
     if PRUNED_BY in trial.user_attrs:
-        return PruningNumbers(**json.loads(trial.user_attrs[PRUNED_BY]))
+        return PruningNumbers.read(trial.user_attrs[PRUNED_BY])
     return replayed_reason(record, study, number) if trial.intermediate_values else None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,12 @@ class PruningNumbers:
     rung: int | None = None
     bracket: int | None = None
     others: tuple[float, ...] = field(default=(), compare=False, repr=False)
+
+    @classmethod
+    def read(cls, stored: str) -> PruningNumbers:
+        """What `stored` gave; what a later version may have added is left out."""
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in json.loads(stored).items() if name in known})
 
     def stored(self) -> str:
         """As the trial keeps it: one line of JSON, without `others`, whose number and range stay."""

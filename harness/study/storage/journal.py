@@ -49,6 +49,7 @@ class AtomicJournalBackend(BaseJournalBackend):
 
         A kill leaves the first of the lines or none; an append that fails leaves none. One thread writes at a time.
         """
+        assert self._held is None, "one block at a time"
         held: list[dict[str, Any]] = []
         self._held = held
         try:

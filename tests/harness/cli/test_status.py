@@ -87,3 +87,9 @@ def test_a_trial_that_nobody_runs_was_interrupted(left: Study, elsewhere: Path) 
     shown = run("status", "x", "--record", "there").stdout
     assert "mfcc lr 0.01" in shown
     assert "1000" not in shown
+
+
+def test_a_plugin_that_does_not_import_is_one_error_of_a_study_too(left: Study) -> None:
+    shown = run("status", "x", "--record", "there", HARNESS_PLUGINS="no_such_module")
+    assert shown.exit_code == 2
+    assert shown.stderr.startswith("error: HARNESS_PLUGINS names 'no_such_module', which cannot be imported")

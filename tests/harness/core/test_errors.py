@@ -26,7 +26,7 @@ INPUT = {
     "SweepError", "TeamServerError", "TrackingError", "UsageError",
 }  # fmt: skip
 REFUSED = {
-    "ArmsRefusedError", "DataChangedError", "GateRefusedError", "GuardRefusedError", "RefusedError",
+    "FrontEndsMissingError", "DataChangedError", "GateRefusedError", "GuardRefusedError", "RefusedError",
     "RestoreRefusedError", "SeenMeetingsError",
 }  # fmt: skip
 CODES = {name: code for code, names in enumerate((FAILED, INPUT, REFUSED), start=1) for name in names}

@@ -22,7 +22,11 @@ from harness.config.sweep import Sweep
 from harness.config.trial.trial_config import TrialConfig
 from harness.execution.recovery import reconcile_study
 from harness.study.ask import TrialAsker
-from harness.study.skipped_front_ends import ArmsRefusedError, skip_unavailable_front_ends, skipped_front_ends
+from harness.study.skipped_front_ends import (
+    FrontEndsMissingError,
+    skip_unavailable_front_ends,
+    skipped_front_ends,
+)
 from harness.study.storage.record import Record
 from harness.study.study import Study, open_study
 from models.front_ends.config import XVector
@@ -101,7 +105,7 @@ def test_only_the_arm_whose_file_is_missing_is_skipped(speaker: dict[str, Any], 
 def test_a_study_of_nothing_else_is_refused_as_by_the_gate(speaker: dict[str, Any]) -> None:
     Path(speaker["xvector.path"]).write_bytes(b"altered")
     with pytest.raises(
-        ArmsRefusedError, match=r"(?s)no trial was started\n  .*is another file than the stated one"
+        FrontEndsMissingError, match=r"(?s)no trial was started\n  .*is another file than the stated one"
     ) as e:
         looked_at(sweep(speaker, feature="xvector"))
     assert exit_code_of(e.value) == EXIT_REFUSED

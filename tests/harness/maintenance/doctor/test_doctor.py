@@ -176,6 +176,12 @@ def test_plugins_that_do_not_import_are_a_problem(monkeypatch: pytest.MonkeyPatc
     assert (found.level, found.fix) == ("problem", "mend that distribution, or uninstall it")
 
 
+def test_an_executor_that_there_is_not_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_EXECUTOR", "locl")
+    (found,) = problems_in(machine_checks.environment())
+    assert found.message == "HARNESS_EXECUTOR: no such executor: 'locl'; did you mean local?"
+
+
 def test_few_open_files_and_a_full_disk_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

@@ -27,7 +27,6 @@ class Settings:
     data_root: Path | None = None
     workers: int | None = None
     device: str = "auto"
-    executor: str | None = None  # by name; None is what HARNESS_EXECUTOR says, else processes of this machine
 
     @property
     def resolved_device(self) -> str:

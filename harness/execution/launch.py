@@ -227,7 +227,7 @@ def cost_line(cost: Cost) -> str:
 
 def slots(sweep: Sweep, settings: Settings) -> int:
     """Workers of a launch: the option, else the sweep file, else the executor's default for the device."""
-    default_slots = executor_class(settings.executor).default_slots
+    default_slots = executor_class().default_slots
     return settings.workers or sweep.workers or default_slots(settings.resolved_device)
 
 
@@ -239,7 +239,7 @@ def _train(
     if may_show_running(study, record):
         writer.open()
     count = min(slots(study.sweep, settings), max(1, study.sweep.budget.trials))
-    executor = executor_class(settings.executor)(count, device, record.root / "logs")
+    executor = executor_class()(count, device, record.root / "logs")
     coordinator, trials = study_coordinator(jobs, executor, writer, view)
     end = run_session(
         coordinator,

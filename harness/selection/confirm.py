@@ -251,7 +251,7 @@ def _cost_of(
 ) -> Cost:
     """What these trainings cost, at the pace that the sweep had with each configuration, where it tells."""
     device = settings.resolved_device
-    default_slots = executor_class(settings.executor).default_slots
+    default_slots = executor_class().default_slots
     workers = settings.workers or study.sweep.workers or default_slots(device)
     windows = {digest: (len(one.train.manifest), len(one.val.manifest)) for digest, one in prepared.items()}
     paces = _paces(study, device)
@@ -285,7 +285,7 @@ def _train(plan: Plan, record: Record, settings: Settings, view: View) -> None:
     with disk_full_as_out_of_space((record.root, settings.cache)), TrackingServer(record) as server:
         writer = Writer(server, lambda uri: _tracking(uri, study))
         slots = plan.cost.workers if plan.left else 0
-        executor = executor_class(settings.executor)(slots, device, record.root / "logs")
+        executor = executor_class()(slots, device, record.root / "logs")
         coordinator = Coordinator(jobs, executor, writer, view)
         coordinator.kinds = [ReplicateRuns(coordinator, jobs, plan.left, plan.trainings)]
         end = run_session(coordinator)

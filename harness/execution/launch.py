@@ -112,7 +112,8 @@ def launch(sweep: Sweep, settings: Settings, view: View, on_complete: OnComplete
     began = time.monotonic()
     space = SearchSpace(sweep)
     record = Record(settings.record)
-    record.check()  # this and the next two before hours of preparation
+    record.check()  # this and the next three before hours of preparation
+    executor_class().check()
     team_uri()
     quota_from_environment()
     skip_unavailable_front_ends(space, view.message)

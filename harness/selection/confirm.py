@@ -169,6 +169,7 @@ def confirm(study_name: str, settings: Settings, view: View, asked: Confirmation
     Stopped
         A signal; the same call goes on.
     """
+    executor_class().check()  # before anything is prepared
     record = Record(settings.record).require()
     load_study(record, study_name)  # before the lock is made: a wrong name leaves nothing behind
     record.open()

@@ -120,7 +120,7 @@ def _identity(
     study, subject = candidate.study, candidate.subject
     others = comparable_trials(study, subject)
     ensemble = isinstance(subject, EnsembleSummary)
-    external = external_weights(TrialConfig.model_validate(member.config) for member in subject.members)
+    external = external_weights(TrialConfig.from_record(member.config) for member in subject.members)
     # A confirmed seed was not chosen among trials, only as the median of a few: there is no curse to predict.
     rank = 1 if isinstance(subject, EnsembleSummary) or confirmation else rank_of(subject, others)
     luck = None if confirmation else expected_optimism(subject, len(others), rank)
@@ -150,7 +150,7 @@ def _identity(
 
 def subject_tags(subject: Subject) -> dict[str, str]:
     """Tags by which a promotion and a version name what they are made of: a trial (with its seed) or an ensemble."""
-    external = external_tags(TrialConfig.model_validate(member.config) for member in subject.members)
+    external = external_tags(TrialConfig.from_record(member.config) for member in subject.members)
     if isinstance(subject, EnsembleSummary):
         return {"harness.ensemble": subject.name, **external}
     number = "baseline" if subject.number < 0 else str(subject.number)
@@ -160,7 +160,7 @@ def subject_tags(subject: Subject) -> dict[str, str]:
 
 def _parameters(candidate: Candidate) -> int:
     """Trained parameters, of all members together."""
-    configs = [TrialConfig.model_validate(member.config) for member in candidate.subject.members]
+    configs = [TrialConfig.from_record(member.config) for member in candidate.subject.members]
     return sum(
         one.model.num_parameters(one.feature.num_features, num_frames=one.feature.num_frames())
         for one in configs

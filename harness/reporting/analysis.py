@@ -273,7 +273,7 @@ def _macs(trial: TrialSummary) -> int | None:
     from harness.config.trial.trial_config import TrialConfig
 
     try:
-        return window_macs(TrialConfig.model_validate(trial.config))
+        return window_macs(TrialConfig.from_record(trial.config))
     except (ValidationError, AttributeError, NotImplementedError):
         return None
 

@@ -262,7 +262,7 @@ def _header(averaged: LoadedMembers, fingerprint: str, code: Any) -> dict[str, A
     digests |= {
         f"digest.train.{n}": one.train.manifest.digest for n, one in enumerate(averaged.prepared[1:], 1)
     }
-    configs = [TrialConfig.model_validate(member.config) for member in members]
+    configs = [TrialConfig.from_record(member.config) for member in members]
     return {
         "key": _key(averaged),
         "number": None,

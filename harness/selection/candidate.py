@@ -69,7 +69,7 @@ class Candidate:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the networks for one window of 3 s, of all members together."""
-        return sum(window_macs(TrialConfig.model_validate(one.config)) for one in self.subject.members)
+        return sum(window_macs(TrialConfig.from_record(one.config)) for one in self.subject.members)
 
     def module(self) -> nn.Module:
         """The torch module from waveforms (batch, sample) in [-1, 1] to logits (batch, class), in evaluation mode."""
@@ -86,7 +86,7 @@ class Candidate:
             return ensemble_specification(
                 self.subject.members, self.subject.member_runs, self.prepared, created, fields
             )
-        config = TrialConfig.model_validate(self.subject.config)
+        config = TrialConfig.from_record(self.subject.config)
         return build_specification(fields, config, self.prepared[0], created)
 
     def export(self, specification: Specification, path: Path) -> None:
@@ -127,7 +127,7 @@ def fetch_candidate(
 
 def data_configs(members: Sequence[TrialSummary]) -> list[DataConfig]:
     """Every data configuration of the members, once, in the order in which they come."""
-    configs = [TrialConfig.model_validate(member.config).data for member in members]
+    configs = [TrialConfig.from_record(member.config).data for member in members]
     return list({config.digest(): config for config in configs}.values())
 
 
@@ -145,7 +145,7 @@ def require_unchanged(study: Study, prepared: Sequence[Prepared]) -> None:
 
 def network_of(trial: TrialSummary, state: dict[str, torch.Tensor]) -> Member:
     """Front end and network of a trial, in evaluation mode, with the weights of this state dict."""
-    config = TrialConfig.model_validate(trial.config)
+    config = TrialConfig.from_record(trial.config)
     front_end = config.feature
     network = build_network(config.model, front_end.num_features, num_frames=front_end.num_frames())
     network.load_state_dict(state)
@@ -175,7 +175,7 @@ def ensemble_specification(
 
     Members that were trained on different windows have the digest of each, by subset; validation and test are shared.
     """
-    configs = [TrialConfig.model_validate(member.config) for member in members]
+    configs = [TrialConfig.from_record(member.config) for member in members]
     data = prepared[0].config
     maps = sorted({one.label_map.digest for one in prepared})
     manifests: dict[str, str] = {

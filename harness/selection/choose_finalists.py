@@ -87,7 +87,7 @@ def with_baseline(
 
 def _finalist(study: Study, trial: TrialSummary) -> ConfirmedConfig:
     """A trial's configuration; only a trial that is complete has a score to compare with."""
-    config, score, luck = TrialConfig.model_validate(trial.config), None, None
+    config, score, luck = TrialConfig.from_record(trial.config), None, None
     if trial.state == "complete":
         others = comparable_trials(study, trial)
         score, luck = trial.score, expected_optimism(trial, len(others), rank_of(trial, others))
@@ -135,7 +135,7 @@ def _cannot(trial: TrialSummary) -> str | None:
     reason = unexportable_reason(trial.outcome)
     if reason is not None:
         return f"it cannot be promoted ({reason})"
-    feature = TrialConfig.model_validate(trial.config).feature
+    feature = TrialConfig.from_record(trial.config).feature
     return why_unavailable(feature)
 
 

@@ -100,7 +100,7 @@ def require_alike(study: Study, members: Sequence[TrialSummary]) -> None:
     """
     rows = []
     for member in members:
-        data = TrialConfig.model_validate(member.config).data
+        data = TrialConfig.from_record(member.config).data
         digests = study.manifests_of(data.digest())
         rows.append(
             {

@@ -130,7 +130,7 @@ def header_of(jobs: Jobs, replicate: Replicate, spool: TrialSpool) -> dict[str, 
     begun = spool.read("trial")
     if begun is not None:
         return begun
-    config = TrialConfig.model_validate(replicate.config)
+    config = TrialConfig.from_record(replicate.config)
     name = f"{replicate.name or replicate.label} seed {replicate.replicate}"
     seed = jobs.seed(replicate.replicate)
     header = trial_header(

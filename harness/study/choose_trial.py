@@ -93,4 +93,4 @@ def _why_none(study: Study) -> str:
 
 
 def _data_digest(trial: TrialSummary) -> str:
-    return TrialConfig.model_validate(trial.config).data.digest()
+    return TrialConfig.from_record(trial.config).data.digest()

@@ -67,7 +67,7 @@ def skipped_front_ends(space: SearchSpace) -> list[dict[str, str]]:
 
 def skip_reason(study: Study, frozen: FrozenTrial) -> str | None:
     """Why nobody can go on with an interrupted trial; None where its arm was not taken out."""
-    return study.space.reason_to_skip(TrialConfig.model_validate(json_attribute(frozen.user_attrs, "config")))
+    return study.space.reason_to_skip(TrialConfig.from_record(json_attribute(frozen.user_attrs, "config")))
 
 
 def fail_skipped_trial(study: Study, frozen: FrozenTrial, reason: str) -> None:

@@ -25,7 +25,7 @@ def verdict_of_left_replicate(study: Study, header: Mapping[str, Any]) -> dict[s
     result = results_of(study).get((tags["harness.fingerprint"], seed))
     if result is None:
         return None
-    confirmed = ConfirmedConfig(header["run_name"], TrialConfig.model_validate(header["config"]), {})
+    confirmed = ConfirmedConfig(header["run_name"], TrialConfig.from_record(header["config"]), {})
     return verdict_of(replicate_of(study, confirmed, seed, result), header)
 
 

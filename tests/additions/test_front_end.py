@@ -47,3 +47,6 @@ def test_it_is_trained_and_exported(plugged, tmp_path: Path, demo_cache: Path) -
     assert specification["front_end"] == {"kind": "linear_bands", "n_bands": 32, "hop_length": 160}
     windows = np.random.default_rng(0).normal(scale=0.1, size=(3, 48_000)).astype(np.float32)
     assert run_onnx(open_session(Path(folder, "model.onnx")), windows).shape == (3, 2)
+    without = place.run("promote", "tiny", code=2)
+    assert "a recorded configuration cannot be read here: feature: Input tag 'linear_bands'" in without
+    assert "install it, or name its module in HARNESS_PLUGINS" in without

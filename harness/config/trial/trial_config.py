@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.config import DataConfig
 from data.digests import digest_of
 from harness.config.trial.augmentation_config import AugmentationConfig
 from harness.config.trial.training_config import PER_MEMBER_FIELDS, TrainingConfig
+from harness.core.errors import InputError
 from models.front_ends.config import AnyFrontEnd, Mfcc
 from models.networks.config import CnnConfig
 
@@ -44,6 +46,25 @@ class TrialConfig(BaseModel):
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
     control: ControlName | Literal[""] = ""
     stack: int = Field(default=1, ge=1)
+
+    @classmethod
+    def from_record(cls, recorded: Mapping[str, Any]) -> TrialConfig:
+        """Read the configuration that a trial was recorded with.
+
+        Raises
+        ------
+        InputError
+            It names what there is not here, such as the front end of a plug-in that is not installed.
+        """
+        try:
+            return cls.model_validate(recorded)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(
+                f"a recorded configuration cannot be read here: {where}: {first['msg']}; where a plug-in brought that, "
+                "install it, or name its module in HARNESS_PLUGINS"
+            ) from error
 
     def fingerprint(self) -> str:
         """Hex sha256 of everything that decides the numbers; the replicate and the device are left out.

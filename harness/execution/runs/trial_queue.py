@@ -53,7 +53,7 @@ def resume_trial(study: Study, frozen: optuna.trial.FrozenTrial) -> PendingTrial
     if frozen.state == TrialState.WAITING:
         study.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
     trial = resumed_trial(study.optuna_study, trial_id)
-    config = TrialConfig.model_validate(json_attribute(frozen.user_attrs, "config"))
+    config = TrialConfig.from_record(json_attribute(frozen.user_attrs, "config"))
     return PendingTrial(trial, config, frozen.user_attrs["name"])
 
 

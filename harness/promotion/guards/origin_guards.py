@@ -92,7 +92,7 @@ def judge_labels(trained: Mapping[str, str], now: str, relabelled: int) -> Findi
 def _recorded_maps(seen: CandidateFacts, prepared: Prepared) -> Iterator[tuple[str, str]]:
     """What the worker saw, told in the outcome, and what the study's data gate saw."""
     for member in seen.subject.members:
-        config = TrialConfig.model_validate(member.config).data
+        config = TrialConfig.from_record(member.config).data
         if "label_map" in member.outcome and config.digest() == prepared.config.digest():
             yield f"when {member.label} was trained", str(member.outcome["label_map"])
     own = prepared.config.model_dump(mode="json")

@@ -117,8 +117,7 @@ def definition_of(
     if stored is None:
         return None
     arms = [
-        ConfirmedConfig(**{**arm, "config": TrialConfig.model_validate(arm["config"])})
-        for arm in stored["arms"]
+        ConfirmedConfig(**{**arm, "config": TrialConfig.from_record(arm["config"])}) for arm in stored["arms"]
     ]
     known = stored.get("known")
     return ConfirmationDefinition(

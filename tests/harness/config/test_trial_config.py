@@ -12,6 +12,7 @@ from harness.config.parameters import parameter_locations
 from harness.config.search_space import SearchSpace, Values
 from harness.config.sweep import Sweep
 from harness.config.trial.trial_config import IRRELEVANT, TrialConfig
+from harness.core.errors import InputError
 from harness.core.seeds import derived_seed
 
 
@@ -123,3 +124,11 @@ def test_a_derived_seed_is_31_bits_of_its_parts(one: list[Any], other: list[Any]
 
 def test_derived_seeds_are_pinned() -> None:
     assert derived_seed("training", 0, 0) == 1664388461
+
+
+def test_a_recorded_configuration_of_an_absent_plugin_is_one_error_for_people() -> None:
+    assert TrialConfig.from_record(TrialConfig().model_dump(mode="json")) == TrialConfig()
+    with pytest.raises(
+        InputError, match=r"cannot be read here: feature: .*name its module in HARNESS_PLUGINS"
+    ):
+        TrialConfig.from_record({"feature": {"kind": "of_a_plugin"}})

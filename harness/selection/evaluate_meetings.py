@@ -21,15 +21,9 @@ from harness.core.errors import RefusedError
 from harness.core.files import write_json
 from harness.core.settings import Settings
 from harness.metrics.classification import softmax
+from harness.metrics.frame_protocol import Protocol, ProtocolError, check_step
 from harness.metrics.frame_reference import RULES
-from harness.metrics.frame_scores import (
-    MeetingEvaluation,
-    MeetingResults,
-    Protocol,
-    ProtocolError,
-    check_step,
-    reference_digest,
-)
+from harness.metrics.frame_scores import MeetingEvaluation, MeetingResults, reference_digest
 from harness.metrics.sliding_window import FrameScores, read_windows
 from harness.selection.find_run import (
     ENSEMBLE,

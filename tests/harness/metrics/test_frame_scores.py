@@ -19,12 +19,11 @@ from data.corpora.base import Segment as Turn
 from data.corpora.rttm import reference
 from data.errors import AudioError
 from data.tasks.activity import activity_of
+from harness.metrics.frame_protocol import Protocol, ProtocolError
 from harness.metrics.frame_reference import RULES, change_points, window_labels
 from harness.metrics.frame_scores import (
     Meeting,
     MeetingEvaluation,
-    Protocol,
-    ProtocolError,
     Scorer,
     positive_regions,
     reference_digest,
